@@ -1,0 +1,79 @@
+"""snnTorch as a :class:`~snn_extreme_quant.frameworks.Framework`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from snn_extreme_quant_snntorch.neurons import READERS, is_neuron, read_neuron
+from torch import Tensor, nn
+
+from snn_extreme_quant.frameworks import NeuronReading
+
+__all__ = ["SnnTorch"]
+
+
+class SnnTorch:
+    """The plugin. Layers between snnTorch's neurons are torch's own, so it brings none."""
+
+    name = "snntorch"
+    api_version = 1
+    requirement = "snntorch>=1.0,<2"
+    install = 'pip install "snn-extreme-quant[snntorch]"'
+    reset_methods: Sequence[str] = ("reset_mem",)
+
+    def is_available(self) -> bool:
+        """Whether snnTorch is installed."""
+        return importlib.util.find_spec("snntorch") is not None
+
+    def neuron_classes(self) -> Sequence[type[nn.Module]]:
+        """``Leaky`` and ``Lapicque``."""
+        import snntorch
+
+        return [getattr(snntorch, name) for name in READERS]
+
+    def is_neuron(self, module: nn.Module) -> bool:
+        """Whether ``module`` is one of snnTorch's neurons."""
+        return is_neuron(module)
+
+    def read_neuron(self, module: nn.Module) -> NeuronReading:
+        """Read a ``Leaky`` or ``Lapicque``; others are refused with the reason."""
+        return read_neuron(module)
+
+    def layers(self) -> Mapping[type[nn.Module], type[nn.Module]]:
+        """None: snnTorch has no layers of its own."""
+        return {}
+
+    def reset(self, model: nn.Module) -> None:
+        """Reset the neurons of ``model`` alone (``snntorch.utils.reset`` misses nested ones and resets other nets)."""
+        for module in model.modules():
+            if is_neuron(module) and hasattr(module, "mem"):
+                module.mem = torch.zeros(0, device=module.mem.device)
+
+    def get_state(self, module: nn.Module) -> Any:
+        """Return the membrane potential and the pending reset."""
+        return {name: getattr(module, name) for name in ("mem", "reset") if name in module.__dict__ | module._buffers}
+
+    def set_state(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
+        """Put membrane potential and pending reset back."""
+        if "reset" not in state:
+            module.__dict__.pop("reset", None)
+        for name, value in state.items():
+            setattr(module, name, value)
+
+    def after_swap(self, model: nn.Module) -> None:
+        """Do nothing: snnTorch caches nothing about a model."""
+
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Hide the process-wide list of neurons, so that ``utils.reset`` inside a traced forward touches none."""
+        from snntorch._neurons.neurons import SpikingNeuron
+
+        instances, SpikingNeuron.instances = SpikingNeuron.instances, []
+        try:
+            yield
+        finally:
+            SpikingNeuron.instances = instances

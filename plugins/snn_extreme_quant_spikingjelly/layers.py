@@ -1,0 +1,77 @@
+"""Quantised layers that know SpikingJelly's step modes, under SpikingJelly's names.
+
+In mode ``"s"`` a layer takes one step ``(N, ...)``, in mode ``"m"`` a sequence ``(T, N, ...)``.
+
+Example:
+    >>> layer = Conv2d(1, 4, 3, padding=1, step_mode="m")
+    >>> import torch
+    >>> layer(torch.ones(5, 2, 1, 8, 8)).shape
+    torch.Size([5, 2, 4, 8, 8])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+from spikingjelly.activation_based import base, functional
+from spikingjelly.activation_based import layer as sj_layer
+from torch import Tensor, nn
+
+from snn_extreme_quant import layers
+from snn_extreme_quant.config import WeightConfig
+
+if TYPE_CHECKING:
+
+    class _StepModule:
+        step_mode: str
+else:
+    _StepModule = base.StepModule
+
+__all__ = ["LAYERS", "Conv1d", "Conv2d", "Linear"]
+
+
+class _Stepped(_StepModule):
+    """Adds ``step_mode``, at construction and when taking the place of a float layer."""
+
+    def __init__(self, *args: Any, step_mode: str = "s", **kwargs: Any) -> None:
+        """Create the layer; all arguments but ``step_mode`` go to the quantised layer."""
+        super().__init__(*args, **kwargs)
+        self.step_mode = step_mode
+
+    @classmethod
+    def from_float(cls, module: nn.Module, config: WeightConfig) -> Self:
+        """Take the place of ``module``, in its step mode."""
+        layer: Self = super().from_float(module, config)  # type: ignore[misc]
+        layer.step_mode = getattr(module, "step_mode", "s")
+        return layer
+
+    def extra_repr(self) -> str:
+        """Show the step mode too."""
+        return f"{super().extra_repr()}, step_mode={self.step_mode}"  # type: ignore[misc]
+
+
+class Linear(_Stepped, layers.Linear):
+    """SpikingJelly's ``layer.Linear`` with binary or ternary weights (either mode reads the last axis)."""
+
+
+class _SteppedConv(_Stepped):
+    def forward(self, input: Tensor) -> Tensor:
+        """Convolve one step or a sequence of steps."""
+        forward = super().forward  # type: ignore[misc]
+        output: Tensor = forward(input) if self.step_mode == "s" else functional.seq_to_ann_forward(input, (forward,))
+        return output
+
+
+class Conv1d(_SteppedConv, layers.Conv1d):
+    """SpikingJelly's ``layer.Conv1d`` with binary or ternary weights."""
+
+
+class Conv2d(_SteppedConv, layers.Conv2d):
+    """SpikingJelly's ``layer.Conv2d`` with binary or ternary weights."""
+
+
+LAYERS: dict[type[nn.Module], type[nn.Module]] = {
+    sj_layer.Linear: Linear,
+    sj_layer.Conv1d: Conv1d,
+    sj_layer.Conv2d: Conv2d,
+}

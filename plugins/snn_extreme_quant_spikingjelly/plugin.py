@@ -1,0 +1,79 @@
+"""SpikingJelly as a :class:`~snn_extreme_quant.frameworks.Framework`."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from snn_extreme_quant_spikingjelly.neurons import READERS, is_neuron, read_neuron
+from torch import nn
+
+from snn_extreme_quant.frameworks import NeuronReading
+
+__all__ = ["SpikingJelly"]
+
+
+class SpikingJelly:
+    """The plugin."""
+
+    name = "spikingjelly"
+    api_version = 1
+    requirement = "spikingjelly>=2.0,<3"
+    install = 'pip install "snn-extreme-quant[spikingjelly]"'
+    reset_methods: Sequence[str] = ("reset",)
+
+    def is_available(self) -> bool:
+        """Whether SpikingJelly is installed."""
+        return importlib.util.find_spec("spikingjelly") is not None
+
+    def neuron_classes(self) -> Sequence[type[nn.Module]]:
+        """``IFNode`` and ``LIFNode``."""
+        from spikingjelly.activation_based import neuron
+
+        return [getattr(neuron, name) for name in READERS]
+
+    def is_neuron(self, module: nn.Module) -> bool:
+        """Whether ``module`` is one of SpikingJelly's neurons."""
+        return is_neuron(module)
+
+    def read_neuron(self, module: nn.Module) -> NeuronReading:
+        """Read an ``IFNode`` or ``LIFNode``; others are refused with the reason."""
+        return read_neuron(module)
+
+    def layers(self) -> Mapping[type[nn.Module], type[nn.Module]]:
+        """SpikingJelly's own ``Linear``, ``Conv1d`` and ``Conv2d``, with ``step_mode``."""
+        from snn_extreme_quant_spikingjelly.layers import LAYERS
+
+        return LAYERS
+
+    def reset(self, model: nn.Module) -> None:
+        """Reset every stateful module of ``model``; not by ``reset_net``, whose cache may miss swapped modules."""
+        from spikingjelly.activation_based.base import MemoryModule
+
+        for module in model.modules():
+            if isinstance(module, MemoryModule):
+                module.reset()
+
+    def get_state(self, module: nn.Module) -> Any:
+        """Return the memories; tensors are cloned because a reset writes into them."""
+        memories = {k: v.clone() if hasattr(v, "clone") else v for k, v in module._memories.items()}  # type: ignore[union-attr, operator]
+        return memories, getattr(module, "v_seq", None)
+
+    def set_state(self, module: nn.Module, state: tuple[Mapping[str, Any], Any]) -> None:
+        """Put the memories back."""
+        memories, v_seq = state
+        module._memories.update(memories)  # type: ignore[union-attr, operator]
+        if hasattr(module, "v_seq"):
+            module.v_seq = v_seq
+
+    def after_swap(self, model: nn.Module) -> None:
+        """Drop SpikingJelly's cached list of the model's stateful modules."""
+        from spikingjelly.activation_based import functional
+
+        functional.invalidate_reset_cache(model)
+
+    def capturing(self) -> AbstractContextManager[object]:
+        """Return an empty context: tracing has no side effects on SpikingJelly."""
+        return nullcontext()

@@ -1,0 +1,69 @@
+"""1-bit and 1.58-bit weights for spiking networks in snnTorch and SpikingJelly.
+
+Importing this package imports neither torch nor a framework nor onnx; names are loaded when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from snn_extreme_quant._version import __version__
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.config import Binary as Binary
+    from snn_extreme_quant.config import Float as Float
+    from snn_extreme_quant.config import PrecisionPlan as PrecisionPlan
+    from snn_extreme_quant.config import Ternary as Ternary
+    from snn_extreme_quant.deploy import ExportReport as ExportReport
+    from snn_extreme_quant.deploy import VerifyReport as VerifyReport
+    from snn_extreme_quant.deploy import export_onnx as export_onnx
+    from snn_extreme_quant.deploy import verify as verify
+    from snn_extreme_quant.encoding import rate_encode as rate_encode
+    from snn_extreme_quant.errors import SxqError as SxqError
+    from snn_extreme_quant.frameworks import reset as reset
+    from snn_extreme_quant.layers import FixedPointInput as FixedPointInput
+    from snn_extreme_quant.neurons import NeuronSpec as NeuronSpec
+    from snn_extreme_quant.replace import QuantizeReport as QuantizeReport
+    from snn_extreme_quant.replace import quantize_ as quantize_
+
+#: Where each public name lives.
+_HOME = {
+    "Binary": "config",
+    "ExportReport": "deploy",
+    "FixedPointInput": "layers",
+    "Float": "config",
+    "NeuronSpec": "neurons",
+    "PrecisionPlan": "config",
+    "QuantizeReport": "replace",
+    "SxqError": "errors",
+    "Ternary": "config",
+    "VerifyReport": "deploy",
+    "export_onnx": "deploy",
+    "quantize_": "replace",
+    "rate_encode": "encoding",
+    "reset": "frameworks",
+    "verify": "deploy",
+}
+
+__all__ = sorted([*_HOME, "__version__"])
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name, or one of the package's modules, on first use."""
+    if name in _HOME:
+        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        globals()[name] = value
+        return value
+    if not name.startswith("_"):
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return __all__

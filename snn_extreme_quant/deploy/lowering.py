@@ -1,0 +1,243 @@
+"""From a recorded graph to an ONNX model that holds packed weights and the bodies of its operators."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import defs
+from onnxscript import opset18 as op18
+from onnxscript.values import Op, Opset
+from torch import Tensor, fx
+
+from snn_extreme_quant.neurons import NeuronSpec
+
+from . import functions
+from .capture import quiet_torch
+from .exactness import LayerExactness
+from .functions import DOMAIN, DOMAIN_VERSION, OPSET
+
+__all__ = ["IR_VERSION", "METADATA_KEY", "lower"]
+
+#: The oldest format that holds functions; every onnxruntime from 1.17 on reads it.
+IR_VERSION = 8
+METADATA_KEY = "snn_extreme_quant"
+_LAYER = "sxq_layer"
+
+_Formal, _Attribute = defs.OpSchema.FormalParameter, defs.OpSchema.Attribute
+_TYPES = [("T", ["tensor(float)"], ""), ("U", ["tensor(uint8)"], "")]
+
+
+def _operator(name: str, inputs: Sequence[tuple[str, str]], outputs: Sequence[str], attributes: Sequence[str] = ()) -> Any:
+    """An operator of our domain for the exporter to emit; ``sxq_layer`` carries the layer's name to :func:`_finish`."""
+    kinds = defs.OpSchema.AttrType
+    types = {"group": kinds.INT, "grid": kinds.FLOAT, "inverse_grid": kinds.FLOAT, _LAYER: kinds.STRING}
+    schema = defs.OpSchema(
+        name,
+        DOMAIN,
+        DOMAIN_VERSION,
+        inputs=[_Formal(n, t) for n, t in inputs],
+        outputs=[_Formal(n, "T") for n in outputs],
+        type_constraints=_TYPES,
+        attributes=[_Attribute(n, types.get(n, kinds.INTS), "", required=True) for n in (*attributes, _LAYER)],
+    )
+    return Op(Opset(DOMAIN, DOMAIN_VERSION), name, schema)
+
+
+def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) -> dict[Any, Callable[..., Any]]:
+    """Return how each of our torch operators becomes a node."""
+
+    def packed_linear(x, packed, scale, out_features: int, layout: str, layer: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        verdict = exactness[layer]
+        inputs = [("x", "T"), ("packed", "U"), ("scale", "T")]
+        if verdict.unsigned_byte and verdict.grid is not None:
+            name = functions.layer_operator("Linear", layout, integer_input=True)
+            grid = 2.0**-verdict.grid.fraction
+            node = _operator(name, inputs, ["y"], ["grid", "inverse_grid"])
+            return node(x, packed, scale, grid=grid, inverse_grid=1 / grid, sxq_layer=layer)
+        node = _operator(functions.layer_operator("Linear", layout), inputs, ["y"])
+        return node(x, packed, scale, sxq_layer=layer)
+
+    def packed_conv(  # type: ignore[no-untyped-def]  # noqa: ANN202
+        x,  # noqa: ANN001
+        packed,  # noqa: ANN001
+        scale,  # noqa: ANN001
+        weight_shape: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        layout: str,
+        layer: str,
+    ):
+        inputs = [("x", "T"), ("packed", "U"), ("scale", "T")]
+        attributes = ["weight_shape", "scale_shape", "strides", "pads", "dilations", "group"]
+        node = _operator(functions.layer_operator("Conv", layout), inputs, ["y"], attributes)
+        return node(
+            x,
+            packed,
+            scale,
+            weight_shape=list(weight_shape),
+            scale_shape=[-1] + [1] * (len(weight_shape) - 1),
+            strides=list(stride),
+            pads=list(padding),
+            dilations=list(dilation),
+            group=groups,
+            sxq_layer=layer,
+        )
+
+    def neuron(x, v, parameters, operator: str, layer: str, step: bool):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        spec = NeuronSpec.from_operator(operator)
+        vector = any(len(p.shape) > 0 for p in parameters)
+        potential = step or layer in potentials
+        name = functions.neuron_operator(spec, vector=vector, potential=potential, step=step)
+        inputs = [("xs", "T"), ("v0", "T"), *((f"p_{n}", "T") for n in spec.parameter_names)]
+        outputs = ["spikes", "potentials"] if potential else ["spikes"]
+        result = _operator(name, inputs, outputs)(x, v, *parameters, sxq_layer=layer)
+        return tuple(result) if potential else (result, result)
+
+    def neuron_sequence(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return neuron(x, v, parameters, operator, layer, step=False)
+
+    def neuron_step(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return neuron(x, v, parameters, operator, layer, step=True)
+
+    def fixed_point(x, bits: int, fraction: int):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        scale = 2.0**fraction
+        clipped = op18.Clip(x, op18.Constant(value_float=0.0), op18.Constant(value_float=(2**bits - 1) / scale))
+        rounded = op18.Round(op18.Mul(clipped, op18.Constant(value_float=scale)))
+        return op18.Mul(rounded, op18.Constant(value_float=1 / scale))
+
+    ops = torch.ops.snn_xq
+    return {
+        ops.packed_linear.default: packed_linear,
+        ops.packed_conv.default: packed_conv,
+        ops.neuron_sequence.default: neuron_sequence,
+        ops.neuron_step.default: neuron_step,
+        ops.fixed_point.default: fixed_point,
+    }
+
+
+def _potentials_used(graph: fx.Graph) -> set[str]:
+    """Names of the neuron layers whose membrane potential is an output or read by something."""
+    return {
+        str(node.args[4])
+        for node in graph.nodes
+        if node.target is torch.ops.snn_xq.neuron_sequence.default
+        and any(user.args[1] == 1 and user.users for user in node.users)
+    }
+
+
+def lower(
+    graph: fx.GraphModule,
+    sample: Tensor,
+    exactness: dict[str, LayerExactness],
+    output_names: Sequence[str],
+    metadata: dict[str, Any],
+) -> onnx.ModelProto:
+    """Return the ONNX model of a recorded graph.
+
+    Args:
+        graph: what :func:`~snn_extreme_quant.deploy.capture.capture` recorded, folded or not.
+        sample: the input it was recorded with, for its shape.
+        exactness: what :func:`~snn_extreme_quant.deploy.exactness.analyse` found.
+        output_names: a name for each output.
+        metadata: JSON-ready facts for the file; the list of layers is added.
+    """
+    free = {axis: torch.export.Dim.AUTO for axis in range(sample.dim())}
+    with quiet_torch(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            (sample,),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            dynamic_shapes=(free,),
+            custom_translation_table=_translations(exactness, _potentials_used(graph.graph)),
+            input_names=["input"],
+            output_names=list(output_names),
+            external_data=False,
+        )
+    assert program is not None
+    return _finish(program.model, exactness, metadata)
+
+
+def _finish(model: ir.Model, exactness: dict[str, LayerExactness], metadata: dict[str, Any]) -> onnx.ModelProto:
+    """Name the nodes after the layers, attach bodies and metadata, and drop everything that tells of this machine."""
+    seen: dict[str, int] = {}
+    steps: dict[str, int] = {}
+    layers: dict[str, dict[str, Any]] = {}
+    used: list[str] = []
+    for node in model.graph:
+        node.metadata_props.clear()
+        node.doc_string = None
+        if node.domain != DOMAIN:
+            node.name = _unique(node.op_type, seen)
+            continue
+        layer = node.attributes.pop(_LAYER).as_string()
+        if node.op_type not in used:
+            used.append(node.op_type)
+        if node.op_type.startswith("Step"):
+            steps[layer] = steps.get(layer, -1) + 1
+            node.name = f"{layer}@{steps[layer]}"
+        else:
+            node.name = layer if layer not in seen else _unique(layer, seen)
+            seen.setdefault(layer, 0)
+        layers.setdefault(layer, _describe(node, layer, exactness))
+    _rename_initializers(model, layers)
+    model.opset_imports[DOMAIN] = DOMAIN_VERSION
+    model.producer_name, model.producer_version = "snn_extreme_quant", metadata["version"]
+    model.doc_string = None
+    model.graph.doc_string = None
+    model.graph.name = "network"
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    model.functions.clear()
+    proto: onnx.ModelProto = ir.to_proto(model)
+    proto.ir_version = IR_VERSION
+    proto.functions.extend(functions.function_body(name) for name in used)
+    for value in (*proto.graph.value_info,):
+        value.ClearField("metadata_props")
+    del proto.graph.value_info[:]
+    for item in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
+        item.ClearField("metadata_props")
+        item.ClearField("doc_string")
+    entry = proto.metadata_props.add()
+    entry.key = METADATA_KEY
+    entry.value = json.dumps({**metadata, "layers": list(layers.values())}, separators=(",", ":"))
+    return proto
+
+
+def _unique(name: str, seen: dict[str, int]) -> str:
+    seen[name] = seen.get(name, 0) + 1
+    return f"{name}_{seen[name]}"
+
+
+def _describe(node: ir.Node, layer: str, exactness: dict[str, LayerExactness]) -> dict[str, Any]:
+    if layer not in exactness:
+        return {"name": layer, "kind": "neuron", "operator": node.op_type}
+    packed = node.inputs[1]
+    verdict = exactness[layer]
+    entry = {"name": layer, "kind": "layer", "operator": node.op_type, "exact": verdict.exact, "why": verdict.reason}
+    if packed is not None and packed.shape is not None:
+        entry["packed_bytes"] = int(torch.Size([int(d) for d in packed.shape]).numel())
+    return entry
+
+
+def _rename_initializers(model: ir.Model, layers: dict[str, dict[str, Any]]) -> None:
+    """Name packed weights and scales after their layers."""
+    for node in model.graph:
+        if node.domain == DOMAIN and node.op_type.startswith(("Binary", "Ternary")):
+            layer = re.sub(r"_\d+$", "", node.name) if node.name not in layers else node.name
+            for index, what in ((1, "packed"), (2, "scale")):
+                value = node.inputs[index]
+                if value is None or value.name not in model.graph.initializers or value.name.endswith(f".{what}"):
+                    continue
+                old = model.graph.initializers.pop(str(value.name))
+                old.name = f"{layer}.{what}"
+                model.graph.initializers[old.name] = old

@@ -1,0 +1,385 @@
+"""Turns a graph that was unrolled over time steps into one that handles all steps at once.
+
+A recorded loop over T steps holds T copies of everything. Only neurons carry anything from step to step, so all
+copies of any other operation can run as one on a batch of T * B, and a neuron's T calls become one call on its whole
+input sequence. This module finds the copies and puts them together. The result takes any T and any B, if T is the
+length of an input.
+
+Values that change over time are held *folded*, ``(T * B, ...)``, and unfolded to ``(T, B, ...)`` for neurons and
+outputs. What does not fit (an operation that mixes samples, a step treated unlike the others) raises
+:class:`FoldError`; the caller then keeps the unrolled graph, and it checks every folded one against the model.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from . import operators  # noqa: F401 - registers the operators
+
+__all__ = ["FoldError", "fold_time", "neuron_calls"]
+
+aten = torch.ops.aten
+_STEP = torch.ops.snn_xq.neuron_step.default
+_SEQUENCE = torch.ops.snn_xq.neuron_sequence.default
+_ADDS = (aten.add.Tensor,)
+
+
+class FoldError(Exception):
+    """The graph does not have the form of a loop over time steps; the message says where."""
+
+
+def neuron_calls(graph: fx.Graph) -> dict[str, list[fx.Node]]:
+    """Return the single-step calls of each neuron layer, in order."""
+    calls: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.target is _STEP:
+            calls.setdefault(cast("str", node.args[4]), []).append(node)
+    return calls
+
+
+def fold_time(module: fx.GraphModule) -> fx.GraphModule:
+    """Fold a recorded loop; a graph without single-step neurons is returned as it is.
+
+    Raises:
+        FoldError: the graph is not such a loop.
+    """
+    calls = neuron_calls(module.graph)
+    if not calls:
+        return module
+    lengths = {len(nodes) for nodes in calls.values()}
+    if len(lengths) > 1:
+        raise FoldError(f"neurons are called a different number of times: { {k: len(v) for k, v in calls.items()} }")
+    folded = fx.GraphModule(module, _Folder(module, calls, lengths.pop()).run())
+    folded.graph.eliminate_dead_code()
+    folded.graph.lint()
+    folded.recompile()
+    return folded
+
+
+class _Static:
+    """A value that is the same in every step, as a node of the new graph or a constant."""
+
+    def __init__(self, value: Any, source: Any) -> None:
+        self.value = value
+        self.source = source
+
+
+class _Folded:
+    """A value of all steps, as one node ``(T * B, ...)`` of the new graph."""
+
+    def __init__(self, node: fx.Node) -> None:
+        self.node = node
+
+
+class _Folder:
+    def __init__(self, module: fx.GraphModule, calls: dict[str, list[fx.Node]], steps: int) -> None:
+        self.module = module
+        self.calls = calls
+        self.steps = steps
+        self.position = {node: (layer, t) for layer, nodes in calls.items() for t, node in enumerate(nodes)}
+        self.graph = fx.Graph()
+        self.whole: dict[fx.Node, Any] = {}
+        self.packs: dict[tuple[fx.Node, ...], _Static | _Folded] = {}
+        self.layers: dict[str, tuple[fx.Node, fx.Node]] = {}
+        self.length: Any = None
+        self.times: Any = None
+        first = next(iter(calls.values()))[0]
+        self.batch = _dims(cast("fx.Node", first.args[0]))[0]
+        self.depends = self._input_dependent()
+
+    def _input_dependent(self) -> set[fx.Node]:
+        found: set[fx.Node] = set()
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder" or any(a in found for a in node.all_input_nodes):
+                found.add(node)
+        return found
+
+    def run(self) -> fx.Graph:
+        for node in self.module.graph.nodes:
+            if node.op in ("placeholder", "get_attr"):
+                self.whole[node] = self.graph.node_copy(node)
+        self._find_length()
+        output = self.module.graph.output_node()
+        self.graph.output(fx.map_arg(output.args[0], self.emit))
+        return self.graph
+
+    # The number of steps and of samples --------------------------------------------------------------------------
+
+    def _find_length(self) -> None:
+        """Take T from the value that is indexed by time, if there is one; else it is a constant of the model."""
+        inside = {node for nodes in self.calls.values() for node in nodes}
+        for node in self.module.graph.nodes:
+            if any(a in inside for a in node.all_input_nodes):
+                inside.add(node)
+        for node in self.module.graph.nodes:
+            if node in inside or node not in self.depends:
+                continue
+            selected: dict[int, set[int]] = {}
+            for user in node.users:
+                if user.target is aten.select.int:
+                    axis = cast("int", user.args[1]) % len(_dims(node))
+                    selected.setdefault(axis, set()).add(cast("int", user.args[2]) % self.steps)
+                elif user.target is aten.unbind.int:
+                    axis = cast("int", (*user.args, 0)[1]) % len(_dims(node))
+                    selected[axis] = set(range(self.steps))
+            for axis, indices in selected.items():
+                if len(indices) == self.steps and _dims(node)[axis] == self.steps:
+                    self.length = self.graph.call_function(aten.sym_size.int, (self.emit(node), axis))
+                    return
+        self.length = self.steps
+
+    @property
+    def dynamic(self) -> bool:
+        return isinstance(self.length, fx.Node)
+
+    def _times_batch(self) -> Any:
+        if self.times is None:
+            self.times = self.graph.call_function(operator.mul, (self.length, self._batch_value()))
+        return self.times
+
+    def _batch_value(self) -> Any:
+        if isinstance(self.batch, int):
+            return self.batch
+        for node in self.module.graph.nodes:
+            if node.op == "placeholder":
+                for axis, size in enumerate(_dims(node)):
+                    if str(size) == str(self.batch):
+                        return self.graph.call_function(aten.sym_size.int, (self.whole[node], axis))
+        raise FoldError("the batch size is not the size of an input")
+
+    # Folding and unfolding ---------------------------------------------------------------------------------------
+
+    def _call(self, target: Any, *args: Any) -> fx.Node:
+        return self.graph.call_function(target, args)
+
+    def _unfold(self, value: _Static | _Folded) -> fx.Node:
+        """Return ``(T, B, ...)``."""
+        if isinstance(value, _Static):
+            return self._repeat(value)
+        return self._call(aten.unflatten.int, value.node, 0, [self.length, self._batch_value()])
+
+    def _fold(self, node: fx.Node) -> _Folded:
+        return _Folded(self._call(aten.flatten.using_ints, node, 0, 1))
+
+    def _repeat(self, value: _Static) -> fx.Node:
+        """Return a value that does not change, repeated along a new leading time axis."""
+        if not isinstance(value.value, fx.Node):
+            raise FoldError("a constant stands where a sequence is needed")
+        rank = len(_dims(value.source))
+        return self._call(aten.expand.default, self._call(aten.unsqueeze.default, value.value, 0), [self.length, *(-1,) * rank])
+
+    # Whole values --------------------------------------------------------------------------------------------------
+
+    def emit(self, node: Any) -> Any:
+        """Return the new graph's value for a node that stands outside the loop, or for one particular step."""
+        if not isinstance(node, fx.Node):
+            return node
+        if node not in self.whole:
+            self.whole[node] = self._emit(node)
+        return self.whole[node]
+
+    def _emit(self, node: fx.Node) -> Any:
+        if node.target in (aten.stack.default, aten.cat.default):
+            joined = self._joined(node)
+            if joined is not None:
+                return joined
+        if node.target in _ADDS:
+            total = self._total(node)
+            if total is not None:
+                return total
+        if node.target is operator.getitem and node.args[0] in self.position:
+            layer, step = self.position[cast("fx.Node", node.args[0])]
+            index = cast("int", node.args[1])
+            if self.dynamic and step not in (0, self.steps - 1):
+                raise FoldError(f"step {step} of {layer!r} is used by itself")
+            self._layer(layer)
+            at = -1 if step == self.steps - 1 else step
+            return self._call(aten.select.int, self.layers[layer][index], 0, at)
+        if node.target is _STEP:
+            raise FoldError(f"neuron {node.args[4]!r} is used in a way that is not understood")
+        return self.graph.node_copy(node, self.emit)
+
+    def _joined(self, node: fx.Node) -> fx.Node | None:
+        """``stack`` (or ``cat`` of unsqueezed values) over all steps."""
+        items = cast("Sequence[fx.Node]", node.args[0])
+        axis = cast("int", (*node.args, 0)[1])
+        if len(items) != self.steps or self.steps == 1 and not any(i in self.position for i in _ancestors(items[0])):
+            return None
+        if node.target is aten.cat.default:
+            if any(i.target is not aten.unsqueeze.default or i.args[1] != axis for i in items):
+                return None
+            items = [cast("fx.Node", i.args[0]) for i in items]
+        value = self.pack(items)
+        if isinstance(value, _Static):
+            return None if not self.dynamic else self._moved(self._repeat(value), axis)
+        return self._moved(self._unfold(value), axis)
+
+    def _moved(self, node: fx.Node, axis: int) -> fx.Node:
+        return node if axis == 0 else self._call(aten.movedim.int, node, 0, axis)
+
+    def _total(self, node: fx.Node) -> fx.Node | None:
+        """A sum over all steps: ``((base + x_0) + x_1) + ...``, with or without a base."""
+        terms: list[Any] = []
+        rest: Any = node
+        while isinstance(rest, fx.Node) and rest.target in _ADDS and not rest.kwargs and len(terms) < self.steps:
+            left, right = rest.args
+            # `0 + x` is recorded as add(x, 0).
+            term, rest = (right, left) if isinstance(right, fx.Node) else (left, right)
+            terms.insert(0, term)
+        if len(terms) == self.steps - 1:
+            terms, rest = [rest, *terms], None
+        if len(terms) != self.steps or not all(isinstance(t, fx.Node) for t in terms):
+            return None
+        try:
+            value = self.pack(terms)
+        except FoldError:
+            return None
+        if isinstance(value, _Static):
+            return None
+        total = self._call(aten.sum.dim_IntList, self._unfold(value), [0])
+        if rest is None or (not isinstance(rest, fx.Node) and rest == 0):
+            return total
+        return self._call(aten.add.Tensor, self.emit(rest), total)
+
+    # Packs: one value for each step -----------------------------------------------------------------------------
+
+    def pack(self, nodes: Sequence[Any]) -> _Static | _Folded:
+        """Put the T values of the T steps together."""
+        first = nodes[0]
+        if not isinstance(first, fx.Node):
+            if any(type(n) is not type(first) or n != first for n in nodes):
+                raise FoldError("a constant differs from step to step")
+            return _Static(first, first)
+        if any(not isinstance(n, fx.Node) for n in nodes):
+            raise FoldError("steps differ in structure")
+        key = tuple(nodes)
+        if key not in self.packs:
+            self.packs[key] = self._pack(key)
+        return self.packs[key]
+
+    def _pack(self, nodes: tuple[fx.Node, ...]) -> _Static | _Folded:
+        first = nodes[0]
+        if self.steps > 1 and all(n is first for n in nodes):
+            return _Static(self.emit(first), first)
+        if any(n.op != "call_function" or n.target != first.target for n in nodes):
+            raise FoldError(f"steps differ at {first.name!r}")
+        if first.target is operator.getitem and first.args[0] in self.position:
+            return self._neuron_output(nodes)
+        indexed = self._indexed(nodes)
+        if indexed is not None:
+            return indexed
+        if any(len(n.args) != len(first.args) or set(n.kwargs) != set(first.kwargs) for n in nodes):
+            raise FoldError(f"steps differ at {first.name!r}")
+        args = [self._pack_argument([n.args[i] for n in nodes]) for i in range(len(first.args))]
+        kwargs = {k: self._pack_argument([n.kwargs[k] for n in nodes]) for k in first.kwargs}
+        if not any(_has_folded(a) for a in (*args, *kwargs.values())):
+            return _Static(self.emit(first), first)
+        rank = next((len(_dims(n)) for n in first.all_input_nodes if _dims(n)), 0)
+        value = self.graph.create_node(
+            "call_function",
+            first.target,
+            tuple(self._argument(a, rank) for a in args),
+            {k: self._argument(a, rank) for k, a in kwargs.items()},
+        )
+        return _Folded(value)
+
+    def _pack_argument(self, values: Sequence[Any]) -> Any:
+        first = values[0]
+        if isinstance(first, (list, tuple)):
+            if any(len(v) != len(first) for v in values):
+                raise FoldError("steps differ in structure")
+            return [self._pack_argument([v[i] for v in values]) for i in range(len(first))]
+        return self.pack(values)
+
+    def _argument(self, value: Any, rank: int) -> Any:
+        """Return what a folded operation takes for a packed argument."""
+        if isinstance(value, list):
+            return [self._argument(v, rank) for v in value]
+        if isinstance(value, _Folded):
+            return value.node
+        source = value.source
+        if not isinstance(source, fx.Node):
+            return value.value
+        if not _dims(source):
+            return self._size(source)
+        if source in self.depends and not isinstance(source.meta.get("val"), (torch.SymInt, int)):
+            if len(_dims(source)) != rank or str(_dims(source)[0]) != str(self.batch):
+                raise FoldError(f"{source.name!r} does not change over time and has no batch axis")
+            return self._fold(self._repeat(value)).node
+        return value.value
+
+    def _size(self, node: fx.Node) -> Any:
+        """Return a size computed from the batch, computed from T * B instead."""
+        value = node.meta.get("val")
+        if not isinstance(value, torch.SymInt) or str(self.batch) not in {str(s) for s in value.node.expr.free_symbols}:
+            return self.emit(node)
+        if str(value) == str(self.batch):
+            return self._times_batch()
+        return self.graph.node_copy(node, lambda n: self._size(n))
+
+    def _indexed(self, nodes: tuple[fx.Node, ...]) -> _Folded | None:
+        """``x[t]`` for all t: the folded form of x."""
+        first = nodes[0]
+        if first.target is aten.select.int:
+            source, axis, indices = first.args[0], first.args[1], [n.args[2] for n in nodes]
+            same = all(n.args[0] is source and n.args[1] == axis for n in nodes)
+        elif first.target is operator.getitem and getattr(first.args[0], "target", None) is aten.unbind.int:
+            split = cast("fx.Node", first.args[0])
+            source, axis = split.args[0], (*split.args, 0)[1]
+            indices, same = [n.args[1] for n in nodes], all(n.args[0] is split for n in nodes)
+        else:
+            return None
+        source, axis = cast("fx.Node", source), cast("int", axis)
+        axis %= len(_dims(source))
+        wanted = list(range(self.steps))
+        if not same or [cast("int", i) % self.steps for i in indices] != wanted or _dims(source)[axis] != self.steps:
+            return None
+        node = self.emit(source)
+        return self._fold(node if axis == 0 else self._call(aten.movedim.int, node, axis, 0))
+
+    def _neuron_output(self, nodes: tuple[fx.Node, ...]) -> _Folded:
+        layer, index = self.position[cast("fx.Node", nodes[0].args[0])][0], cast("int", nodes[0].args[1])
+        for step, node in enumerate(nodes):
+            if self.position.get(cast("fx.Node", node.args[0])) != (layer, step) or node.args[1] != index:
+                raise FoldError(f"the calls of {layer!r} are not used in their order")
+        self._layer(layer)
+        return self._fold(self.layers[layer][index])
+
+    def _layer(self, layer: str) -> None:
+        """Emit a neuron layer's one call on its whole input sequence."""
+        if layer in self.layers:
+            return
+        calls = self.calls[layer]
+        for before, after in zip(calls, calls[1:], strict=False):
+            state = cast("fx.Node", after.args[1])
+            if state.target is not operator.getitem or state.args != (before, 1):
+                raise FoldError(f"the membrane potential of {layer!r} is changed between steps")
+        current = self._unfold(self.pack([c.args[0] for c in calls]))
+        first = calls[0]
+        args = (current, self.emit(first.args[1]), fx.map_arg(first.args[2], self.emit), *first.args[3:])
+        node = self.graph.call_function(_SEQUENCE, args)
+        self.layers[layer] = (self._call(operator.getitem, node, 0), self._call(operator.getitem, node, 1))
+
+
+def _dims(node: Any) -> tuple[Any, ...]:
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def _has_folded(value: Any) -> bool:
+    return any(_has_folded(v) for v in value) if isinstance(value, list) else isinstance(value, _Folded)
+
+
+def _ancestors(node: fx.Node) -> set[fx.Node]:
+    found, todo = set(), [node]
+    while todo:
+        current = todo.pop()
+        if current not in found:
+            found.add(current)
+            todo += current.all_input_nodes
+    return found

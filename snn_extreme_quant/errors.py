@@ -1,0 +1,80 @@
+"""The errors a user can meet.
+
+Every error of this package derives from :class:`SxqError`, names the layer, file or field it is about and says
+what to do. Where a built-in type says the same, the error derives from it too, so ``except ValueError`` still works.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ConfigError",
+    "ExportError",
+    "ModelEditedError",
+    "ModelFileError",
+    "NonFiniteWeightError",
+    "NothingToQuantizeError",
+    "OutputPathError",
+    "PluginError",
+    "RegistryError",
+    "SampleError",
+    "SxqError",
+    "UnmatchedNameError",
+    "UnsupportedModelError",
+    "UnsupportedNeuronError",
+]
+
+
+class SxqError(Exception):
+    """Base of all errors raised by snn_extreme_quant."""
+
+
+class ConfigError(SxqError, ValueError):
+    """A configuration holds a value, or a combination of values, that means nothing."""
+
+
+class RegistryError(SxqError, LookupError):
+    """A name is not registered, or is registered twice."""
+
+
+class PluginError(SxqError, RuntimeError):
+    """A framework plugin is missing, broken, or speaks another version of the contract."""
+
+
+class UnsupportedNeuronError(SxqError, TypeError):
+    """A neuron has no exact :class:`~snn_extreme_quant.neurons.NeuronSpec`."""
+
+
+class UnsupportedModelError(SxqError, TypeError):
+    """A model does something that cannot be carried over exactly."""
+
+
+class NothingToQuantizeError(SxqError, ValueError):
+    """No layer of the model can be, or was allowed to be, quantised."""
+
+
+class UnmatchedNameError(SxqError, ValueError):
+    """A name in ``skip`` or in a plan matches no layer of the model."""
+
+
+class NonFiniteWeightError(SxqError, ValueError):
+    """A weight is NaN or infinite."""
+
+
+class SampleError(SxqError, ValueError):
+    """The sample input does not fit the model."""
+
+
+class ExportError(SxqError, RuntimeError):
+    """The model could not be exported, or its export would not compute what the model computes."""
+
+
+class OutputPathError(SxqError, OSError):
+    """An output file cannot be written."""
+
+
+class ModelFileError(SxqError, ValueError):
+    """A file is not an ONNX model that onnxruntime can load, or was not written by this package."""
+
+
+class ModelEditedError(ModelFileError):
+    """A file was changed after it was exported."""

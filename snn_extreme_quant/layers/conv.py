@@ -1,0 +1,114 @@
+"""The quantised convolutions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import brevitas.nn as qnn
+import torch
+from torch import Tensor, nn
+
+from snn_extreme_quant.config import Ternary, WeightConfig
+from snn_extreme_quant.layers.integer_first import IntegerFirst
+from snn_extreme_quant.quantizers.injectors import injector_for
+
+if TYPE_CHECKING:
+    _Conv1dBase, _Conv2dBase = nn.Conv1d, nn.Conv2d
+else:
+    _Conv1dBase, _Conv2dBase = qnn.QuantConv1d, qnn.QuantConv2d
+
+__all__ = ["Conv1d", "Conv2d"]
+
+
+class _Conv(IntegerFirst):
+    """What the convolutions share; ``_FLOAT`` is the ``torch.nn`` class they stand for."""
+
+    _FLOAT: type[nn.Conv1d] | type[nn.Conv2d]
+    _conv_forward: Any
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Any,
+        stride: Any = 1,
+        padding: Any = 0,
+        dilation: Any = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        config: WeightConfig | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Create the layer with a freshly initialised weight; arguments as ``torch.nn``'s, and ``config``."""
+        config = Ternary() if config is None else config
+        # Brevitas takes only "zeros" in its constructor; the forward pass below is torch's own and knows all modes.
+        options: dict[str, Any] = {"weight_quant": injector_for(config), "device": device, "dtype": dtype}
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias, **options)
+        reference = self._FLOAT(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device="meta"
+        )
+        for name in ("stride", "padding", "dilation", "padding_mode", "_reversed_padding_repeated_twice"):
+            setattr(self, name, getattr(reference, name))
+        self._finish(config)
+
+    @classmethod
+    def _empty_like(cls, module: nn.Module, config: WeightConfig) -> Self:
+        assert isinstance(module, (nn.Conv1d, nn.Conv2d))
+        return cls(*_geometry(module), config=config, device="meta")
+
+    def product(self, input: Tensor) -> Tensor:
+        """Convolve the inputs with the codes, then scale."""
+        codes, scale = self.integer_weight()
+        output: Tensor = self._conv_forward(input, codes, None) * scale.view(self._per_channel)
+        return output
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the scaled convolution plus the bias."""
+        output = self.product(input)
+        return output if self.bias is None else output + self.bias.view(self._per_channel)
+
+    @property
+    def _per_channel(self) -> tuple[int, ...]:
+        return (-1, *(1,) * (self.weight.dim() - 2))
+
+    def to_float(self) -> nn.Module:
+        """Return the ``torch.nn`` convolution with the dequantised weight."""
+        layer = self._FLOAT(*_geometry(self), device="meta")  # type: ignore[arg-type]
+        layer.weight, layer.bias = self._float_weight(), self._float_bias()
+        return layer
+
+
+def _geometry(module: Any) -> tuple[Any, ...]:
+    names = ("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
+    return (*(getattr(module, name) for name in names), module.bias is not None, module.padding_mode)
+
+
+class Conv1d(_Conv, _Conv1dBase):
+    r"""``nn.Conv1d`` with binary or ternary weights: :math:`y = (x * c)\,\gamma + b`, integer-first.
+
+    Shapes:
+        input ``(B, C, L)``, output ``(B, N, L')``; codes ``(N, C / groups, k)``, scales ``(N,)``.
+
+    Example:
+        >>> Conv1d(2, 4, 3, padding="same")(torch.ones(1, 2, 5)).shape
+        torch.Size([1, 4, 5])
+    """
+
+    _FLOAT = nn.Conv1d
+
+
+class Conv2d(_Conv, _Conv2dBase):
+    r"""``nn.Conv2d`` with binary or ternary weights: :math:`y = (x * c)\,\gamma + b`, integer-first.
+
+    Shapes:
+        input ``(B, C, H, W)``, output ``(B, N, H', W')``; codes ``(N, C / groups, kh, kw)``, scales ``(N,)``.
+
+    Example:
+        >>> from snn_extreme_quant import Binary
+        >>> Conv2d(1, 4, 3, padding=1, config=Binary())(torch.ones(1, 1, 8, 8)).shape
+        torch.Size([1, 4, 8, 8])
+    """
+
+    _FLOAT = nn.Conv2d

@@ -1,0 +1,82 @@
+"""The quantised fully connected layer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import brevitas.nn as qnn
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
+
+from snn_extreme_quant.config import Ternary, WeightConfig
+from snn_extreme_quant.layers.integer_first import IntegerFirst
+from snn_extreme_quant.quantizers.injectors import injector_for
+
+if TYPE_CHECKING:
+    _Base = nn.Linear
+else:
+    _Base = qnn.QuantLinear
+
+__all__ = ["Linear"]
+
+
+class Linear(IntegerFirst, _Base):
+    r"""``nn.Linear`` with binary or ternary weights: :math:`y = (x c^\top)\,\gamma + b`.
+
+    A Brevitas ``QuantLinear`` in all but its forward pass, which is integer-first.
+
+    Shapes:
+        input ``(..., in_features)``, output ``(..., out_features)``; codes ``(out_features, in_features)``,
+        scales ``(out_features,)``.
+
+    Args:
+        in_features: inputs of each neuron.
+        out_features: neurons.
+        bias: whether to add a (float) bias.
+        config: :class:`~snn_extreme_quant.Binary` or :class:`~snn_extreme_quant.Ternary` (the default).
+        device: where the parameters live.
+        dtype: type of the latent weight.
+
+    Example:
+        >>> layer = Linear(3, 2, bias=False)
+        >>> codes, scale = layer.integer_weight()
+        >>> bool(torch.equal(layer(torch.eye(3)), codes.T * scale))
+        True
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        config: WeightConfig | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        """Create the layer with a freshly initialised weight."""
+        config = Ternary() if config is None else config
+        injector: dict[str, Any] = {"weight_quant": injector_for(config)}
+        super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype, **injector)
+        self._finish(config)
+
+    @classmethod
+    def _empty_like(cls, module: nn.Module, config: WeightConfig) -> Self:
+        assert isinstance(module, nn.Linear)
+        return cls(module.in_features, module.out_features, module.bias is not None, config, device="meta")
+
+    def product(self, input: Tensor) -> Tensor:
+        """Sum the inputs with their codes, then scale."""
+        codes, scale = self.integer_weight()
+        return F.linear(input, codes) * scale
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the scaled sum plus the bias."""
+        output = self.product(input)
+        return output if self.bias is None else output + self.bias
+
+    def to_float(self) -> nn.Linear:
+        """Return an ``nn.Linear`` with the dequantised weight."""
+        layer = nn.Linear(self.in_features, self.out_features, self.bias is not None, device="meta")
+        layer.weight, layer.bias = self._float_weight(), self._float_bias()  # type: ignore[assignment]
+        return layer
