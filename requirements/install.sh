@@ -58,7 +58,7 @@ if [ -e "$unfinished" ] || ! "$venv/bin/python" -m pip --version >/dev/null 2>&1
 fi
 step "$(grep '^torch==' requirements/torch.txt) and its dependencies" \
     pip_install -r requirements/torch.txt -c requirements/lock.txt
-step "$(grep -c '^[a-z]' requirements/lock.txt) locked packages" pip_install --no-deps -r requirements/lock.txt
+step "everything else, as locked" pip_install --no-deps -r requirements/lock.txt
 step "this project, editable" pip_install --no-deps --no-build-isolation -e .
 rm -f "$log"
 echo "$here" >"$ready"

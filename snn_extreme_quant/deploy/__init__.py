@@ -1,0 +1,16 @@
+"""From a trained model to a file, and the proof that they are the same."""
+
+from snn_extreme_quant.deploy.export import ExportReport, LayerReport, export_onnx
+from snn_extreme_quant.deploy.session import session
+from snn_extreme_quant.deploy.verify import Difference, LayerVerification, VerifyReport, verify
+
+__all__ = [
+    "Difference",
+    "ExportReport",
+    "LayerReport",
+    "LayerVerification",
+    "VerifyReport",
+    "export_onnx",
+    "session",
+    "verify",
+]

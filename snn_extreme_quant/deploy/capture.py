@@ -89,20 +89,33 @@ def _evaluating(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[None
             neuron.framework.set_state(neuron.module, state)
 
 
-def run_model(model: nn.Module, inputs: Tensor, calling: str, neurons: list[NeuronInModel]) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
-    """Run the real model, with the framework's own neurons, from its initial state.
+@dataclass(frozen=True)
+class Run:
+    """What a run of the real model gave: its outputs, and by neuron layer what went into and came out of each call."""
 
-    Returns:
-        The flattened outputs, and for each neuron layer what each call gave (first output only).
+    outputs: list[Tensor]
+    currents: dict[str, list[Tensor]]
+    spikes: dict[str, list[Tensor]]
+
+    def sequence(self, values: dict[str, list[Tensor]], neuron: NeuronInModel) -> Tensor:
+        """Return a layer's values with the time axis first."""
+        calls = values[neuron.name]
+        return calls[0] if neuron.read().multi_step else torch.stack(calls)
+
+
+def run_model(model: nn.Module, inputs: Tensor, calling: str, neurons: list[NeuronInModel]) -> Run:
+    """Run the real model, with the framework's own neurons, from its initial state.
 
     Raises:
         SampleError: the model does not accept the input.
     """
+    currents: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
     spikes: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
 
     def hook(name: str) -> Callable[..., None]:
-        def record(_module: nn.Module, _args: Any, output: Any) -> None:
+        def record(_module: nn.Module, args: Any, output: Any) -> None:
             value = output[0] if isinstance(output, tuple) else output
+            currents[name].append(args[0].detach().clone())
             spikes[name].append(value.detach().clone())
 
         return record
@@ -123,7 +136,7 @@ def run_model(model: nn.Module, inputs: Tensor, calling: str, neurons: list[Neur
     finally:
         for handle in handles:
             handle.remove()
-    return [v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor)], spikes
+    return Run([v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor)], currents, spikes)
 
 
 def probe(model: nn.Module, sample: Tensor, neurons: list[NeuronInModel], calling: str) -> Probe:
@@ -132,23 +145,25 @@ def probe(model: nn.Module, sample: Tensor, neurons: list[NeuronInModel], callin
     A model with multi-step neurons, or that calls a neuron several times, takes a sequence. One that calls each
     neuron once is a step model, and the sample is its sequence ``(T, B, ...)``.
     """
+    def calls(run: Run) -> dict[str, int]:
+        return {name: len(values) for name, values in run.spikes.items()}
+
     if calling != "auto":
-        run = sample if calling == "sequence" else sample[:1]
-        return Probe(calling, {k: len(v) for k, v in run_model(model, run, calling, neurons)[1].items()})
-    if neurons and any(n.read().multi_step for n in neurons):
-        return Probe("sequence", {k: len(v) for k, v in run_model(model, sample, "sequence", neurons)[1].items()})
-    whole: SampleError | None = None
+        return Probe(calling, calls(run_model(model, sample if calling == "sequence" else sample[:1], calling, neurons)))
+    multi_step = any(n.read().multi_step for n in neurons)
+    failure: SampleError | None = None
     try:
-        _, spikes = run_model(model, sample, "sequence", neurons)
-        if not neurons or any(len(calls) > 1 for calls in spikes.values()):
-            return Probe("sequence", {k: len(v) for k, v in spikes.items()})
+        found = calls(run_model(model, sample, "sequence", neurons))
+        if multi_step or not neurons or any(count > 1 for count in found.values()):
+            return Probe("sequence", found)
     except SampleError as error:
-        whole = error
+        if multi_step:
+            raise
+        failure = error
     try:
-        _, spikes = run_model(model, sample[:1], "step", neurons)
+        return Probe("step", calls(run_model(model, sample[:1], "step", neurons)))
     except SampleError as error:
-        raise whole or error from None
-    return Probe("step", {k: len(v) for k, v in spikes.items()})
+        raise failure or error from None
 
 
 def layout_of(layer: IntegerFirst) -> str:
@@ -275,11 +290,15 @@ def quiet_torch() -> Iterator[None]:
             logger.setLevel(level)
 
 
+def free_axes(sample: Tensor) -> tuple[dict[int, Any]]:
+    """Let the exporter free the first two axes (time and batch, in either order) where the model leaves them free."""
+    return ({axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim()))},)
+
+
 def trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
-    """Run ``torch.export`` with every dimension free that the model leaves free; return the graph, free of mutation."""
-    free = {axis: torch.export.Dim.AUTO for axis in range(sample.dim())}
+    """Run ``torch.export``; return the graph, free of mutation."""
     with quiet_torch(), torch.no_grad():
-        program = torch.export.export(module, (sample,), dynamic_shapes=(free,), strict=False)
+        program = torch.export.export(module, (sample,), dynamic_shapes=free_axes(sample), strict=False)
         if any(_mutates(node) for node in program.graph.nodes):
             program = program.run_decompositions({})
         graph = program.module(check_guards=False)

@@ -1,16 +1,21 @@
-"""Which sums are exact: a small abstract interpretation of the recorded graph.
+"""What deployment is guaranteed to reproduce bit for bit: an abstract interpretation of the recorded graph.
 
-A value is on a *grid* when each element is an integer multiple of a power of two, ``2**-fraction``, with a known
-largest magnitude. Spikes are on the grid 1. Sums of grid values with integer codes stay on the grid, and are exact in
-float32 in any order while they need no more than 24 bits. Where an operation is not known to keep to the grid, the
-value is taken to be real.
+Two facts are followed through the graph for each value.
+
+*Grid*: every element is an integer multiple of ``2**-fraction`` within known limits. Spikes are on the grid 1. Sums of
+grid values with integer codes stay on the grid and are exact in float32, in any order, while they fit 24 bits.
+
+*Reproducible*: every runtime that follows IEEE 754 gets the same bits. Exact sums are, and element-wise arithmetic on
+reproducible values is; sums of real numbers, whose order a runtime may choose, are not, nor is anything behind them.
+
+An operation that is not known keeps neither.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,10 +23,12 @@ from torch import fx
 
 from . import operators  # noqa: F401 - registers the operators
 
-__all__ = ["Grid", "LayerExactness", "analyse"]
+__all__ = ["Exactness", "Grid", "LayerExactness", "analyse"]
 
 aten = torch.ops.aten
+_OURS = torch.ops.snn_xq
 _MANTISSA = 24
+_BYTE = 255
 
 
 @dataclass(frozen=True)
@@ -33,57 +40,96 @@ class Grid:
     high: float
 
     @property
-    def bound(self) -> float:
-        """Largest magnitude."""
-        return max(self.low, self.high)
+    def units(self) -> float:
+        """The largest magnitude in multiples of the grid."""
+        return max(self.low, self.high) * 2.0**self.fraction
+
+
+SPIKES = Grid(0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class _Fact:
+    """What is known of a value; ``reason`` says why it is not reproducible (empty if it is)."""
+
+    grid: Grid | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class LayerExactness:
-    """Whether a quantised layer's sums are exact, and on which grid its input is."""
+    """What is guaranteed of one quantised layer's sums or one neuron layer's spikes.
+
+    Args:
+        exact: the same bits on every runtime.
+        reason: why, or why not.
+        grid: the grid of a quantised layer's input, if it is on one.
+        fits: whether the layer's sums fit the 24 bits of a float32.
+    """
 
     exact: bool
     reason: str
-    grid: Grid | None
+    grid: Grid | None = None
+    fits: bool = True
 
     @property
     def unsigned_byte(self) -> bool:
-        """Whether the input is an unsigned 8-bit integer on its grid."""
-        return self.exact and self.grid is not None and self.grid.low == 0 and self.grid.high * 2.0**self.grid.fraction <= 255  # noqa: PLR2004
+        """Whether a layer's input is an unsigned 8-bit integer on its grid, and its sums exact."""
+        return self.grid is not None and self.grid.low == 0 and self.grid.units <= _BYTE and self.fits
 
 
-_KEEP = {
+
+@dataclass(frozen=True)
+class Exactness:
+    """The verdicts by layer name: quantised layers and neurons."""
+
+    layers: dict[str, LayerExactness]
+    neurons: dict[str, LayerExactness]
+
+
+_SHAPE_ONLY = {
     aten.flatten.using_ints, aten.unflatten.int, aten.view.default, aten.reshape.default, aten.permute.default,
     aten.transpose.int, aten.movedim.int, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims,
     aten.unsqueeze.default, aten.expand.default, aten.repeat.default, aten.select.int, aten.slice.Tensor,
-    aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.max_pool1d.default,
-    aten.max_pool2d.default, aten.max_pool2d_with_indices.default, aten.adaptive_max_pool2d.default,
-    aten.unbind.int, aten.split.Tensor, aten.chunk.default, aten._unsafe_view.default, aten.dropout.default,
-    aten.lift_fresh_copy.default, aten._to_copy.default, aten.to.dtype, operator.getitem,
+    aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.unbind.int,
+    aten.split.Tensor, aten.chunk.default, aten.dropout.default, aten.lift_fresh_copy.default, aten._to_copy.default,
+    aten.to.dtype, aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default,
+    aten.adaptive_max_pool2d.default, aten.relu.default, operator.getitem,
 }  # fmt: skip
 _JOIN = {aten.cat.default, aten.stack.default}
+_ELEMENTWISE = {
+    aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.abs.default,
+    aten.clamp.default, aten.maximum.default, aten.minimum.default, aten.where.self, aten.floor.default,
+    aten.round.default, aten.add.Scalar, aten.mul.Scalar, aten.sub.Scalar, aten.div.Scalar,
+}  # fmt: skip
 
 
-def analyse(module: fx.GraphModule, sample_grid: Grid | None = None) -> dict[str, LayerExactness]:
-    """Return, by layer name, whether each packed layer's sums are exact.
-
-    Args:
-        module: a recorded graph, folded or not.
-        sample_grid: the grid the model's input is promised to be on, if any.
-    """
-    grids: dict[fx.Node, Grid | None] = {}
-    found: dict[str, LayerExactness] = {}
+def analyse(module: fx.GraphModule) -> Exactness:
+    """Return what is guaranteed of each quantised layer and each neuron layer of a recorded graph, folded or not."""
+    facts: dict[fx.Node, _Fact] = {}
+    layers: dict[str, LayerExactness] = {}
+    neurons: dict[str, LayerExactness] = {}
     for node in module.graph.nodes:
-        if node.op == "placeholder":
-            grids[node] = sample_grid
+        if node.op in ("placeholder", "get_attr"):
+            facts[node] = _Fact()
         elif node.op == "call_function":
-            grids[node] = _transfer(node, grids)
-            if node.target in (torch.ops.snn_xq.packed_linear.default, torch.ops.snn_xq.packed_conv.default):
-                verdict = _judge(grids.get(node.args[0]), _fan_in(module, node))
-                before = found.setdefault(str(node.args[-1]), verdict)
-                if not verdict.exact and before.exact:
-                    found[str(node.args[-1])] = verdict
-    return found
+            if node.target in (_OURS.packed_linear.default, _OURS.packed_conv.default):
+                name = str(node.args[-1])
+                verdict = _judge(facts[node.args[0]], _fan_in(module, node))
+                _worst(layers, name, verdict)
+                facts[node] = _Fact(reason="" if verdict.exact else f"layer {name!r}: {verdict.reason}")
+            elif node.target in (_OURS.neuron_step.default, _OURS.neuron_sequence.default):
+                reason = next((facts[n].reason for n in node.all_input_nodes if facts[n].reason), "")
+                _worst(neurons, str(node.args[-1]), LayerExactness(not reason, reason or "computed from exact sums"))
+                facts[node] = _Fact(None if str(node.args[3]).endswith("_graded") else SPIKES, reason)
+            else:
+                facts[node] = _transfer(node, facts)
+    return Exactness(layers, neurons)
+
+
+def _worst(into: dict[str, LayerExactness], name: str, verdict: LayerExactness) -> None:
+    if name not in into or (into[name].exact and not verdict.exact):
+        into[name] = verdict
 
 
 def _fan_in(module: fx.GraphModule, node: fx.Node) -> int:
@@ -94,38 +140,53 @@ def _fan_in(module: fx.GraphModule, node: fx.Node) -> int:
     return int(packed.shape[0])
 
 
-def _judge(grid: Grid | None, fan_in: int) -> LayerExactness:
-    if grid is None:
-        return LayerExactness(False, "its input is real-valued", None)
-    if fan_in * grid.bound * 2.0**grid.fraction >= 2**_MANTISSA:
-        return LayerExactness(False, f"sums may need more than {_MANTISSA} bits ({fan_in} inputs)", grid)
-    unit = "spikes" if grid == Grid(0, 0.0, 1.0) else f"multiples of 2^-{grid.fraction} up to {grid.bound:g}"
-    return LayerExactness(True, f"{fan_in} inputs, {unit}", grid)
+def _judge(fact: _Fact, fan_in: int) -> LayerExactness:
+    if fact.grid is None:
+        return LayerExactness(False, "sums real numbers, whose rounding depends on their order", None)
+    fits = fan_in * fact.grid.units < 2**_MANTISSA
+    if fact.reason:
+        return LayerExactness(False, f"behind {fact.reason}", fact.grid, fits)
+    if not fits:
+        return LayerExactness(False, f"{fan_in} inputs may sum to more than {_MANTISSA} bits", fact.grid, fits)
+    unit = "spikes" if fact.grid == SPIKES else f"multiples of 2^-{fact.grid.fraction} up to {fact.grid.high:g}"
+    return LayerExactness(True, f"sums of {fan_in} {unit}", fact.grid)
 
 
-def _transfer(node: fx.Node, grids: dict[fx.Node, Grid | None]) -> Grid | None:
+def _transfer(node: fx.Node, facts: dict[fx.Node, _Fact]) -> _Fact:
     target = node.target
-    inputs = [grids.get(n) for n in node.all_input_nodes if n in grids]
-    if target in (torch.ops.snn_xq.neuron_step.default, torch.ops.snn_xq.neuron_sequence.default):
-        return None if str(node.args[3]).endswith("_graded") else Grid(0, 0.0, 1.0)
-    if target is operator.getitem and getattr(node.args[0], "target", None) in (
-        torch.ops.snn_xq.neuron_step.default,
-        torch.ops.snn_xq.neuron_sequence.default,
-    ):
-        return grids[node.args[0]] if node.args[1] == 0 else None  # type: ignore[index]
-    if target in _KEEP:
-        return grids.get(node.args[0])  # type: ignore[arg-type]
+    inputs = [facts[n] for n in node.all_input_nodes]
+    reason = next((f.reason for f in inputs if f.reason), "")
+    first = facts.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+    if first is not None and target is operator.getitem:
+        source = node.args[0]
+        neuron = source.target in (_OURS.neuron_step.default, _OURS.neuron_sequence.default)  # type: ignore[union-attr]
+        return replace(first, grid=None) if neuron and node.args[1] == 1 else first
+    if first is not None and target in _SHAPE_ONLY:
+        return _Fact(first.grid, reason)
     if target in _JOIN:
-        return _union([grids.get(n) for n in node.args[0]])  # type: ignore[union-attr, arg-type]
-    if target is aten.add.Tensor and not node.kwargs and len(inputs) == len(node.args):
-        return _sum(inputs)
-    if target is aten.mul.Tensor and len(node.args) == 2 and isinstance(node.args[1], (int, float)):  # noqa: PLR2004
-        return _scaled(inputs[0] if inputs else None, float(node.args[1]))
-    if target is aten.clamp.default and inputs:
-        return None
-    if target is torch.ops.snn_xq.fixed_point.default:
-        bits, fraction = node.args[1], node.args[2]
-        return Grid(int(fraction), 0.0, (2 ** int(bits) - 1) * 2.0 ** -int(fraction))  # type: ignore[arg-type]
+        return _Fact(_union([f.grid for f in inputs]), reason)
+    if target is _OURS.fixed_point.default:
+        bits, fraction = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
+        return _Fact(Grid(fraction, 0.0, (2**bits - 1) * 2.0**-fraction), reason)
+    if target is aten.sum.dim_IntList:
+        # Over time, of spikes: at most 2**24 of them are summed exactly; longer sequences are not met in practice.
+        grid = inputs[0].grid
+        return _Fact(None, reason or ("" if grid is not None else "a sum over real numbers"))
+    if target in _ELEMENTWISE:
+        return _Fact(_elementwise_grid(node, facts), reason)
+    if target in (aten.sym_size.int, operator.mul, operator.add, operator.floordiv, operator.sub, aten.zeros.default,
+                  aten.full.default, aten.zeros_like.default, aten.ones.default):  # fmt: skip
+        return _Fact(None, reason)
+    name = getattr(target, "__name__", str(target)).split(".")[0]
+    return _Fact(None, reason or f"{name} computes with real numbers in an order a runtime may choose")
+
+
+def _elementwise_grid(node: fx.Node, facts: dict[fx.Node, _Fact]) -> Grid | None:
+    values = [facts[a].grid if isinstance(a, fx.Node) else a for a in node.args]
+    if node.target is aten.add.Tensor and not node.kwargs and all(isinstance(v, Grid) for v in values):
+        return _sum(values)
+    if node.target is aten.mul.Tensor and len(values) == 2 and isinstance(values[1], (int, float)):  # noqa: PLR2004
+        return _scaled(values[0], float(values[1])) if isinstance(values[0], Grid) else None
     return None
 
 
@@ -138,15 +199,14 @@ def _union(grids: list[Grid | None]) -> Grid | None:
 
 def _sum(grids: list[Any]) -> Grid | None:
     joined = _union(grids)
-    if joined is None:
-        return None
+    assert joined is not None
     total = Grid(joined.fraction, sum(g.low for g in grids), sum(g.high for g in grids))
-    return total if total.bound * 2.0**total.fraction < 2**_MANTISSA else None
+    return total if total.units < 2**_MANTISSA else None
 
 
-def _scaled(grid: Grid | None, factor: float) -> Grid | None:
+def _scaled(grid: Grid, factor: float) -> Grid | None:
     """Multiply by a power of two; anything else leaves the grid."""
-    if grid is None or factor <= 0 or math.frexp(factor)[0] != 0.5:  # noqa: PLR2004
+    if factor <= 0 or math.frexp(factor)[0] != 0.5:  # noqa: PLR2004
         return None
     shift = math.frexp(factor)[1] - 1
     return Grid(max(0, grid.fraction - shift), grid.low * factor, grid.high * factor)

@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from functools import cache
 
-import onnx
 from onnx import FunctionProto, parser
 
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-__all__ = ["DOMAIN", "DOMAIN_VERSION", "OPSET", "function_body", "layer_operator", "neuron_operator"]
+__all__ = ["DOMAIN", "DOMAIN_VERSION", "OPSET", "function_body", "layer_operator", "neuron_operator", "neuron_spec"]
 
 DOMAIN = "snn.extreme_quant"
 DOMAIN_VERSION = 1
@@ -66,13 +65,17 @@ def function_body(operator: str) -> FunctionProto:
     """
     if operator.startswith(("Binary", "Ternary")):
         return _parse(_layer_text(operator))
-    step = operator.startswith(_STEP)
-    name = operator.removeprefix(_STEP)
-    potential = name.endswith(_POTENTIAL) or step
-    name = name.removesuffix(_POTENTIAL)
-    vector = name.endswith(_VECTOR)
-    spec = NeuronSpec.from_operator(name.removesuffix(_VECTOR))
-    return _parse(_step_text(operator, spec) if step else _sequence_text(operator, spec, vector, potential))
+    spec = neuron_spec(operator)
+    if operator.startswith(_STEP):
+        return _parse(_step_text(operator, spec))
+    potential = operator.endswith(_POTENTIAL)
+    vector = operator.removesuffix(_POTENTIAL).endswith(_VECTOR)
+    return _parse(_sequence_text(operator, spec, vector, potential))
+
+
+def neuron_spec(operator: str) -> NeuronSpec:
+    """Return the spec of a neuron's operator; the inverse of :func:`neuron_operator`."""
+    return NeuronSpec.from_operator(operator.removeprefix(_STEP).removesuffix(_POTENTIAL).removesuffix(_VECTOR))
 
 
 def _parse(text: str) -> FunctionProto:
@@ -131,8 +134,9 @@ def _step_lines(spec: NeuronSpec) -> list[str]:
     return lines
 
 
-def _signature(operator: str, spec: NeuronSpec, potential: bool) -> str:
-    inputs = ", ".join(("xs", "v0", *(f"p_{name}" for name in spec.parameter_names)))
+def _signature(operator: str, spec: NeuronSpec, potential: bool, vector: bool = False) -> str:
+    prefix = "p_" if vector else ""
+    inputs = ", ".join(("xs", "v0", *(prefix + name for name in spec.parameter_names)))
     return f"{operator} ({inputs}) => ({'spikes, potentials' if potential else 'spikes'})"
 
 
@@ -148,12 +152,10 @@ def _sequence_text(operator: str, spec: NeuronSpec, vector: bool, potential: boo
         "v0e = Expand (v0, step_shape)",
         "v0f = Reshape <allowzero: int = 1> (v0e, size)",
     ]
-    for name in spec.parameter_names:
-        if vector:
+    if vector:
+        for name in spec.parameter_names:
             lines.append(f"{name}_e = Expand (p_{name}, step_shape)")
             lines.append(f"{name} = Reshape <allowzero: int = 1> ({name}_e, size)")
-        else:
-            lines.append(f"{name} = Identity (p_{name})")
     results = "float[n] v_out, float[n] s_out" + (", float[n] p_out" if potential else "")
     body = [*_step_lines(spec), *(["p_out = Identity (v_out)"] if potential else [])]
     scan = "v_last, s_flat" + (", p_flat" if potential else "")
@@ -165,13 +167,12 @@ def _sequence_text(operator: str, spec: NeuronSpec, vector: bool, potential: boo
     lines.append("spikes = Reshape <allowzero: int = 1> (s_flat, shape)")
     if potential:
         lines.append("potentials = Reshape <allowzero: int = 1> (p_flat, shape)")
-    return _signature(operator, spec, potential) + " {\n  " + "\n  ".join(lines) + "\n}"
+    return _signature(operator, spec, potential, vector) + " {\n  " + "\n  ".join(lines) + "\n}"
 
 
 def _step_text(operator: str, spec: NeuronSpec) -> str:
     """One step with explicit state; parameters broadcast by themselves."""
     lines = ["x = Identity (xs)", "step_shape = Shape <start: int = 0> (xs)", "v = Expand (v0, step_shape)"]
-    lines += [f"{name} = Identity (p_{name})" for name in spec.parameter_names]
     lines += [*_step_lines(spec), "spikes = Identity (s_out)", "potentials = Identity (v_out)"]
     return _signature(operator, spec, potential=True) + " {\n  " + "\n  ".join(lines) + "\n}"
 
@@ -259,7 +260,3 @@ def _layer_text(operator: str) -> str:
     ]
     return f"{operator} (x, packed, scale) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
 
-
-def opset_imports() -> list[onnx.OperatorSetIdProto]:
-    """Return what a model that uses these functions imports."""
-    return [onnx.helper.make_opsetid("", OPSET), onnx.helper.make_opsetid(DOMAIN, DOMAIN_VERSION)]

@@ -18,8 +18,8 @@ from torch import Tensor, fx
 from snn_extreme_quant.neurons import NeuronSpec
 
 from . import functions
-from .capture import quiet_torch
-from .exactness import LayerExactness
+from .capture import free_axes, quiet_torch
+from .exactness import Exactness, LayerExactness
 from .functions import DOMAIN, DOMAIN_VERSION, OPSET
 
 __all__ = ["IR_VERSION", "METADATA_KEY", "lower"]
@@ -136,7 +136,7 @@ def _potentials_used(graph: fx.Graph) -> set[str]:
 def lower(
     graph: fx.GraphModule,
     sample: Tensor,
-    exactness: dict[str, LayerExactness],
+    exactness: Exactness,
     output_names: Sequence[str],
     metadata: dict[str, Any],
 ) -> onnx.ModelProto:
@@ -149,7 +149,6 @@ def lower(
         output_names: a name for each output.
         metadata: JSON-ready facts for the file; the list of layers is added.
     """
-    free = {axis: torch.export.Dim.AUTO for axis in range(sample.dim())}
     with quiet_torch(), torch.no_grad():
         program = torch.onnx.export(
             graph,
@@ -157,8 +156,8 @@ def lower(
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=(free,),
-            custom_translation_table=_translations(exactness, _potentials_used(graph.graph)),
+            dynamic_shapes=free_axes(sample),
+            custom_translation_table=_translations(exactness.layers, _potentials_used(graph.graph)),
             input_names=["input"],
             output_names=list(output_names),
             external_data=False,
@@ -167,9 +166,9 @@ def lower(
     return _finish(program.model, exactness, metadata)
 
 
-def _finish(model: ir.Model, exactness: dict[str, LayerExactness], metadata: dict[str, Any]) -> onnx.ModelProto:
-    """Name the nodes after the layers, attach bodies and metadata, and drop everything that tells of this machine."""
-    seen: dict[str, int] = {}
+def _finish(model: ir.Model, exactness: Exactness, metadata: dict[str, Any]) -> onnx.ModelProto:
+    """Name nodes after layers, attach bodies and metadata, and drop everything that tells of the exporting machine."""
+    counts: dict[str, int] = {}
     steps: dict[str, int] = {}
     layers: dict[str, dict[str, Any]] = {}
     used: list[str] = []
@@ -177,7 +176,7 @@ def _finish(model: ir.Model, exactness: dict[str, LayerExactness], metadata: dic
         node.metadata_props.clear()
         node.doc_string = None
         if node.domain != DOMAIN:
-            node.name = _unique(node.op_type, seen)
+            node.name = _numbered(node.op_type, counts)
             continue
         layer = node.attributes.pop(_LAYER).as_string()
         if node.op_type not in used:
@@ -186,58 +185,76 @@ def _finish(model: ir.Model, exactness: dict[str, LayerExactness], metadata: dic
             steps[layer] = steps.get(layer, -1) + 1
             node.name = f"{layer}@{steps[layer]}"
         else:
-            node.name = layer if layer not in seen else _unique(layer, seen)
-            seen.setdefault(layer, 0)
+            node.name = layer if layer not in layers else _numbered(layer, counts)
+        _name_initializers(model, node, layer)
         layers.setdefault(layer, _describe(node, layer, exactness))
-    _rename_initializers(model, layers)
+    for name in list(model.graph.initializers):
+        shorter = name.removeprefix("inner.").removeprefix("model.")
+        if shorter != name and shorter not in model.graph.initializers:
+            _rename(model, name, shorter)
+    model.graph.name, model.graph.doc_string, model.doc_string = "network", None, None
     model.opset_imports[DOMAIN] = DOMAIN_VERSION
     model.producer_name, model.producer_version = "snn_extreme_quant", metadata["version"]
-    model.doc_string = None
-    model.graph.doc_string = None
-    model.graph.name = "network"
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     model.functions.clear()
+
     proto: onnx.ModelProto = ir.to_proto(model)
     proto.ir_version = IR_VERSION
     proto.functions.extend(functions.function_body(name) for name in used)
-    for value in (*proto.graph.value_info,):
-        value.ClearField("metadata_props")
     del proto.graph.value_info[:]
     for item in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
+    _name_axes(proto, metadata["calling"])
     entry = proto.metadata_props.add()
     entry.key = METADATA_KEY
     entry.value = json.dumps({**metadata, "layers": list(layers.values())}, separators=(",", ":"))
     return proto
 
 
-def _unique(name: str, seen: dict[str, int]) -> str:
-    seen[name] = seen.get(name, 0) + 1
-    return f"{name}_{seen[name]}"
+def _numbered(name: str, counts: dict[str, int]) -> str:
+    counts[name] = counts.get(name, 0) + 1
+    return f"{name}_{counts[name]}"
 
 
-def _describe(node: ir.Node, layer: str, exactness: dict[str, LayerExactness]) -> dict[str, Any]:
-    if layer not in exactness:
-        return {"name": layer, "kind": "neuron", "operator": node.op_type}
-    packed = node.inputs[1]
-    verdict = exactness[layer]
-    entry = {"name": layer, "kind": "layer", "operator": node.op_type, "exact": verdict.exact, "why": verdict.reason}
-    if packed is not None and packed.shape is not None:
-        entry["packed_bytes"] = int(torch.Size([int(d) for d in packed.shape]).numel())
-    return entry
+def _describe(node: ir.Node, layer: str, exactness: Exactness) -> dict[str, Any]:
+    if layer in exactness.neurons:
+        verdict = exactness.neurons[layer]
+        return {"name": layer, "kind": "neuron", "op": node.op_type, "exact": verdict.exact, "why": verdict.reason}
+    verdict = exactness.layers[layer]
+    return {"name": layer, "kind": "layer", "op": node.op_type, "exact": verdict.exact, "why": verdict.reason}
 
 
-def _rename_initializers(model: ir.Model, layers: dict[str, dict[str, Any]]) -> None:
-    """Name packed weights and scales after their layers."""
-    for node in model.graph:
-        if node.domain == DOMAIN and node.op_type.startswith(("Binary", "Ternary")):
-            layer = re.sub(r"_\d+$", "", node.name) if node.name not in layers else node.name
-            for index, what in ((1, "packed"), (2, "scale")):
-                value = node.inputs[index]
-                if value is None or value.name not in model.graph.initializers or value.name.endswith(f".{what}"):
-                    continue
-                old = model.graph.initializers.pop(str(value.name))
-                old.name = f"{layer}.{what}"
-                model.graph.initializers[old.name] = old
+def _name_initializers(model: ir.Model, node: ir.Node, layer: str) -> None:
+    """Name the constants a node of ours reads after its layer and their part in it."""
+    if node.op_type.startswith(("Binary", "Ternary")):
+        parts = [None, "packed", "scale"]
+    else:
+        spec = functions.neuron_spec(node.op_type)
+        parts = [None, "v0", *spec.parameter_names]
+    for value, part in zip(node.inputs, parts, strict=True):
+        if part is None or value is None or value.name not in model.graph.initializers:
+            continue
+        if value.name.startswith("inner.") or "." not in value.name:
+            _rename(model, value.name, f"{layer}.{part}")
+
+
+def _rename(model: ir.Model, old: str, new: str) -> None:
+    value = model.graph.initializers.pop(old)
+    value.name = new
+    model.graph.initializers[new] = value
+
+
+def _name_axes(proto: onnx.ModelProto, calling: str) -> None:
+    """Call the free axes of inputs and outputs T and B instead of the exporter's symbols."""
+    names: dict[str, str] = {}
+    for value in proto.graph.input:
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            if size.dim_param:
+                alone = sum(1 for d in value.type.tensor_type.shape.dim if d.dim_param) == 1
+                names[size.dim_param] = ("B" if alone and calling == "sequence" else "TB"[axis])
+    for value in (*proto.graph.input, *proto.graph.output):
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = names.get(size.dim_param, size.dim_param)

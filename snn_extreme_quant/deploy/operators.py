@@ -69,6 +69,7 @@ def packed_linear(x: Tensor, packed: Tensor, scale: Tensor, out_features: int, l
 
 @packed_linear.register_fake
 def _(x: Tensor, packed: Tensor, scale: Tensor, out_features: int, layout: str, layer: str) -> Tensor:
+    torch._check(x.shape[-1] == packed.shape[0], lambda: f"layer {layer!r} reads {packed.shape[0]} features")
     return x.new_empty((*x.shape[:-1], out_features))
 
 

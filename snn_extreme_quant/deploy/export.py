@@ -1,0 +1,293 @@
+"""``export_onnx``: from a trained model to one file."""
+
+from __future__ import annotations
+
+import datetime  # noqa: F401
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+from snn_extreme_quant._version import __version__
+from snn_extreme_quant.errors import ExportError, NonFiniteWeightError, SampleError, UnsupportedModelError
+from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
+
+from .capture import Capture, capture, probe
+from .exactness import Exactness, analyse
+from .files import check_writable, seal, write_whole
+from .lowering import lower
+from .structure import StructureError, check_structure, other_sizes
+from .timefold import FoldError, fold_time
+
+__all__ = ["ExportReport", "LayerReport", "export_onnx"]
+
+Calling = Literal["auto", "step", "sequence"]
+_TRACE_STEPS = 3
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """A quantised layer or a neuron layer in the file.
+
+    Args:
+        name: its name in the model.
+        operator: its operator in the file.
+        exact: deployed, it gives the same bits as in torch.
+        reason: why, or why not.
+    """
+
+    name: str
+    operator: str
+    exact: bool
+    reason: str
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What :func:`export_onnx` wrote.
+
+    Args:
+        path: the file.
+        file_bytes: its size.
+        calling: ``"step"`` if the model takes single steps, ``"sequence"`` if whole sequences.
+        time: ``"free"`` if the file takes any number of time steps; else why it is fixed.
+        input_shape: the input's axes; T and B are free.
+        layers: quantised layers and neurons, with what is guaranteed of each.
+    """
+
+    path: Path
+    file_bytes: int
+    calling: str
+    time: str
+    input_shape: tuple[str | int, ...]
+    layers: tuple[LayerReport, ...]
+
+    @property
+    def exact(self) -> bool:
+        """Whether every spike is guaranteed to be the same as in torch."""
+        return all(layer.exact for layer in self.layers)
+
+    def __str__(self) -> str:
+        """Render as a plain table."""
+        shape = ", ".join(map(str, self.input_shape))
+        head = f"{self.path}: {self.file_bytes} bytes, input ({shape}), time {self.time}"
+        width = max((len(layer.name) for layer in self.layers), default=0)
+        rows = [f"{e.name.ljust(width)}  {'exact' if e.exact else 'not exact'}: {e.reason}" for e in self.layers]
+        return "\n".join((head, *rows))
+
+
+def as_tensor(value: Tensor | npt.ArrayLike, what: str) -> Tensor:
+    """Return an input as a tensor on the CPU; float64 becomes float32."""
+    try:
+        tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise SampleError(f"{what} is not a tensor or an array: {error}.") from error
+    tensor = tensor.cpu()
+    if tensor.dim() == 0 or tensor.numel() == 0:
+        raise SampleError(f"{what} has shape {tuple(tensor.shape)}; give at least one time step of one sample.")
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+        if not bool(torch.isfinite(tensor).all()):
+            raise SampleError(f"{what} holds NaN or infinite values.")
+    return tensor
+
+
+def check_model(model: nn.Module) -> list[NeuronInModel]:
+    """Refuse what cannot be exported, and return the model's neurons.
+
+    Raises:
+        UnsupportedModelError: no module, an empty model, or one on another device than the CPU.
+        UnsupportedNeuronError: a neuron has no exact spec.
+        NonFiniteWeightError: a parameter or buffer is NaN or infinite.
+    """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(f"A torch.nn.Module is needed; got {type(model).__name__}.")
+    neurons = neurons_of(model)
+    if not neurons and not any(True for _ in model.parameters()):
+        raise UnsupportedModelError(f"{type(model).__name__} is empty: it has neither weights nor neurons.")
+    for neuron in neurons:
+        neuron.read()
+    states = tuple(f"{n.name}." for n in neurons)
+    for name, value in (*model.named_parameters(), *model.named_buffers()):
+        if value.device.type != "cpu":
+            raise UnsupportedModelError(f"{name!r} is on {value.device}; move the model to the CPU first: model.cpu().")
+        if value.is_floating_point() and not name.startswith(states) and not bool(torch.isfinite(value).all()):
+            raise NonFiniteWeightError(f"{name!r} holds NaN or infinite values; load a good checkpoint.")
+    return neurons
+
+
+def _trace_samples(sample: Tensor, calling: str, calls: int) -> list[Tensor]:
+    """Return shorter or doubled inputs to record with, best first: a few steps, and no axis of size 1 to specialise on."""
+
+    def doubled(x: Tensor, axes: Sequence[int]) -> Tensor:
+        for axis in axes:
+            if x.dim() > axis and x.shape[axis] == 1:
+                x = torch.cat([x, x], axis)
+        return x
+
+    if calling == "step":
+        return [doubled(sample[:_TRACE_STEPS], (0, 1))]
+    candidates = []
+    for axis in (0, 1):
+        if sample.dim() > axis and sample.shape[axis] == calls > _TRACE_STEPS:
+            candidates.append(sample.narrow(axis, 0, _TRACE_STEPS))
+    candidates.append(sample)
+    return [doubled(c, axes) for c in candidates for axes in ((0, 1), (0,), ())]
+
+
+def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons: list[NeuronInModel]) -> Capture:
+    """Record the model on the first trace sample that it takes, folded or unrolled as it is."""
+    failure: Exception | None = None
+    tried: set[tuple[int, ...]] = set()
+    for candidate in _trace_samples(sample, calling, calls):
+        if tuple(candidate.shape) in tried:
+            continue
+        tried.add(tuple(candidate.shape))
+        try:
+            recorded = capture(model, candidate, calling)
+            check_structure(recorded.graph, model, candidate, calling, neurons)
+        except (SampleError, StructureError, UnsupportedModelError) as error:
+            failure = failure or error
+        else:
+            return recorded
+    if isinstance(failure, StructureError):
+        raise UnsupportedModelError(
+            f"What was recorded of {type(model).__name__} is not what it computes: {failure}. A state that is not in a"
+            " neuron, or a side effect in forward(), prevents it."
+        ) from failure
+    assert failure is not None
+    raise failure
+
+
+def _free_axes(recorded: Capture, graph: fx.GraphModule) -> list[int]:
+    value = next(n for n in recorded.graph.graph.nodes if n.op == "placeholder").meta["val"]
+    axes = [axis for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
+    if graph is not recorded.graph:
+        used = {n.args[1] for n in graph.graph.nodes if n.target is torch.ops.aten.sym_size.int and n.args[0].op == "placeholder"}
+        axes += [int(a) for a in used if int(a) not in axes and int(a) < 2]  # noqa: PLR2004
+    return sorted(axes)
+
+
+def _fold(recorded: Capture, model: nn.Module, neurons: list[NeuronInModel]) -> tuple[fx.GraphModule, str]:
+    """Return the graph that handles all steps at once and ``"free"``, or the unrolled one and the reason."""
+    try:
+        folded = fold_time(recorded.graph)
+    except FoldError as error:
+        return recorded.graph, f"fixed at the sample's: the loop cannot be folded ({error})"
+    axes = _free_axes(recorded, folded)
+    try:
+        for inputs in other_sizes(recorded.sample, axes):
+            check_structure(folded, model, inputs, recorded.calling, neurons)
+    except (StructureError, SampleError) as error:
+        return recorded.graph, f"fixed at the sample's: the folded loop is not the model ({error})"
+    if not axes or not _time_is_free(folded):
+        return folded, "fixed by the model"
+    return folded, "free"
+
+
+def _time_is_free(graph: fx.GraphModule) -> bool:
+    """Whether the number of steps is read from the input."""
+    for node in graph.graph.nodes:
+        if node.target is torch.ops.snn_xq.neuron_sequence.default:
+            value = node.meta.get("val")
+            if value is not None:
+                return isinstance(value[0].shape[0], torch.SymInt)
+            return any(n.target is torch.ops.aten.sym_size.int and n.args[1] == 0 for n in graph.graph.nodes) or True
+    return True
+
+
+def export_onnx(
+    model: nn.Module,
+    sample: Tensor | npt.ArrayLike,
+    path: str | Path,
+    *,
+    calling: Calling = "auto",
+) -> ExportReport:
+    """Write a trained model as one ONNX file that stock onnxruntime runs.
+
+    The file holds packed weights (1 or 2 bit), operators of the domain ``snn.extreme_quant`` and, for runtimes without
+    our library, their bodies in standard operators. It takes any number of samples and, where the model does, any
+    number of time steps. The model is left as it was; state in its neurons does not enter the file.
+
+    Args:
+        model: a model with snnTorch or SpikingJelly neurons, on the CPU.
+        sample: an input. For a model that takes one time step at a time (called in a loop), a sequence of steps
+            ``(T, B, ...)``; else what the model takes. Its values do not matter, its shape does.
+        path: where to write; the directory must exist. The file appears whole or not at all.
+        calling: ``"step"`` or ``"sequence"`` says how the model is called; ``"auto"`` finds out by calling it.
+
+    Returns:
+        Sizes, and what is guaranteed of each layer: quantised layers that are fed by spikes, and neurons behind them,
+        give the same bits as in torch. Sums over real numbers (a first layer on raw input, a layer left in float) are
+        not guaranteed, because a runtime may add in another order; see
+        :class:`~snn_extreme_quant.layers.FixedPointInput` and :func:`~snn_extreme_quant.rate_encode`.
+
+    Raises:
+        UnsupportedNeuronError: a neuron has no exact spec.
+        UnsupportedModelError: the forward pass cannot be recorded, or has state outside its neurons.
+        NonFiniteWeightError: a weight is NaN or infinite.
+        SampleError: the model does not accept the sample.
+        OutputPathError: the file cannot be written.
+        ExportError: the finished file is not valid.
+
+    Example:
+        >>> report = export_onnx(net, torch.zeros(8, 1, 784), "net.onnx")  # doctest: +SKIP
+    """
+    path = Path(path)
+    if calling not in ("auto", "step", "sequence"):
+        raise ExportError(f"calling={calling!r}: use 'auto', 'step' or 'sequence'.")
+    check_writable(path)
+    neurons = check_model(model)
+    inputs = as_tensor(sample, "The sample")
+    called = probe(model, inputs, neurons, calling)
+    recorded = _record(model, inputs, called.calling, max(called.calls.values(), default=0), neurons)
+    graph, time = _fold(recorded, model, neurons)
+    if graph is recorded.graph and time.startswith("fixed at") and recorded.sample.shape != inputs.shape:
+        # An unrolled graph has the recorded number of steps: record it again, with the sample's.
+        recorded = capture(model, _whole(inputs, called.calling), called.calling)
+        graph = recorded.graph
+    exactness = analyse(graph)
+    proto = _lowered(graph, recorded, exactness, time)
+    data = seal(proto)
+    write_whole(path, data)
+    return ExportReport(
+        path=path,
+        file_bytes=len(data),
+        calling=called.calling,
+        time=time,
+        input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
+        layers=tuple(_layer_reports(proto)),
+    )
+
+
+def _whole(inputs: Tensor, calling: str) -> Tensor:
+    batch = 1 if calling == "step" else 0
+    return torch.cat([inputs, inputs], batch) if inputs.dim() > batch and inputs.shape[batch] == 1 else inputs
+
+
+def _lowered(graph: fx.GraphModule, recorded: Capture, exactness: Exactness, time: str) -> onnx.ModelProto:
+    facts: dict[str, Any] = {"format": 1, "version": __version__, "calling": recorded.calling, "time": time}
+    try:
+        proto = lower(graph, recorded.sample, exactness, recorded.names, facts)
+        onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"The exported model is not valid ONNX: {error}") from error
+    except Exception as error:
+        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+        raise ExportError(f"torch's exporter could not translate the model: {type(error).__name__}: {first}") from error
+    return proto
+
+
+def _layer_reports(proto: onnx.ModelProto) -> list[LayerReport]:
+    import json
+
+    from .lowering import METADATA_KEY
+
+    facts = json.loads(next(e.value for e in proto.metadata_props if e.key == METADATA_KEY))
+    return [LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in facts["layers"]]

@@ -1,0 +1,111 @@
+"""Writing and reading exported files: whole or not at all, and sealed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import onnx
+from google.protobuf.message import DecodeError
+
+from snn_extreme_quant.errors import ModelEditedError, ModelFileError, OutputPathError
+
+from .lowering import METADATA_KEY
+
+__all__ = ["DIGEST_KEY", "check_writable", "read_model", "seal", "write_whole"]
+
+DIGEST_KEY = "snn_extreme_quant.sha256"
+
+
+def check_writable(path: Path) -> None:
+    """Raise :class:`OutputPathError` if a file cannot be written at ``path``; nothing is left behind."""
+    if path.is_dir():
+        raise OutputPathError(f"{path} is a directory; name a file in it.")
+    if not path.parent.is_dir():
+        raise OutputPathError(f"The directory {path.parent} does not exist; create it first.")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OutputPathError(f"{path.parent} cannot be written to: {error.strerror}.") from error
+    if path.exists() and not os.access(path, os.W_OK):
+        raise OutputPathError(f"{path} exists and is read-only.")
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write ``data`` under a temporary name beside ``path``, then rename: readers see the old file or the new one."""
+    temporary: str | None = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101 - mkstemp gives 0600
+        os.replace(temporary, path)  # noqa: PTH105
+    except OSError as error:
+        if temporary is not None:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)  # noqa: PTH108
+        raise OutputPathError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def _digest(model: onnx.ModelProto) -> str:
+    bare = onnx.ModelProto()
+    bare.CopyFrom(model)
+    kept = [entry for entry in bare.metadata_props if entry.key != DIGEST_KEY]
+    del bare.metadata_props[:]
+    bare.metadata_props.extend(kept)
+    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+
+
+def seal(model: onnx.ModelProto) -> bytes:
+    """Add the SHA-256 of everything else to the model and return its bytes."""
+    entry = model.metadata_props.add()
+    entry.key, entry.value = DIGEST_KEY, _digest(model)
+    return model.SerializeToString(deterministic=True)
+
+
+def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelProto, dict[str, Any]]:
+    """Read an exported file.
+
+    Args:
+        path: the file.
+        allow_edited: accept a file whose seal does not fit.
+
+    Returns:
+        The model and the facts that the exporter put into it.
+
+    Raises:
+        ModelFileError: the file is missing, is no ONNX model, or was not written by this package.
+        ModelEditedError: it was changed after it was exported.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelFileError(f"{path} is not an ONNX model, or is truncated ({len(data)} bytes); export it again.") from error
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if METADATA_KEY not in metadata:
+        what = "is truncated or" if not model.producer_name else ""
+        raise ModelFileError(f"{path} {what} was not written by sxq.export_onnx(); export the model with it.".replace("  ", " "))
+    if not allow_edited and metadata.get(DIGEST_KEY) != _digest(model):
+        raise ModelEditedError(
+            f"{path} was changed after it was exported (its SHA-256 does not fit); export it again, or pass"
+            " allow_edited=True to compare it as it is."
+        )
+    try:
+        return model, json.loads(metadata[METADATA_KEY])
+    except json.JSONDecodeError as error:
+        raise ModelFileError(f"{path} holds damaged metadata; export it again.") from error

@@ -1,0 +1,264 @@
+"""``verify``: is the deployed model the one that was trained, spike for spike?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, nn
+
+from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.frameworks import NeuronInModel
+
+from .capture import run_model
+from .export import as_tensor, check_model
+from .files import read_model
+from .functions import DOMAIN
+from .session import session
+
+__all__ = ["Difference", "LayerVerification", "VerifyReport", "verify"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a spike differs: the earliest step, and in it the first layer in order of execution.
+
+    Args:
+        layer: name of the neuron layer.
+        step: time step, from 0.
+        sample: index over all samples given.
+        channel: index within the layer, one number for each of its axes.
+        torch_spike: what the trained model gives.
+        file_spike: what the file gives.
+    """
+
+    layer: str
+    step: int
+    sample: int
+    channel: tuple[int, ...]
+    torch_spike: float
+    file_spike: float
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return (
+            f"layer {self.layer!r}, step {self.step}, sample {self.sample}, channel {self.channel}:"
+            f" torch {self.torch_spike:g}, file {self.file_spike:g}"
+        )
+
+
+@dataclass
+class LayerVerification:
+    """The comparison of one neuron layer; ``exact`` and ``reason`` are what the exporter promised."""
+
+    name: str
+    exact: bool
+    reason: str
+    compared: int = 0
+    different: int = 0
+    fired: float = 0.0
+
+
+@dataclass
+class VerifyReport:
+    """What :func:`verify` found.
+
+    Args:
+        path: the file.
+        runtime: the runtime and its version.
+        samples: how many samples were run.
+        layers: the comparison by neuron layer, in order of execution.
+        first_difference: the first spike that differs, if any.
+        output_difference: largest difference of an output that is not spikes (membrane potentials, rates).
+    """
+
+    path: Path
+    runtime: str
+    samples: int = 0
+    layers: list[LayerVerification] = field(default_factory=list)
+    first_difference: Difference | None = None
+    output_difference: float = 0.0
+
+    @property
+    def spikes_compared(self) -> int:
+        """Values of neuron outputs (spike or no spike) compared, over all layers, steps and samples."""
+        return sum(layer.compared for layer in self.layers)
+
+    @property
+    def spikes_different(self) -> int:
+        """How many of them differ."""
+        return sum(layer.different for layer in self.layers)
+
+    @property
+    def firing_rate(self) -> float:
+        """Mean over all neurons, steps and samples."""
+        return sum(layer.fired for layer in self.layers) / max(1, self.spikes_compared)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every spike is the same and every output too."""
+        return self.spikes_different == 0 and self.output_difference == 0
+
+    def __str__(self) -> str:
+        """Render as a plain table."""
+        head = f"{self.path} on {self.runtime}: {self.spikes_different} of {self.spikes_compared} spikes differ"
+        width = max((len(layer.name) for layer in self.layers), default=0)
+        rows = [
+            f"{e.name.ljust(width)}  {e.different} of {e.compared} differ, firing rate {e.fired / max(1, e.compared):.3f},"
+            f" {'guaranteed' if e.exact else 'not guaranteed: ' + e.reason}"
+            for e in self.layers
+        ]
+        if self.first_difference is not None:
+            rows.append(f"first difference: {self.first_difference}")
+        if self.output_difference:
+            rows.append(f"outputs differ by up to {self.output_difference:.3g}")
+        return "\n".join((head, *rows))
+
+
+def _batches(inputs: Any) -> Iterator[Tensor]:
+    if isinstance(inputs, (Tensor, np.ndarray)):
+        yield as_tensor(inputs, "The input")
+        return
+    if not isinstance(inputs, Iterable):
+        raise SampleError(f"verify() takes a tensor, an array or an iterable of them; got {type(inputs).__name__}.")
+    for index, batch in enumerate(inputs):
+        yield as_tensor(batch[0] if isinstance(batch, (tuple, list)) else batch, f"Input {index}")
+
+
+def _neuron_outputs(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Return the names of the spike tensors of each neuron layer, in order of execution; one for each step if unrolled."""
+    found: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if node.domain == DOMAIN and node.op_type.removeprefix("Step").startswith("LIF_"):
+            found.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node.output[0])
+    return found
+
+
+def _exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy that gives inner tensors as outputs too."""
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(model)
+    present = {output.name for output in exposed.graph.output}
+    for name in names:
+        if name not in present:
+            exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+    return exposed
+
+
+def verify(
+    model: nn.Module,
+    path: str | Path,
+    inputs: Tensor | npt.ArrayLike | Iterable[Any],
+    *,
+    allow_edited: bool = False,
+) -> VerifyReport:
+    """Compare the trained model with its exported file, spike for spike.
+
+    The model runs in torch with its framework's own neurons; the file runs in onnxruntime, once as it is (its outputs
+    are compared) and once with the spikes of every neuron layer as outputs. Every spike of every layer, step and
+    sample is compared.
+
+    Args:
+        model: the model that was exported.
+        path: its file.
+        inputs: what the model takes (a sequence ``(T, B, ...)`` for a step model), or an iterable of such batches; of
+            a tuple the first element is taken, so a ``DataLoader`` will do.
+        allow_edited: compare a file although it was changed after export.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, not ours, of another model, or does not load.
+        ModelEditedError: the file was changed after export.
+        SampleError: an input does not fit.
+
+    Example:
+        >>> report = verify(net, "net.onnx", spikes)  # doctest: +SKIP
+        >>> report.spikes_different  # doctest: +SKIP
+        0
+    """
+    path = Path(path)
+    proto, facts = read_model(path, allow_edited=allow_edited)
+    neurons = check_model(model)
+    tensors = _neuron_outputs(proto)
+    promised = {entry["name"]: entry for entry in facts["layers"]}
+    by_name = {n.name: n for n in neurons}
+    if not set(tensors) <= set(by_name):
+        missing = sorted(set(tensors) - set(by_name))[0]
+        raise ModelFileError(f"{path} is of another model: it has a neuron layer {missing!r}, the model has {sorted(by_name)}.")
+    import onnxruntime
+
+    plain = session(path)
+    inner = session(_exposed(proto, [name for group in tensors.values() for name in group]))
+    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}")
+    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
+    for batch in _batches(inputs):
+        _verify_batch(report, model, batch, facts["calling"], [by_name[n] for n in tensors], plain, inner, tensors)
+    if not report.samples:
+        raise SampleError("verify() was given no input.")
+    return report
+
+
+def _run(runtime: Any, names: list[str] | None, batch: Tensor) -> list[npt.NDArray[Any]]:
+    entry = runtime.get_inputs()[0]
+    try:
+        outputs: list[npt.NDArray[Any]] = runtime.run(names, {entry.name: batch.numpy()})
+    except Exception as error:  # onnxruntime raises a class of its own for every failure
+        raise SampleError(f"The file takes input {entry.shape}, not {tuple(batch.shape)}: {error}") from error
+    return outputs
+
+
+def _verify_batch(
+    report: VerifyReport,
+    model: nn.Module,
+    batch: Tensor,
+    calling: str,
+    neurons: list[NeuronInModel],
+    plain: Any,
+    inner: Any,
+    tensors: dict[str, list[str]],
+) -> None:
+    run = run_model(model, batch, calling, neurons)
+    outputs = _run(plain, None, batch)
+    flat = _run(inner, [name for group in tensors.values() for name in group], batch)
+    first: tuple[int, int, Any] | None = None
+    samples = 0
+    for order, (neuron, layer) in enumerate(zip(neurons, report.layers, strict=True)):
+        names = tensors[neuron.name]
+        given, flat = flat[: len(names)], flat[len(names) :]
+        ours = torch.from_numpy(given[0] if len(given) == 1 and not layer_is_unrolled(neuron, given, run) else np.stack(given))
+        theirs = run.sequence(run.spikes, neuron)
+        if ours.shape != theirs.shape:
+            raise ModelFileError(
+                f"{report.path} is of another model: layer {neuron.name!r} gives shape {tuple(ours.shape)}, the model"
+                f" {tuple(theirs.shape)}."
+            )
+        wrong = ours != theirs
+        layer.compared += theirs.numel()
+        layer.different += int(wrong.sum())
+        layer.fired += float((theirs != 0).sum())
+        samples = max(samples, theirs.shape[1] if theirs.dim() > 1 else 1)
+        if bool(wrong.any()):
+            index = wrong.nonzero()[0].tolist()
+            if first is None or (index[0], order) < first[:2]:
+                first = (index[0], order, (neuron.name, index, theirs[tuple(index)].item(), ours[tuple(index)].item()))
+    for theirs, ours_array in zip(run.outputs, outputs, strict=True):
+        ours = torch.from_numpy(ours_array)
+        if ours.shape != theirs.shape:
+            raise ModelFileError(f"{report.path} gives an output of shape {tuple(ours.shape)}, the model {tuple(theirs.shape)}.")
+        if theirs.numel():
+            report.output_difference = max(report.output_difference, float((ours - theirs).abs().max()))
+    if first is not None and report.first_difference is None:
+        name, index, expected, got = first[2]
+        sample = report.samples + (index[1] if len(index) > 1 else 0)
+        report.first_difference = Difference(name, index[0], sample, tuple(index[2:]), expected, got)
+    report.samples += samples or batch.shape[0]
+
+
+def layer_is_unrolled(neuron: NeuronInModel, given: list[Any], run: Any) -> bool:
+    """Whether a layer's one tensor is a single step of an unrolled file (a sequence of length 1)."""
+    return given[0].ndim < run.sequence(run.spikes, neuron).dim()
