@@ -18,8 +18,17 @@ from snn_extreme_quant.neurons import NeuronSpec
 
 __all__ = ["READERS", "is_neuron", "read_neuron"]
 
-#: Methods that make up a neuron's forward pass: a subclass that overrides one computes something else.
-_DYNAMICS = ("forward", "fire", "mem_reset", "_base_state_function", "_base_sub", "_base_zero", "_base_int")
+#: Methods that make up a neuron's forward pass and its initial state: who overrides one computes something else.
+_DYNAMICS = (
+    "forward",
+    "fire",
+    "mem_reset",
+    "reset_mem",
+    "_base_state_function",
+    "_base_sub",
+    "_base_zero",
+    "_base_int",
+)
 _RESETS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
 
 
@@ -114,9 +123,11 @@ def read_neuron(module: nn.Module) -> NeuronReading:
     cls = type(module)
     base = next((c for c in cls.__mro__ if c in known), None)
     if base is None:
-        raise UnsupportedNeuronError(f"snntorch.{cls.__name__} has no exact spec yet; use {' or '.join(READERS)}.")
-    for step in cls.__mro__[: cls.__mro__.index(base)]:
-        changed = sorted(set(_DYNAMICS) & set(vars(step)))
+        raise UnsupportedNeuronError(
+            f"{cls.__name__} is no neuron of snnTorch that has an exact spec; use snntorch's {' or '.join(READERS)}."
+        )
+    for owner in (module, *cls.__mro__[: cls.__mro__.index(base)]):
+        changed = sorted(set(_DYNAMICS) & set(vars(owner)))
         if changed:
             raise UnsupportedNeuronError(
                 f"{cls.__name__} overrides {changed[0]}() of snntorch.{base.__name__}, so what it computes is not known;"

@@ -7,13 +7,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from snn_extreme_quant_snntorch.neurons import READERS, is_neuron, read_neuron
 from torch import Tensor, nn
 
 from snn_extreme_quant.frameworks import NeuronReading
 
 __all__ = ["SnnTorch"]
+
+
+def _state_names(module: nn.Module) -> list[str]:
+    # snnTorch keeps state in buffers that are not saved, and the pending reset in a plain attribute.
+    return [*module._non_persistent_buffers_set, *(k for k, v in vars(module).items() if isinstance(v, Tensor))]
 
 
 class SnnTorch:
@@ -27,7 +31,8 @@ class SnnTorch:
 
     def is_available(self) -> bool:
         """Whether snnTorch is installed."""
-        return importlib.util.find_spec("snntorch") is not None
+        spec = importlib.util.find_spec("snntorch")
+        return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
 
     def neuron_classes(self) -> Sequence[type[nn.Module]]:
         """``Leaky`` and ``Lapicque``."""
@@ -50,17 +55,18 @@ class SnnTorch:
     def reset(self, model: nn.Module) -> None:
         """Reset the neurons of ``model`` alone (``snntorch.utils.reset`` misses nested ones and resets other nets)."""
         for module in model.modules():
-            if is_neuron(module) and hasattr(module, "mem"):
-                module.mem = torch.zeros(0, device=module.mem.device)
+            reset_mem = getattr(module, "reset_mem", None)  # neurons without it, as StateLeaky, keep no state
+            if reset_mem is not None and is_neuron(module):
+                reset_mem()
 
     def get_state(self, module: nn.Module) -> Any:
-        """Return the membrane potential and the pending reset."""
-        return {name: getattr(module, name) for name in ("mem", "reset") if name in module.__dict__ | module._buffers}
+        """Return potentials, synaptic currents and the pending reset; snnTorch replaces these tensors, never writes."""
+        return {name: getattr(module, name) for name in _state_names(module)}
 
     def set_state(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Put membrane potential and pending reset back."""
-        if "reset" not in state:
-            module.__dict__.pop("reset", None)
+        """Put back what :meth:`get_state` gave."""
+        for name in set(_state_names(module)) - set(state):
+            delattr(module, name)
         for name, value in state.items():
             setattr(module, name, value)
 

@@ -18,9 +18,10 @@ from snn_extreme_quant.neurons import NeuronSpec
 
 __all__ = ["READERS", "is_neuron", "read_neuron"]
 
-#: Methods that make up a neuron's forward pass: a subclass that overrides one computes something else.
+#: Methods that make up a neuron's forward pass and its initial state: who overrides one computes something else.
 _DYNAMICS = (
     "forward",
+    "reset",
     "functional_forward",
     "single_step_forward",
     "multi_step_forward",
@@ -41,16 +42,21 @@ def is_neuron(module: nn.Module) -> bool:
     return isinstance(module, base.MemoryModule) and not isinstance(module, (layer.Dropout, layer.Dropout2d))
 
 
-def _scalar(value: float) -> Tensor:
+def _scalar(neuron: Any, name: str) -> Tensor:
+    value = getattr(neuron, name)
+    if not isinstance(value, (int, float)):
+        raise UnsupportedNeuronError(
+            f"{type(neuron).__name__}.{name} is a {type(value).__name__}; SpikingJelly computes with a number alone."
+        )
     return torch.tensor(value, dtype=torch.float32)
 
 
 def _read(neuron: Any, charge: str, parameters: dict[str, Tensor]) -> NeuronReading:
     soft = neuron.v_reset is None
     spec = NeuronSpec(charge, "ge", "subtract" if soft else "value", "same_step")  # type: ignore[arg-type]
-    parameters = {"threshold": _scalar(neuron.v_threshold), **parameters}
+    parameters = {"threshold": _scalar(neuron, "v_threshold"), **parameters}
     if not soft:
-        parameters["v_reset"] = _scalar(neuron.v_reset)
+        parameters["v_reset"] = _scalar(neuron, "v_reset")
     v0 = neuron.get_reset_value("v")
     if not isinstance(v0, (int, float)):
         raise UnsupportedNeuronError(
@@ -64,9 +70,9 @@ def _if_node(neuron: Any) -> NeuronReading:
 
 
 def _lif_node(neuron: Any) -> NeuronReading:
-    rest = 0.0 if neuron.v_reset is None else neuron.v_reset
+    rest = torch.zeros(()) if neuron.v_reset is None else _scalar(neuron, "v_reset")
     charge = "relax_input" if neuron.decay_input else "relax"
-    return _read(neuron, charge, {"rest": _scalar(rest), "tau": _scalar(neuron.tau)})
+    return _read(neuron, charge, {"rest": rest, "tau": _scalar(neuron, "tau")})
 
 
 READERS: dict[str, Callable[[Any], NeuronReading]] = {"IFNode": _if_node, "LIFNode": _lif_node}
@@ -84,9 +90,11 @@ def read_neuron(module: nn.Module) -> NeuronReading:
     cls = type(module)
     base = next((c for c in cls.__mro__ if c in known), None)
     if base is None:
-        raise UnsupportedNeuronError(f"SpikingJelly's {cls.__name__} has no exact spec yet; use {' or '.join(READERS)}.")
-    for step in cls.__mro__[: cls.__mro__.index(base)]:
-        changed = sorted(set(_DYNAMICS) & set(vars(step)))
+        raise UnsupportedNeuronError(
+            f"{cls.__name__} is no neuron of SpikingJelly that has an exact spec; use its {' or '.join(READERS)}."
+        )
+    for owner in (module, *cls.__mro__[: cls.__mro__.index(base)]):
+        changed = sorted(set(_DYNAMICS) & set(vars(owner)))
         if changed:
             raise UnsupportedNeuronError(
                 f"{cls.__name__} overrides {changed[0]}() of SpikingJelly's {base.__name__}, so what it computes is not"

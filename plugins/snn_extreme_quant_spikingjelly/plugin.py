@@ -26,7 +26,8 @@ class SpikingJelly:
 
     def is_available(self) -> bool:
         """Whether SpikingJelly is installed."""
-        return importlib.util.find_spec("spikingjelly") is not None
+        spec = importlib.util.find_spec("spikingjelly")
+        return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
 
     def neuron_classes(self) -> Sequence[type[nn.Module]]:
         """``IFNode`` and ``LIFNode``."""

@@ -25,7 +25,7 @@ from snn_extreme_quant.quantizers.packing import pack
 
 from . import operators
 
-__all__ = ["Capture", "Probe", "capture", "layout_of", "probe", "run_model"]
+__all__ = ["Capture", "Probe", "Run", "capture", "is_free", "probe", "quiet_torch", "run_model"]
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def probe(model: nn.Module, sample: Tensor, neurons: list[NeuronInModel], callin
         raise failure or error from None
 
 
-def layout_of(layer: IntegerFirst) -> str:
+def _layout_of(layer: IntegerFirst) -> str:
     """Return the packing layout of a layer's codes: 1 bit or 2 bit."""
     return "binary8" if layer.quantizer.bits == 1 else "ternary4"
 
@@ -178,13 +178,13 @@ def _packed(layer: IntegerFirst, name: str) -> tuple[Tensor, Tensor]:
     with torch.no_grad():
         codes, scale = layer.integer_weight()
     matrix = codes.detach().reshape(codes.shape[0], -1).T.to("cpu", torch.int8).numpy()
-    return torch.from_numpy(pack(matrix, layout_of(layer))), scale.detach().float().cpu().clone()
+    return torch.from_numpy(pack(matrix, _layout_of(layer))), scale.detach().float().cpu().clone()
 
 
 def _product_stub(layer: Any, name: str) -> Callable[[Tensor], Tensor]:
     """Return what takes the place of :meth:`IntegerFirst.product`."""
     packed, scale = _packed(layer, name)
-    layout = layout_of(layer)
+    layout = _layout_of(layer)
     if layer.weight.dim() == 2:  # noqa: PLR2004
         return lambda input: operators.packed_linear(input, packed, scale, layer.weight.shape[0], layout, name)
 
@@ -290,21 +290,25 @@ def quiet_torch() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def free_axes(sample: Tensor) -> tuple[dict[int, Any]]:
-    """Let the exporter free the first two axes (time and batch, in either order) where the model leaves them free."""
-    return ({axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim()))},)
+def _trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
+    """Run ``torch.export``; return the graph, free of mutation.
 
-
-def trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
-    """Run ``torch.export``; return the graph, free of mutation."""
+    The first two axes (time and batch, in either order) are left open where the model leaves them open.
+    """
+    free = {axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim()))}
     with quiet_torch(), torch.no_grad():
-        program = torch.export.export(module, (sample,), dynamic_shapes=free_axes(sample), strict=False)
+        program = torch.export.export(module, (sample,), dynamic_shapes=(free,), strict=False)
         if any(_mutates(node) for node in program.graph.nodes):
             program = program.run_decompositions({})
         graph = program.module(check_guards=False)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
+
+
+def is_free(size: Any) -> bool:
+    """Whether a recorded size is open (a symbol) and not a number."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
 
 
 def _mutates(node: fx.Node) -> bool:
@@ -350,7 +354,7 @@ def capture(model: nn.Module, sample: Tensor, calling: str) -> Capture:
 
     with _evaluating(model, neurons), _substituted(model, neurons):
         try:
-            graph = trace(_Named(), sample.detach().cpu())
+            graph = _trace(_Named(), sample.detach().cpu())
         except SxqError:
             raise
         except Exception as error:

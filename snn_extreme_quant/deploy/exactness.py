@@ -23,7 +23,7 @@ from torch import fx
 
 from . import operators  # noqa: F401 - registers the operators
 
-__all__ = ["Exactness", "Grid", "LayerExactness", "analyse"]
+__all__ = ["SPIKES", "Exactness", "Grid", "LayerExactness", "analyse"]
 
 aten = torch.ops.aten
 _OURS = torch.ops.snn_xq
@@ -45,6 +45,7 @@ class Grid:
         return max(self.low, self.high) * 2.0**self.fraction
 
 
+#: The grid of 0 and 1.
 SPIKES = Grid(0, 0.0, 1.0)
 
 
@@ -95,6 +96,7 @@ _SHAPE_ONLY = {
     aten.split.Tensor, aten.chunk.default, aten.dropout.default, aten.lift_fresh_copy.default, aten._to_copy.default,
     aten.to.dtype, aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default,
     aten.adaptive_max_pool2d.default, aten.relu.default, operator.getitem,
+    _OURS.transpose.default,
 }  # fmt: skip
 _JOIN = {aten.cat.default, aten.stack.default}
 _ELEMENTWISE = {
@@ -104,20 +106,26 @@ _ELEMENTWISE = {
 }  # fmt: skip
 
 
-def analyse(module: fx.GraphModule) -> Exactness:
-    """Return what is guaranteed of each quantised layer and each neuron layer of a recorded graph, folded or not."""
+def analyse(module: fx.GraphModule, input_grid: Grid | None = None) -> Exactness:
+    """Return what is guaranteed of each quantised layer and each neuron layer.
+
+    Args:
+        module: a recorded graph, folded or not.
+        input_grid: what the model's input is promised to be; None for any real numbers.
+    """
     facts: dict[fx.Node, _Fact] = {}
     layers: dict[str, LayerExactness] = {}
     neurons: dict[str, LayerExactness] = {}
     for node in module.graph.nodes:
         if node.op in ("placeholder", "get_attr"):
-            facts[node] = _Fact()
+            facts[node] = _Fact(input_grid if node.op == "placeholder" else None)
         elif node.op == "call_function":
             if node.target in (_OURS.packed_linear.default, _OURS.packed_conv.default):
                 name = str(node.args[-1])
                 verdict = _judge(facts[node.args[0]], _fan_in(module, node))
                 _worst(layers, name, verdict)
-                facts[node] = _Fact(reason="" if verdict.exact else f"layer {name!r}: {verdict.reason}")
+                root = facts[node.args[0]].reason or f"layer {name!r} {verdict.reason}"
+                facts[node] = _Fact(reason="" if verdict.exact else root)
             elif node.target in (_OURS.neuron_step.default, _OURS.neuron_sequence.default):
                 reason = next((facts[n].reason for n in node.all_input_nodes if facts[n].reason), "")
                 _worst(neurons, str(node.args[-1]), LayerExactness(not reason, reason or "computed from exact sums"))
@@ -142,12 +150,12 @@ def _fan_in(module: fx.GraphModule, node: fx.Node) -> int:
 
 def _judge(fact: _Fact, fan_in: int) -> LayerExactness:
     if fact.grid is None:
-        return LayerExactness(False, "sums real numbers, whose rounding depends on their order", None)
+        return LayerExactness(False, fact.reason or "sums real numbers, in an order that a runtime may choose", None)
     fits = fan_in * fact.grid.units < 2**_MANTISSA
     if fact.reason:
-        return LayerExactness(False, f"behind {fact.reason}", fact.grid, fits)
+        return LayerExactness(False, fact.reason, fact.grid, fits)
     if not fits:
-        return LayerExactness(False, f"{fan_in} inputs may sum to more than {_MANTISSA} bits", fact.grid, fits)
+        return LayerExactness(False, f"sums {fan_in} inputs, which may need more than {_MANTISSA} bits", fact.grid, fits)
     unit = "spikes" if fact.grid == SPIKES else f"multiples of 2^-{fact.grid.fraction} up to {fact.grid.high:g}"
     return LayerExactness(True, f"sums of {fan_in} {unit}", fact.grid)
 
@@ -178,7 +186,7 @@ def _transfer(node: fx.Node, facts: dict[fx.Node, _Fact]) -> _Fact:
                   aten.full.default, aten.zeros_like.default, aten.ones.default):  # fmt: skip
         return _Fact(None, reason)
     name = getattr(target, "__name__", str(target)).split(".")[0]
-    return _Fact(None, reason or f"{name} computes with real numbers in an order a runtime may choose")
+    return _Fact(None, reason or f"{name} is not known to give the same bits on every runtime")
 
 
 def _elementwise_grid(node: fx.Node, facts: dict[fx.Node, _Fact]) -> Grid | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime  # noqa: F401
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +17,12 @@ from snn_extreme_quant._version import __version__
 from snn_extreme_quant.errors import ExportError, NonFiniteWeightError, SampleError, UnsupportedModelError
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 
-from .capture import Capture, capture, probe
-from .exactness import Exactness, analyse
+from .capture import Capture, capture, is_free, probe
+from .exactness import SPIKES, Exactness, analyse
 from .files import check_writable, seal, write_whole
-from .lowering import lower
+from .lowering import layer_facts, lower
 from .structure import StructureError, check_structure, other_sizes
-from .timefold import FoldError, fold_time
+from .timefold import FoldError, fold_time, neuron_calls
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
@@ -56,7 +55,7 @@ class ExportReport:
         path: the file.
         file_bytes: its size.
         calling: ``"step"`` if the model takes single steps, ``"sequence"`` if whole sequences.
-        time: ``"free"`` if the file takes any number of time steps; else why it is fixed.
+        time: ``"free"`` if the file takes any number of time steps that the model takes; else why it is fixed.
         input_shape: the input's axes; T and B are free.
         layers: quantised layers and neurons, with what is guaranteed of each.
     """
@@ -127,8 +126,7 @@ def _trace_samples(sample: Tensor, calling: str, calls: int) -> list[Tensor]:
 
     def doubled(x: Tensor, axes: Sequence[int]) -> Tensor:
         for axis in axes:
-            if x.dim() > axis and x.shape[axis] == 1:
-                x = torch.cat([x, x], axis)
+            x = _at_least_two(x, axis)
         return x
 
     if calling == "step":
@@ -165,41 +163,37 @@ def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons:
     raise failure
 
 
-def _free_axes(recorded: Capture, graph: fx.GraphModule) -> list[int]:
+def _axes(recorded: Capture, graph: fx.GraphModule) -> dict[int, str]:
+    """Name the input's open axes: those the record left open, and T if it was folded."""
+    time = batch = None
+    for node in recorded.graph.graph.nodes:
+        if node.target in (torch.ops.snn_xq.neuron_step.default, torch.ops.snn_xq.neuron_sequence.default):
+            sizes = [None, *node.args[0].meta["val"].shape]
+            time, batch = (sizes[1:] if node.target is torch.ops.snn_xq.neuron_sequence.default else sizes)[:2]
+            break
     value = next(n for n in recorded.graph.graph.nodes if n.op == "placeholder").meta["val"]
-    axes = [axis for axis, size in enumerate(value.shape) if isinstance(size, torch.SymInt)]
-    if graph is not recorded.graph:
-        used = {n.args[1] for n in graph.graph.nodes if n.target is torch.ops.aten.sym_size.int and n.args[0].op == "placeholder"}
-        axes += [int(a) for a in used if int(a) not in axes and int(a) < 2]  # noqa: PLR2004
-    return sorted(axes)
+    names = {}
+    for axis, size in enumerate(value.shape):
+        if axis == graph.meta.get("time_axis") or (is_free(size) and str(size) == str(time)):
+            names[axis] = "T"
+        elif is_free(size):
+            names[axis] = "B" if batch is None or str(size) == str(batch) else "T"
+    return names
 
 
-def _fold(recorded: Capture, model: nn.Module, neurons: list[NeuronInModel]) -> tuple[fx.GraphModule, str]:
-    """Return the graph that handles all steps at once and ``"free"``, or the unrolled one and the reason."""
-    try:
-        folded = fold_time(recorded.graph)
-    except FoldError as error:
-        return recorded.graph, f"fixed at the sample's: the loop cannot be folded ({error})"
-    axes = _free_axes(recorded, folded)
-    try:
-        for inputs in other_sizes(recorded.sample, axes):
-            check_structure(folded, model, inputs, recorded.calling, neurons)
-    except (StructureError, SampleError) as error:
-        return recorded.graph, f"fixed at the sample's: the folded loop is not the model ({error})"
-    if not axes or not _time_is_free(folded):
-        return folded, "fixed by the model"
-    return folded, "free"
-
-
-def _time_is_free(graph: fx.GraphModule) -> bool:
-    """Whether the number of steps is read from the input."""
-    for node in graph.graph.nodes:
-        if node.target is torch.ops.snn_xq.neuron_sequence.default:
-            value = node.meta.get("val")
-            if value is not None:
-                return isinstance(value[0].shape[0], torch.SymInt)
-            return any(n.target is torch.ops.aten.sym_size.int and n.args[1] == 0 for n in graph.graph.nodes) or True
-    return True
+def _folded(recorded: Capture, model: nn.Module, neurons: list[NeuronInModel]) -> fx.GraphModule:
+    """Return the graph that handles all steps at once, checked against the model; raises FoldError if there is none."""
+    failure: Exception | None = None
+    for mean_over_time in (True, False):
+        try:
+            folded = fold_time(recorded.graph, mean_over_time=mean_over_time)
+            for inputs in other_sizes(recorded.sample, list(_axes(recorded, folded))):
+                check_structure(folded, model, inputs, recorded.calling, neurons)
+        except (FoldError, StructureError, SampleError) as error:
+            failure = failure or error
+        else:
+            return folded
+    raise FoldError(str(failure)) from failure
 
 
 def export_onnx(
@@ -208,6 +202,7 @@ def export_onnx(
     path: str | Path,
     *,
     calling: Calling = "auto",
+    input: Literal["real", "spikes"] = "real",
 ) -> ExportReport:
     """Write a trained model as one ONNX file that stock onnxruntime runs.
 
@@ -221,6 +216,9 @@ def export_onnx(
             ``(T, B, ...)``; else what the model takes. Its values do not matter, its shape does.
         path: where to write; the directory must exist. The file appears whole or not at all.
         calling: ``"step"`` or ``"sequence"`` says how the model is called; ``"auto"`` finds out by calling it.
+
+        input: ``"spikes"`` promises that the input is 0 and 1 only, which makes the first layer exact too (and faster);
+            the file then may give nonsense for other input, and :func:`verify` refuses it.
 
     Returns:
         Sizes, and what is guaranteed of each layer: quantised layers that are fed by spikes, and neurons behind them,
@@ -242,18 +240,30 @@ def export_onnx(
     path = Path(path)
     if calling not in ("auto", "step", "sequence"):
         raise ExportError(f"calling={calling!r}: use 'auto', 'step' or 'sequence'.")
+    if input not in ("real", "spikes"):
+        raise ExportError(f"input={input!r}: use 'real' or 'spikes'.")
     check_writable(path)
     neurons = check_model(model)
     inputs = as_tensor(sample, "The sample")
+    if input == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
+        raise SampleError("The sample is not spikes (0 and 1), which input='spikes' promises.")
     called = probe(model, inputs, neurons, calling)
     recorded = _record(model, inputs, called.calling, max(called.calls.values(), default=0), neurons)
-    graph, time = _fold(recorded, model, neurons)
-    if graph is recorded.graph and time.startswith("fixed at") and recorded.sample.shape != inputs.shape:
-        # An unrolled graph has the recorded number of steps: record it again, with the sample's.
-        recorded = capture(model, _whole(inputs, called.calling), called.calling)
-        graph = recorded.graph
-    exactness = analyse(graph)
-    proto = _lowered(graph, recorded, exactness, time)
+    grid = SPIKES if input == "spikes" else None
+    facts = {"format": 1, "version": __version__, "calling": called.calling, "input": input}
+    try:
+        graph = _folded(recorded, model, neurons)
+        axes = _axes(recorded, graph)
+        time = "free" if "T" in axes.values() else "fixed by the model"
+        proto = _lowered(graph, recorded, analyse(graph, grid), axes, {**facts, "time": time})
+    except (FoldError, ExportError) as error:
+        # As it was recorded, step by step: right for any model, but with the sample's number of steps.
+        if not neuron_calls(recorded.graph.graph):
+            raise
+        recorded = capture(model, _at_least_two(inputs, 1 if called.calling == "step" else 0), called.calling)
+        axes = {axis: name for axis, name in _axes(recorded, recorded.graph).items() if name != "T"}
+        time = f"fixed at the sample's: {error}"
+        proto = _lowered(recorded.graph, recorded, analyse(recorded.graph, grid), axes, {**facts, "time": time})
     data = seal(proto)
     write_whole(path, data)
     return ExportReport(
@@ -262,32 +272,27 @@ def export_onnx(
         calling=called.calling,
         time=time,
         input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
-        layers=tuple(_layer_reports(proto)),
+        layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
     )
 
 
-def _whole(inputs: Tensor, calling: str) -> Tensor:
-    batch = 1 if calling == "step" else 0
-    return torch.cat([inputs, inputs], batch) if inputs.dim() > batch and inputs.shape[batch] == 1 else inputs
+def _at_least_two(inputs: Tensor, axis: int) -> Tensor:
+    """Double an axis of length 1: the exporter takes the length 1 for a property of the model."""
+    return torch.cat([inputs, inputs], axis) if inputs.dim() > axis and inputs.shape[axis] == 1 else inputs
 
 
-def _lowered(graph: fx.GraphModule, recorded: Capture, exactness: Exactness, time: str) -> onnx.ModelProto:
-    facts: dict[str, Any] = {"format": 1, "version": __version__, "calling": recorded.calling, "time": time}
+def _lowered(
+    graph: fx.GraphModule, recorded: Capture, exactness: Exactness, axes: dict[int, str], facts: dict[str, Any]
+) -> onnx.ModelProto:
     try:
-        proto = lower(graph, recorded.sample, exactness, recorded.names, facts)
+        proto = lower(graph, recorded.sample, exactness, recorded.names, axes, facts)
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"The exported model is not valid ONNX: {error}") from error
     except Exception as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-        raise ExportError(f"torch's exporter could not translate the model: {type(error).__name__}: {first}") from error
+        root: BaseException = error
+        while root.__cause__ is not None:
+            root = root.__cause__
+        first = next((line.strip() for line in str(root).splitlines() if line.strip()), "")
+        raise ExportError(f"torch's exporter cannot translate the model: {type(root).__name__}: {first}") from error
     return proto
-
-
-def _layer_reports(proto: onnx.ModelProto) -> list[LayerReport]:
-    import json
-
-    from .lowering import METADATA_KEY
-
-    facts = json.loads(next(e.value for e in proto.metadata_props if e.key == METADATA_KEY))
-    return [LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in facts["layers"]]

@@ -57,20 +57,22 @@ def write_whole(path: Path, data: bytes) -> None:
         raise OutputPathError(f"{path} cannot be written: {error.strerror or error}.") from error
 
 
-def _digest(model: onnx.ModelProto) -> str:
-    bare = onnx.ModelProto()
-    bare.CopyFrom(model)
-    kept = [entry for entry in bare.metadata_props if entry.key != DIGEST_KEY]
-    del bare.metadata_props[:]
-    bare.metadata_props.extend(kept)
-    return hashlib.sha256(bare.SerializeToString(deterministic=True)).hexdigest()
+def _suffix(body: bytes) -> bytes:
+    """Return the seal of ``body``: its SHA-256 as one more metadata entry (protobuf messages concatenate)."""
+    entry = onnx.ModelProto()
+    entry.metadata_props.add(key=DIGEST_KEY, value=hashlib.sha256(body).hexdigest())
+    return entry.SerializeToString()
 
 
 def seal(model: onnx.ModelProto) -> bytes:
-    """Add the SHA-256 of everything else to the model and return its bytes."""
-    entry = model.metadata_props.add()
-    entry.key, entry.value = DIGEST_KEY, _digest(model)
-    return model.SerializeToString(deterministic=True)
+    """Return the model's bytes with, at their end, the SHA-256 of all the others."""
+    body = model.SerializeToString(deterministic=True)
+    return body + _suffix(body)
+
+
+def _is_sealed(data: bytes) -> bool:
+    length = len(_suffix(b""))
+    return data[-length:] == _suffix(data[:-length])
 
 
 def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelProto, dict[str, Any]]:
@@ -100,7 +102,7 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
     if METADATA_KEY not in metadata:
         what = "is truncated or" if not model.producer_name else ""
         raise ModelFileError(f"{path} {what} was not written by sxq.export_onnx(); export the model with it.".replace("  ", " "))
-    if not allow_edited and metadata.get(DIGEST_KEY) != _digest(model):
+    if not allow_edited and not _is_sealed(data):
         raise ModelEditedError(
             f"{path} was changed after it was exported (its SHA-256 does not fit); export it again, or pass"
             " allow_edited=True to compare it as it is."

@@ -18,11 +18,11 @@ from torch import Tensor, fx
 from snn_extreme_quant.neurons import NeuronSpec
 
 from . import functions
-from .capture import free_axes, quiet_torch
+from .capture import quiet_torch
 from .exactness import Exactness, LayerExactness
 from .functions import DOMAIN, DOMAIN_VERSION, OPSET
 
-__all__ = ["IR_VERSION", "METADATA_KEY", "lower"]
+__all__ = ["IR_VERSION", "METADATA_KEY", "layer_facts", "lower"]
 
 #: The oldest format that holds functions; every onnxruntime from 1.17 on reads it.
 IR_VERSION = 8
@@ -113,6 +113,9 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
         rounded = op18.Round(op18.Mul(clipped, op18.Constant(value_float=scale)))
         return op18.Mul(rounded, op18.Constant(value_float=1 / scale))
 
+    def transpose(x, order: Sequence[int]):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        return op18.Transpose(x, perm=list(order))
+
     ops = torch.ops.snn_xq
     return {
         ops.packed_linear.default: packed_linear,
@@ -120,6 +123,7 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
         ops.neuron_sequence.default: neuron_sequence,
         ops.neuron_step.default: neuron_step,
         ops.fixed_point.default: fixed_point,
+        ops.transpose.default: transpose,
     }
 
 
@@ -138,6 +142,7 @@ def lower(
     sample: Tensor,
     exactness: Exactness,
     output_names: Sequence[str],
+    axes: dict[int, str],
     metadata: dict[str, Any],
 ) -> onnx.ModelProto:
     """Return the ONNX model of a recorded graph.
@@ -147,6 +152,7 @@ def lower(
         sample: the input it was recorded with, for its shape.
         exactness: what :func:`~snn_extreme_quant.deploy.exactness.analyse` found.
         output_names: a name for each output.
+        axes: names of the input's open axes.
         metadata: JSON-ready facts for the file; the list of layers is added.
     """
     with quiet_torch(), torch.no_grad():
@@ -156,17 +162,19 @@ def lower(
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=free_axes(sample),
+            dynamic_shapes=({axis: torch.export.Dim.AUTO for axis in axes},),
             custom_translation_table=_translations(exactness.layers, _potentials_used(graph.graph)),
             input_names=["input"],
             output_names=list(output_names),
             external_data=False,
         )
     assert program is not None
-    return _finish(program.model, exactness, metadata)
+    return _finish(program.model, exactness, axes, metadata)
 
 
-def _finish(model: ir.Model, exactness: Exactness, metadata: dict[str, Any]) -> onnx.ModelProto:
+def _finish(
+    model: ir.Model, exactness: Exactness, axes: dict[int, str], metadata: dict[str, Any]
+) -> onnx.ModelProto:
     """Name nodes after layers, attach bodies and metadata, and drop everything that tells of the exporting machine."""
     counts: dict[str, int] = {}
     steps: dict[str, int] = {}
@@ -206,11 +214,18 @@ def _finish(model: ir.Model, exactness: Exactness, metadata: dict[str, Any]) -> 
     for item in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
-    _name_axes(proto, metadata["calling"])
+    _name_axes(proto, axes)
     entry = proto.metadata_props.add()
     entry.key = METADATA_KEY
     entry.value = json.dumps({**metadata, "layers": list(layers.values())}, separators=(",", ":"))
     return proto
+
+
+def layer_facts(proto: onnx.ModelProto) -> list[dict[str, Any]]:
+    """Return what the file says of each layer."""
+    text = next(entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY)
+    facts: list[dict[str, Any]] = json.loads(text)["layers"]
+    return facts
 
 
 def _numbered(name: str, counts: dict[str, int]) -> str:
@@ -246,14 +261,12 @@ def _rename(model: ir.Model, old: str, new: str) -> None:
     model.graph.initializers[new] = value
 
 
-def _name_axes(proto: onnx.ModelProto, calling: str) -> None:
-    """Call the free axes of inputs and outputs T and B instead of the exporter's symbols."""
+def _name_axes(proto: onnx.ModelProto, axes: dict[int, str]) -> None:
+    """Call the open axes of inputs and outputs by their meaning instead of the exporter's symbols."""
     names: dict[str, str] = {}
-    for value in proto.graph.input:
-        for axis, size in enumerate(value.type.tensor_type.shape.dim):
-            if size.dim_param:
-                alone = sum(1 for d in value.type.tensor_type.shape.dim if d.dim_param) == 1
-                names[size.dim_param] = ("B" if alone and calling == "sequence" else "TB"[axis])
+    for axis, size in enumerate(proto.graph.input[0].type.tensor_type.shape.dim):
+        if size.dim_param and axis in axes:
+            names[size.dim_param] = axes[axis]
     for value in (*proto.graph.input, *proto.graph.output):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:

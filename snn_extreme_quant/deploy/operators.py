@@ -15,7 +15,7 @@ from torch import Tensor
 from snn_extreme_quant.neurons import NeuronSpec, neuron_sequence, neuron_step
 from snn_extreme_quant.quantizers.packing import unpack
 
-__all__ = ["NAMESPACE", "fixed_point", "neuron_sequence_op", "neuron_step_op", "packed_conv", "packed_linear"]
+__all__ = ["NAMESPACE", "fixed_point", "neuron_sequence_op", "neuron_step_op", "packed_conv", "packed_linear", "transpose"]
 
 NAMESPACE = "snn_xq"
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d}
@@ -69,7 +69,8 @@ def packed_linear(x: Tensor, packed: Tensor, scale: Tensor, out_features: int, l
 
 @packed_linear.register_fake
 def _(x: Tensor, packed: Tensor, scale: Tensor, out_features: int, layout: str, layer: str) -> Tensor:
-    torch._check(x.shape[-1] == packed.shape[0], lambda: f"layer {layer!r} reads {packed.shape[0]} features")
+    if x.shape[-1] != packed.shape[0]:
+        raise ValueError(f"Layer {layer!r} reads {packed.shape[0]} features, not {x.shape[-1]}.")
     return x.new_empty((*x.shape[:-1], out_features))
 
 
@@ -133,3 +134,14 @@ def fixed_point(x: Tensor, bits: int, fraction: int) -> Tensor:
 @fixed_point.register_fake
 def _(x: Tensor, bits: int, fraction: int) -> Tensor:
     return torch.empty_like(x)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::transpose", mutates_args=())
+def transpose(x: Tensor, order: Sequence[int]) -> Tensor:
+    """``x.permute(order)``, contiguous: torch's own is exported with strides, which ONNX does not know."""
+    return x.permute(tuple(order)).contiguous().clone()
+
+
+@transpose.register_fake
+def _(x: Tensor, order: Sequence[int]) -> Tensor:
+    return x.new_empty(tuple(x.shape[axis] for axis in order))

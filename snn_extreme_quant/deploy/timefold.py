@@ -26,6 +26,7 @@ __all__ = ["FoldError", "fold_time", "neuron_calls"]
 aten = torch.ops.aten
 _STEP = torch.ops.snn_xq.neuron_step.default
 _SEQUENCE = torch.ops.snn_xq.neuron_sequence.default
+_TRANSPOSE = torch.ops.snn_xq.transpose.default
 _ADDS = (aten.add.Tensor,)
 
 
@@ -42,23 +43,61 @@ def neuron_calls(graph: fx.Graph) -> dict[str, list[fx.Node]]:
     return calls
 
 
-def fold_time(module: fx.GraphModule) -> fx.GraphModule:
+def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.GraphModule:
     """Fold a recorded loop; a graph without single-step neurons is returned as it is.
+
+    ``meta["time_axis"]`` of the result is the input's time axis, where the loop runs over one.
+
+    Args:
+        module: the recorded graph.
+        mean_over_time: read a sum over all steps that is divided by their number as a mean over time; else the
+            divisor is a constant of the model. The record cannot tell the two apart, running the model can.
 
     Raises:
         FoldError: the graph is not such a loop.
     """
-    calls = neuron_calls(module.graph)
-    if not calls:
+    if not neuron_calls(module.graph):
         return module
+    module = _without_repetition(module)
+    calls = neuron_calls(module.graph)
     lengths = {len(nodes) for nodes in calls.values()}
     if len(lengths) > 1:
         raise FoldError(f"neurons are called a different number of times: { {k: len(v) for k, v in calls.items()} }")
-    folded = fx.GraphModule(module, _Folder(module, calls, lengths.pop()).run())
+    folder = _Folder(module, calls, lengths.pop(), mean_over_time)
+    folded = fx.GraphModule(module, folder.run())
+    folded.meta["time_axis"] = folder.time_axis
     folded.graph.eliminate_dead_code()
     folded.graph.lint()
     folded.recompile()
     return folded
+
+
+def _without_repetition(module: fx.GraphModule) -> fx.GraphModule:
+    """Merge equal operations on equal values, so that what each step recomputes is seen to be one value."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    known: dict[Any, fx.Node] = {}
+    for node in module.graph.nodes:
+        if node.op == "output":
+            graph.output(fx.map_arg(node.args[0], copies.__getitem__))
+            continue
+        if _is_whole_slice(node):
+            copies[node] = copies[cast("fx.Node", node.args[0])]
+            continue
+        args = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
+        key = (node.op, node.target, repr(args)) if node.op == "call_function" and node.target is not _STEP else node
+        if key not in known:
+            known[key] = graph.node_copy(node, copies.__getitem__)
+        copies[node] = known[key]
+    return fx.GraphModule(module, graph)
+
+
+def _is_whole_slice(node: fx.Node) -> bool:
+    """Whether a node is ``x[:]``, which indexing such as ``x[:, t]`` records."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    start, end, step = (*node.args[2:], *(None, None, 1)[len(node.args) - 2 :])
+    return start in (None, 0) and (end is None or (isinstance(end, int) and end >= 2**62)) and step == 1
 
 
 class _Static:
@@ -70,15 +109,17 @@ class _Static:
 
 
 class _Folded:
-    """A value of all steps, as one node ``(T * B, ...)`` of the new graph."""
+    """A value of all steps, as one node ``(T * B, ...)`` of the new graph, and unfolded where it came from that."""
 
-    def __init__(self, node: fx.Node) -> None:
+    def __init__(self, node: fx.Node, unfolded: fx.Node | None = None) -> None:
         self.node = node
+        self.unfolded = unfolded
 
 
 class _Folder:
-    def __init__(self, module: fx.GraphModule, calls: dict[str, list[fx.Node]], steps: int) -> None:
+    def __init__(self, module: fx.GraphModule, calls: dict[str, list[fx.Node]], steps: int, mean_over_time: bool) -> None:
         self.module = module
+        self.mean_over_time = mean_over_time
         self.calls = calls
         self.steps = steps
         self.position = {node: (layer, t) for layer, nodes in calls.items() for t, node in enumerate(nodes)}
@@ -87,6 +128,7 @@ class _Folder:
         self.packs: dict[tuple[fx.Node, ...], _Static | _Folded] = {}
         self.layers: dict[str, tuple[fx.Node, fx.Node]] = {}
         self.length: Any = None
+        self.time_axis: int | None = None
         self.times: Any = None
         first = next(iter(calls.values()))[0]
         self.batch = _dims(cast("fx.Node", first.args[0]))[0]
@@ -130,6 +172,7 @@ class _Folder:
             for axis, indices in selected.items():
                 if len(indices) == self.steps and _dims(node)[axis] == self.steps:
                     self.length = self.graph.call_function(aten.sym_size.int, (self.emit(node), axis))
+                    self.time_axis = axis if node.op == "placeholder" else None
                     return
         self.length = self.steps
 
@@ -161,10 +204,12 @@ class _Folder:
         """Return ``(T, B, ...)``."""
         if isinstance(value, _Static):
             return self._repeat(value)
+        if value.unfolded is not None:
+            return value.unfolded
         return self._call(aten.unflatten.int, value.node, 0, [self.length, self._batch_value()])
 
     def _fold(self, node: fx.Node) -> _Folded:
-        return _Folded(self._call(aten.flatten.using_ints, node, 0, 1))
+        return _Folded(self._call(aten.flatten.using_ints, node, 0, 1), node)
 
     def _repeat(self, value: _Static) -> fx.Node:
         """Return a value that does not change, repeated along a new leading time axis."""
@@ -192,6 +237,11 @@ class _Folder:
             total = self._total(node)
             if total is not None:
                 return total
+        if node.target is aten.div.Tensor and self.mean_over_time and node.args[1] == self.steps:
+            summed = cast("fx.Node", node.args[0])
+            total = self._total(summed) if summed.target in _ADDS else None
+            if total is not None:
+                return self._call(aten.div.Tensor, total, self.length)
         if node.target is operator.getitem and node.args[0] in self.position:
             layer, step = self.position[cast("fx.Node", node.args[0])]
             index = cast("int", node.args[1])
@@ -216,11 +266,14 @@ class _Folder:
             items = [cast("fx.Node", i.args[0]) for i in items]
         value = self.pack(items)
         if isinstance(value, _Static):
-            return None if not self.dynamic else self._moved(self._repeat(value), axis)
-        return self._moved(self._unfold(value), axis)
+            return None if not self.dynamic else self._moved(self._repeat(value), axis, len(_dims(node)))
+        return self._moved(self._unfold(value), axis, len(_dims(node)))
 
-    def _moved(self, node: fx.Node, axis: int) -> fx.Node:
-        return node if axis == 0 else self._call(aten.movedim.int, node, 0, axis)
+    def _moved(self, node: fx.Node, axis: int, rank: int) -> fx.Node:
+        """Move the leading axis to ``axis``."""
+        order = list(range(1, rank))
+        order.insert(axis % rank, 0)
+        return node if axis % rank == 0 else self._call(_TRANSPOSE, node, order)
 
     def _total(self, node: fx.Node) -> fx.Node | None:
         """A sum over all steps: ``((base + x_0) + x_1) + ...``, with or without a base."""
@@ -340,7 +393,10 @@ class _Folder:
         if not same or [cast("int", i) % self.steps for i in indices] != wanted or _dims(source)[axis] != self.steps:
             return None
         node = self.emit(source)
-        return self._fold(node if axis == 0 else self._call(aten.movedim.int, node, axis, 0))
+        others = [a for a in range(len(_dims(source))) if a != axis]
+        if axis:
+            node = self._call(_TRANSPOSE, node, [axis, *others])
+        return self._fold(node)
 
     def _neuron_output(self, nodes: tuple[fx.Node, ...]) -> _Folded:
         layer, index = self.position[cast("fx.Node", nodes[0].args[0])][0], cast("int", nodes[0].args[1])

@@ -102,8 +102,8 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every spike is the same and every output too."""
-        return self.spikes_different == 0 and self.output_difference == 0
+        """Whether every spike is the same."""
+        return self.spikes_different == 0
 
     def __str__(self) -> str:
         """Render as a plain table."""
@@ -197,6 +197,8 @@ def verify(
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
     for batch in _batches(inputs):
+        if facts["input"] == "spikes" and not bool(((batch == 0) | (batch == 1)).all()):
+            raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
         _verify_batch(report, model, batch, facts["calling"], [by_name[n] for n in tensors], plain, inner, tensors)
     if not report.samples:
         raise SampleError("verify() was given no input.")

@@ -34,7 +34,7 @@ def neurons_of(model: nn.Module) -> list[NeuronInModel]:
     loaded = frameworks()
     found: list[NeuronInModel] = []
     for name, module in model.named_modules():
-        if any(name.startswith(f"{outer.name}.") for outer in found):
+        if any(not outer.name or name.startswith(f"{outer.name}.") for outer in found):
             continue
         for framework in loaded:
             if framework.is_neuron(module):
