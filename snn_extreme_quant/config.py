@@ -105,15 +105,17 @@ def config_from_dict(data: Mapping[str, Any]) -> WeightConfig:
     """Build a config from what :meth:`WeightConfig.to_dict` gave.
 
     Raises:
-        ConfigError: the kind or a field is unknown.
+        ConfigError: ``data`` is no dictionary, or the kind or a field is unknown.
 
     Example:
         >>> config_from_dict({"kind": "ternary", "per": "tensor"})
         Ternary(per='tensor')
     """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{data!r} is not a precision; use a dictionary like {Ternary().to_dict()}.")
     data = dict(data)
     kind = data.pop("kind", None)
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise ConfigError(f"No weight precision is called {kind!r}. {suggest(str(kind), _KINDS)}")
     cls = _KINDS[kind]
     known = {f.name for f in fields(cls)}
@@ -134,6 +136,9 @@ class PrecisionPlan:
         rules: pairs of pattern and config, or a mapping.
         default: the config of layers without a rule.
 
+    Raises:
+        ConfigError: a rule is not a name with a config.
+
     Example:
         >>> plan = PrecisionPlan({"head": Float(), "features.*": Binary()}, default=Ternary())
         >>> plan.config_for("features.0"), PrecisionPlan.from_json(plan.to_json()) == plan
@@ -152,11 +157,16 @@ class PrecisionPlan:
         default: WeightConfig | None = None,
     ) -> None:
         """Check and freeze the rules."""
-        pairs = tuple(rules.items()) if isinstance(rules, Mapping) else tuple(rules)
         default = Float() if default is None else default
+        try:
+            pairs = tuple((p, c) for p, c in (rules.items() if isinstance(rules, Mapping) else rules))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"A plan maps layer names to Binary(), Ternary() or Float(); got {rules!r}.") from error
         for pattern, config in (*pairs, ("default", default)):
             if not isinstance(pattern, str) or not isinstance(config, WeightConfig):
-                raise ConfigError(f"A plan maps layer names to Binary(), Ternary() or Float(); got {pattern!r}: {config!r}.")
+                raise ConfigError(
+                    f"A plan maps layer names to Binary(), Ternary() or Float(); got {pattern!r}: {config!r}."
+                )
         object.__setattr__(self, "rules", pairs)
         object.__setattr__(self, "default", default)
 

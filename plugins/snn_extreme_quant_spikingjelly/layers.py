@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from snn_extreme_quant import layers
 from snn_extreme_quant.config import WeightConfig
+from snn_extreme_quant.errors import SampleError
 
 if TYPE_CHECKING:
 
@@ -55,9 +56,21 @@ class Linear(_Stepped, layers.Linear):
 
 
 class _SteppedConv(_Stepped):
+    _SEQUENCE: tuple[str, ...]
+
     def forward(self, input: Tensor) -> Tensor:
-        """Convolve one step or a sequence of steps."""
+        """Convolve one step or a sequence of steps.
+
+        Raises:
+            SampleError: in mode ``"m"``, the input is no batched sequence.
+        """
         forward = super().forward  # type: ignore[misc]
+        if self.step_mode == "m" and input.dim() != len(self._SEQUENCE):
+            # Without this check torch would take (T, C, ...) for one image of T * C channels.
+            raise SampleError(
+                f"{type(self).__name__}(step_mode='m') takes ({', '.join(self._SEQUENCE)}); got {tuple(input.shape)}."
+                " Use step_mode='s' for single steps."
+            )
         output: Tensor = forward(input) if self.step_mode == "s" else functional.seq_to_ann_forward(input, (forward,))
         return output
 
@@ -65,9 +78,13 @@ class _SteppedConv(_Stepped):
 class Conv1d(_SteppedConv, layers.Conv1d):
     """SpikingJelly's ``layer.Conv1d`` with binary or ternary weights."""
 
+    _SEQUENCE = ("T", "N", "C", "L")
+
 
 class Conv2d(_SteppedConv, layers.Conv2d):
     """SpikingJelly's ``layer.Conv2d`` with binary or ternary weights."""
+
+    _SEQUENCE = ("T", "N", "C", "H", "W")
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {

@@ -1,0 +1,10 @@
+"""The command line: ``sxq``, one file per command."""
+
+from snn_extreme_quant.cli.app import app
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run ``sxq``."""
+    app(prog_name="sxq")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +25,7 @@ from snn_extreme_quant.quantizers.packing import pack
 
 from . import operators
 
-__all__ = ["Capture", "Probe", "Run", "capture", "is_free", "probe", "quiet_torch", "run_model"]
+__all__ = ["Capture", "Probe", "Run", "at_least_two", "capture", "first_line", "is_free", "probe", "quiet_torch", "run_model"]
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,33 @@ class Run:
         return calls[0] if neuron.read().multi_step else torch.stack(calls)
 
 
+@contextlib.contextmanager
+def _entered_layers(model: nn.Module) -> Iterator[list[str]]:
+    """Keep the names of the layers that were entered and not left; after an error the last one is where it was."""
+    names = {id(module): name for name, module in model.named_modules() if name}
+    entered: list[str] = []
+
+    def enter(module: nn.Module, _args: Any) -> None:
+        if id(module) in names:
+            entered.append(names[id(module)])
+
+    def leave(module: nn.Module, _args: Any, _output: Any) -> None:
+        if id(module) in names and entered:
+            entered.pop()
+
+    before = nn.modules.module.register_module_forward_pre_hook(enter)
+    after = nn.modules.module.register_module_forward_hook(leave)
+    try:
+        yield entered
+    finally:
+        before.remove()
+        after.remove()
+
+
+def _ids(handles: Sequence[Any]) -> set[int]:
+    return {handle.id for handle in handles}
+
+
 def run_model(model: nn.Module, inputs: Tensor, calling: str, neurons: list[NeuronInModel]) -> Run:
     """Run the real model, with the framework's own neurons, from its initial state.
 
@@ -120,23 +147,35 @@ def run_model(model: nn.Module, inputs: Tensor, calling: str, neurons: list[Neur
 
         return record
 
-    handles = [n.module.register_forward_hook(hook(n.name)) for n in neurons]
+    # Before the user's own hooks, which may change what a neuron gives.
+    handles = [n.module.register_forward_hook(hook(n.name), prepend=True) for n in neurons]
     try:
-        with _evaluating(model, neurons):
+        with _evaluating(model, neurons), _entered_layers(model) as entered:
             try:
                 outputs = (_StepLoop(model) if calling == "step" else model)(inputs)
             except SxqError:
                 raise
             except Exception as error:
+                layer = f"layer {entered[-1]!r}" if entered else "its forward()"
+                hooked = [name for name, module in model.named_modules() if module._forward_hooks.keys() - _ids(handles)]
+                advice = f" Forward hooks on {', '.join(map(repr, hooked))} may have changed a shape." if hooked else ""
                 raise SampleError(
                     f"{type(model).__name__} does not accept an input of shape {tuple(inputs.shape)}"
                     f" ({'called step by step over its first axis' if calling == 'step' else 'called once'}):"
-                    f" {type(error).__name__}: {error}"
+                    f" {layer}: {first_line(error)}.{advice}"
                 ) from error
     finally:
         for handle in handles:
             handle.remove()
     return Run([v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor)], currents, spikes)
+
+
+def at_least_two(inputs: Tensor, axes: Sequence[int]) -> Tensor:
+    """Double each of ``axes`` that has length 1: a length of 1 is taken for a property of the model."""
+    for axis in axes:
+        if inputs.dim() > axis and inputs.shape[axis] == 1:
+            inputs = torch.cat([inputs, inputs], axis)
+    return inputs
 
 
 def probe(model: nn.Module, sample: Tensor, neurons: list[NeuronInModel], calling: str) -> Probe:
@@ -152,18 +191,27 @@ def probe(model: nn.Module, sample: Tensor, neurons: list[NeuronInModel], callin
         return Probe(calling, calls(run_model(model, sample if calling == "sequence" else sample[:1], calling, neurons)))
     multi_step = any(n.read().multi_step for n in neurons)
     failure: SampleError | None = None
-    try:
-        found = calls(run_model(model, sample, "sequence", neurons))
+    # A sample of one step would make every loop look like a step model: look at two.
+    for axes in ((0, 1), (0,), ()):
+        try:
+            found = calls(run_model(model, at_least_two(sample, axes), "sequence", neurons))
+        except SampleError as error:
+            failure = error
+            continue
         if multi_step or not neurons or any(count > 1 for count in found.values()):
-            return Probe("sequence", found)
-    except SampleError as error:
-        if multi_step:
-            raise
-        failure = error
+            return Probe("sequence", calls(run_model(model, sample, "sequence", neurons)))
+        break
+    if multi_step and failure is not None:
+        raise failure
     try:
         return Probe("step", calls(run_model(model, sample[:1], "step", neurons)))
     except SampleError as error:
-        raise failure or error from None
+        if failure is not None:
+            raise failure from None
+        raise SampleError(
+            f"{type(model).__name__} takes one time step at a time, so the sample is a sequence of steps (T, B, ...); with"
+            f" a sample of shape {tuple(sample.shape)}: {error}"
+        ) from error
 
 
 def _layout_of(layer: IntegerFirst) -> str:
@@ -359,7 +407,7 @@ def capture(model: nn.Module, sample: Tensor, calling: str) -> Capture:
             raise
         except Exception as error:
             raise UnsupportedModelError(
-                f"The forward pass of {type(model).__name__} cannot be recorded: {_first_line(error)}. Data-dependent"
+                f"The forward pass of {type(model).__name__} cannot be recorded: {first_line(error)}. Data-dependent"
                 " control flow, printing of values and side effects in forward() or in hooks prevent it."
             ) from error
     if not graph.graph.output_node().args[0]:
@@ -367,5 +415,6 @@ def capture(model: nn.Module, sample: Tensor, calling: str) -> Capture:
     return Capture(graph, sample, calling, names[-1])
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
+    """Return an error's type and the first line of its message."""
     return f"{type(error).__name__}: " + next((line.strip() for line in str(error).splitlines() if line.strip()), "")

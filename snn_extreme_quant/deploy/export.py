@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from snn_extreme_quant._version import __version__
 from snn_extreme_quant.errors import ExportError, NonFiniteWeightError, SampleError, UnsupportedModelError
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 
-from .capture import Capture, capture, is_free, probe
+from .capture import Capture, at_least_two, capture, first_line, is_free, probe
 from .exactness import SPIKES, Exactness, analyse
 from .files import check_writable, seal, write_whole
 from .lowering import layer_facts, lower
@@ -124,19 +123,14 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
 def _trace_samples(sample: Tensor, calling: str, calls: int) -> list[Tensor]:
     """Return shorter or doubled inputs to record with, best first: a few steps, and no axis of size 1 to specialise on."""
 
-    def doubled(x: Tensor, axes: Sequence[int]) -> Tensor:
-        for axis in axes:
-            x = _at_least_two(x, axis)
-        return x
-
     if calling == "step":
-        return [doubled(sample[:_TRACE_STEPS], (0, 1))]
+        return [at_least_two(sample[:_TRACE_STEPS], (0, 1))]
     candidates = []
     for axis in (0, 1):
         if sample.dim() > axis and sample.shape[axis] == calls > _TRACE_STEPS:
             candidates.append(sample.narrow(axis, 0, _TRACE_STEPS))
     candidates.append(sample)
-    return [doubled(c, axes) for c in candidates for axes in ((0, 1), (0,), ())]
+    return [at_least_two(c, axes) for c in candidates for axes in ((0, 1), (0,), ())]
 
 
 def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons: list[NeuronInModel]) -> Capture:
@@ -149,7 +143,8 @@ def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons:
         tried.add(tuple(candidate.shape))
         try:
             recorded = capture(model, candidate, calling)
-            check_structure(recorded.graph, model, candidate, calling, neurons)
+            for _ in range(2):  # twice: state that is not in a neuron shows on the second run
+                check_structure(recorded.graph, model, candidate, calling, neurons)
         except (SampleError, StructureError, UnsupportedModelError) as error:
             failure = failure or error
         else:
@@ -260,7 +255,7 @@ def export_onnx(
         # As it was recorded, step by step: right for any model, but with the sample's number of steps.
         if not neuron_calls(recorded.graph.graph):
             raise
-        recorded = capture(model, _at_least_two(inputs, 1 if called.calling == "step" else 0), called.calling)
+        recorded = capture(model, at_least_two(inputs, (1,) if called.calling == "step" else (0,)), called.calling)
         axes = {axis: name for axis, name in _axes(recorded, recorded.graph).items() if name != "T"}
         time = f"fixed at the sample's: {error}"
         proto = _lowered(recorded.graph, recorded, analyse(recorded.graph, grid), axes, {**facts, "time": time})
@@ -276,11 +271,6 @@ def export_onnx(
     )
 
 
-def _at_least_two(inputs: Tensor, axis: int) -> Tensor:
-    """Double an axis of length 1: the exporter takes the length 1 for a property of the model."""
-    return torch.cat([inputs, inputs], axis) if inputs.dim() > axis and inputs.shape[axis] == 1 else inputs
-
-
 def _lowered(
     graph: fx.GraphModule, recorded: Capture, exactness: Exactness, axes: dict[int, str], facts: dict[str, Any]
 ) -> onnx.ModelProto:
@@ -293,6 +283,5 @@ def _lowered(
         root: BaseException = error
         while root.__cause__ is not None:
             root = root.__cause__
-        first = next((line.strip() for line in str(root).splitlines() if line.strip()), "")
-        raise ExportError(f"torch's exporter cannot translate the model: {type(root).__name__}: {first}") from error
+        raise ExportError(f"torch's exporter cannot translate the model: {first_line(root)}") from error
     return proto

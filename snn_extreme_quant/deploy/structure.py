@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from snn_extreme_quant.frameworks import NeuronInModel
 
-from .capture import run_model
+from .capture import first_line, run_model
 
 __all__ = ["StructureError", "check_structure", "other_sizes"]
 
@@ -70,7 +70,7 @@ def check_structure(
         with torch.no_grad():
             outputs = [v for v in recorder.run(inputs) if isinstance(v, Tensor)]
     except Exception as error:
-        raise StructureError(f"the graph does not take shape {tuple(inputs.shape)}: {error}") from error
+        raise StructureError(f"the graph does not take shape {tuple(inputs.shape)}: {first_line(error)}") from error
     for neuron in neurons:
         calls = recorder.currents.get(neuron.name, [])
         if not run.currents[neuron.name]:

@@ -128,8 +128,8 @@ class NeuronSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NeuronSpec:
-        """Build a spec from :meth:`to_dict`'s dictionary; raises :class:`ConfigError` on unknown fields."""
-        unknown = set(data) - {f.name for f in fields(cls)}
-        if unknown:
-            raise ConfigError(f"NeuronSpec has no field {sorted(unknown)[0]!r}.")
+        """Build a spec from :meth:`to_dict`'s dictionary; raises :class:`ConfigError` on unknown or missing fields."""
+        known = {f.name for f in fields(cls)}
+        for name in sorted(set(data) ^ known):
+            raise ConfigError(f"NeuronSpec has no field {name!r}." if name in data else f"{name!r} of NeuronSpec is missing.")
         return cls(**data)

@@ -1,4 +1,4 @@
-"""Weight codes as bytes.
+r"""Weight codes as bytes.
 
 Codes are a matrix of shape ``(K, N)``: K inputs of a dot product, N outputs. They are packed along N, the first code
 in the lowest digit of the byte, and the last byte of a row is filled up with the code of digit 0.
@@ -6,9 +6,9 @@ in the lowest digit of the byte, and the last byte of a row is filled up with th
 ==============  ======  ============================  =====================================
 layout          codes   digits of a byte              byte from codes :math:`c_0, c_1, ...`
 ==============  ======  ============================  =====================================
-``binary8``     -1, +1  8 of base 2, digit (c+1)/2    :math:`\\sum_i 2^i (c_i + 1) / 2`
-``ternary4``    -1..1   4 of base 4, digit c+1        :math:`\\sum_i 4^i (c_i + 1)`
-``ternary5``    -1..1   5 of base 3, digit c+1        :math:`\\sum_i 3^i (c_i + 1)`
+``binary8``     -1, +1  8 of base 2, digit (c+1)/2    :math:`\sum_i 2^i (c_i + 1) / 2`
+``ternary4``    -1..1   4 of base 4, digit c+1        :math:`\sum_i 4^i (c_i + 1)`
+``ternary5``    -1..1   5 of base 3, digit c+1        :math:`\sum_i 3^i (c_i + 1)`
 ==============  ======  ============================  =====================================
 
 The layouts are frozen: a change would get a new name. :data:`LAYOUT_VERSION` counts the set as a whole.
@@ -82,13 +82,13 @@ def pack(codes: npt.ArrayLike, layout: str) -> npt.NDArray[np.uint8]:
     codes = np.asarray(codes)
     if codes.ndim != 2:
         raise ConfigError(f"pack() takes a matrix of codes (K, N); got shape {codes.shape}.")
-    digits, rest = np.divmod(codes.astype(np.int64) + 1, kind.step)
-    if not np.array_equal(codes, codes.astype(np.int64)) or rest.any() or (digits < 0).any() or (digits > kind.top).any():
+    if not np.isin(codes, np.arange(kind.top + 1) * kind.step - 1).all():
         raise ConfigError(f"Codes {np.unique(codes)[:6].tolist()} do not fit the layout {layout!r}.")
-    padded = np.zeros((codes.shape[0], -(-codes.shape[1] // kind.per_byte) * kind.per_byte), np.int64)
-    padded[:, : codes.shape[1]] = digits
+    rows, columns = codes.shape
+    digits = np.zeros((rows, -(-columns // kind.per_byte), kind.per_byte), np.int64)
+    digits.reshape(rows, digits.shape[1] * kind.per_byte)[:, :columns] = (codes.astype(np.int64) + 1) // kind.step
     places = kind.base ** np.arange(kind.per_byte)
-    return (padded.reshape(codes.shape[0], -1, kind.per_byte) * places).sum(-1).astype(np.uint8)
+    return (digits * places).sum(-1).astype(np.uint8)
 
 
 def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDArray[np.int8]:
@@ -111,7 +111,8 @@ def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDAr
     """
     kind = _layout(layout)
     packed = np.asarray(packed)
-    if packed.ndim != 2 or packed.dtype != np.uint8 or packed.shape[1] != -(-columns // kind.per_byte):
+    fits = columns >= 0 and packed.ndim == 2 and packed.shape[1] == -(-columns // kind.per_byte)
+    if not fits or packed.dtype != np.uint8:
         raise ConfigError(
             f"unpack() of {columns} columns in layout {layout!r} takes uint8 (K, {-(-columns // kind.per_byte)});"
             f" got {packed.dtype} {packed.shape}."
@@ -120,4 +121,5 @@ def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDAr
     digits = (packed[:, :, None].astype(np.int64) // places) % kind.base
     if (digits > kind.top).any() or (packed >= kind.bytes_used).any():
         raise ConfigError(f"A byte of the packed weights is not of layout {layout!r}: the data is damaged.")
-    return (digits * kind.step - 1).reshape(packed.shape[0], -1)[:, :columns].astype(np.int8)
+    codes = (digits * kind.step - 1).reshape(packed.shape[0], packed.shape[1] * kind.per_byte)
+    return codes[:, :columns].astype(np.int8)

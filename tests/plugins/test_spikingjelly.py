@@ -12,7 +12,7 @@ from spikingjelly.activation_based import base, functional, layer, neuron, surro
 from torch import Tensor, nn
 
 from snn_extreme_quant import Binary, Ternary
-from snn_extreme_quant.errors import UnsupportedNeuronError
+from snn_extreme_quant.errors import SampleError, UnsupportedNeuronError
 from snn_extreme_quant.frameworks import reset
 from snn_extreme_quant.frameworks.testing import FrameworkContract, NeuronCase, assert_same_bits, random_currents
 from snn_extreme_quant.neurons import neuron_sequence
@@ -153,7 +153,7 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
     "ParametricLIFNode": (neuron.ParametricLIFNode, ("ParametricLIFNode", "use its IFNode or LIFNode")),
     "QIFNode": (neuron.QIFNode, ("QIFNode", "use its IFNode or LIFNode")),
     "KLIFNode": (neuron.KLIFNode, ("KLIFNode", "use its IFNode or LIFNode")),
-    "ILIFNode": (neuron.ILIFNode, ("ILIFNode", "use its IFNode or LIFNode")),
+    "ILIFNode": (neuron.ILIFNode, ("ILIFNode overrides", "use LIFNode itself")),
     "SimpleLIFNode": (lambda: neuron.SimpleLIFNode(2.0, True), ("SimpleLIFNode", "use its IFNode or LIFNode")),
     "SynapseFilter": (layer.SynapseFilter, ("SynapseFilter", "use its IFNode or LIFNode")),
     "overriding a step": (
@@ -259,8 +259,6 @@ def test_layers_take_over_the_step_mode(
     assert swapped.step_mode == step_mode
     assert f"step_mode={step_mode}" in repr(swapped)
     x = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(0)).float()
-    steps = torch.stack([quantised.__mro__[2].forward(swapped, step) for step in x]) if False else None
-    assert steps is None
     outputs = swapped(x) if step_mode == "m" else torch.stack([swapped(step) for step in x])
     functional.set_step_mode(swapped, "s" if step_mode == "m" else "m")
     others = torch.stack([swapped(step) for step in x]) if step_mode == "m" else swapped(x)
@@ -282,8 +280,8 @@ def test_layers_are_step_modules(
 
 def test_convolution_mode_m_needs_a_time_axis() -> None:
     made: Any = sxq_layers.Conv2d(2, 4, 3, step_mode="m")
-    with pytest.raises(ValueError, match="5"):
-        made(torch.ones(1, 2, 7, 7)[0])
+    with pytest.raises(SampleError, match=r"Conv2d\(step_mode='m'\) takes \(T, N, C, H, W\); got \(2, 1, 7, 7\)"):
+        made(torch.ones(2, 1, 7, 7))  # torch would take it for one image of two channels
 
 
 def test_reading_multi_step_follows_the_mode() -> None:

@@ -1,0 +1,123 @@
+"""Codes to bytes and back: all layouts, any shape; damage is noticed; the layouts are frozen."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.quantizers.packing import LAYOUT_VERSION, LAYOUTS, pack, unpack
+
+CODES = {"binary8": (-1, 1), "ternary4": (-1, 0, 1), "ternary5": (-1, 0, 1)}
+
+
+@st.composite
+def matrices(draw):
+    layout = draw(st.sampled_from(sorted(LAYOUTS)))
+    rows, columns = draw(st.integers(0, 5)), draw(st.integers(0, 23))
+    values = draw(st.lists(st.sampled_from(CODES[layout]), min_size=rows * columns, max_size=rows * columns))
+    return layout, np.array(values, np.int8).reshape(rows, columns)
+
+
+@given(matrices())
+def test_round_trip(case) -> None:
+    layout, codes = case
+    packed = pack(codes, layout)
+    assert packed.dtype == np.uint8
+    assert packed.shape == (codes.shape[0], -(-codes.shape[1] // LAYOUTS[layout].per_byte))
+    again = unpack(packed, codes.shape[1], layout)
+    assert again.dtype == np.int8
+    assert np.array_equal(again, codes)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0), (1, 1), (2, 1), (4, 8), (4, 9), (1, 64)], ids=str)
+def test_shapes_at_the_edge(layout, shape) -> None:
+    codes = np.ones(shape, np.int8)
+    assert np.array_equal(unpack(pack(codes, layout), shape[1], layout), codes)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_every_byte_that_can_occur_round_trips_and_no_other_is_accepted(layout) -> None:
+    kind = LAYOUTS[layout]
+    rows = np.array(list(itertools.product(CODES[layout], repeat=kind.per_byte)), np.int8)
+    packed = pack(rows, layout)
+    assert len(np.unique(packed)) == len(rows)
+    assert np.array_equal(unpack(packed, kind.per_byte, layout), rows)
+    for byte in set(range(256)) - set(packed.flatten().tolist()):
+        with pytest.raises(ConfigError, match=f"not of layout '{layout}': the data is damaged"):
+            unpack(np.array([[byte]], np.uint8), kind.per_byte, layout)
+
+
+@pytest.mark.parametrize(
+    ("layout", "codes", "frozen"),
+    [
+        ("binary8", [1, -1, -1, 1, 1, 1, -1, 1, 1], [0b10111001, 0b1]),
+        ("ternary4", [-1, 0, 1, 1, 0], [0 + 1 * 4 + 2 * 16 + 2 * 64, 1]),
+        ("ternary5", [-1, 0, 1, 1, 0, 1, -1], [0 + 1 * 3 + 2 * 9 + 2 * 27 + 1 * 81, 2]),
+    ],
+)
+def test_layouts_are_frozen(layout, codes, frozen) -> None:
+    """Files hold these bytes: a change here needs a new layout name."""
+    assert pack([codes], layout).tolist() == [frozen]
+    assert LAYOUT_VERSION == 1
+    assert sorted(LAYOUTS) == ["binary8", "ternary4", "ternary5"]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, np.float64])
+def test_any_number_type_that_holds_codes_is_packed(dtype) -> None:
+    assert pack(np.array([[-1, 1, 1]], dtype), "binary8").tolist() == [[6]]
+
+
+@pytest.mark.parametrize(
+    ("codes", "layout"),
+    [
+        ([[0]], "binary8"),
+        ([[2]], "ternary4"),
+        ([[-2]], "ternary5"),
+        ([[3]], "binary8"),
+        ([[0.5]], "ternary4"),
+        ([[1e20]], "ternary4"),
+    ],
+)
+def test_codes_that_do_not_fit_are_refused(codes, layout) -> None:
+    with pytest.raises(ConfigError, match=f"do not fit the layout '{layout}'"):
+        pack(codes, layout)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_codes_are_refused(value) -> None:
+    with pytest.raises(ConfigError, match="do not fit the layout"):
+        pack(np.array([[value, 1.0]]), "ternary4")
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (1, 2, 3)], ids=str)
+def test_only_matrices_are_packed(shape) -> None:
+    with pytest.raises(ConfigError, match=r"takes a matrix of codes \(K, N\); got shape"):
+        pack(np.ones(shape, np.int8), "ternary4")
+
+
+@pytest.mark.parametrize(
+    ("packed", "columns"),
+    [
+        (np.zeros((2, 3), np.uint8), 8),
+        (np.zeros((2, 3), np.uint8), 13),
+        (np.zeros((2, 3), np.int8), 12),
+        (np.zeros(3, np.uint8), 12),
+        (np.zeros((2, 1), np.uint8), 0),
+        (np.zeros((2, 0), np.uint8), -1),
+        (np.zeros((2, 0), np.uint8), -3),
+    ],
+)
+def test_shapes_that_do_not_fit_are_refused(packed, columns) -> None:
+    with pytest.raises(ConfigError, match=r"unpack\(\)"):
+        unpack(packed, columns, "ternary4")
+
+
+def test_unknown_layout() -> None:
+    for call in (lambda: pack([[1]], "ternry4"), lambda: unpack(np.zeros((1, 1), np.uint8), 1, "ternry4")):
+        with pytest.raises(ConfigError, match=r"No packing layout is called 'ternry4'\. Did you mean 'ternary4'"):
+            call()
