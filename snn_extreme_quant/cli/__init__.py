@@ -1,6 +1,6 @@
 """The command line: ``sxq``, one file per command."""
 
-from snn_extreme_quant.cli.app import app
+from snn_extreme_quant.cli.application import app
 
 __all__ = ["app", "main"]
 

@@ -156,11 +156,11 @@ def _sequence_text(operator: str, spec: NeuronSpec, vector: bool, potential: boo
         for name in spec.parameter_names:
             lines.append(f"{name}_e = Expand (p_{name}, step_shape)")
             lines.append(f"{name} = Reshape <allowzero: int = 1> ({name}_e, size)")
-    results = "float[n] v_out, float[n] s_out" + (", float[n] p_out" if potential else "")
+    results = "float[?] v_out, float[?] s_out" + (", float[?] p_out" if potential else "")
     body = [*_step_lines(spec), *(["p_out = Identity (v_out)"] if potential else [])]
     scan = "v_last, s_flat" + (", p_flat" if potential else "")
     lines.append(
-        f"{scan} = Scan <num_scan_inputs: int = 1, body: graph = step (float[n] v, float[n] x) => ({results}) {{\n    "
+        f"{scan} = Scan <num_scan_inputs: int = 1, body: graph = step (float[?] v, float[?] x) => ({results}) {{\n    "
         + "\n    ".join(body)
         + "\n  }> (v0f, xf)"
     )
