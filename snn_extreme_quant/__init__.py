@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from snn_extreme_quant._version import __version__
+from snn_extreme_quant._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from snn_extreme_quant.config import Binary as Binary
@@ -46,7 +46,24 @@ _HOME = {
     "verify": "deploy",
 }
 
-__all__ = sorted([*_HOME, "__version__"])
+__all__ = [
+    "Binary",
+    "ExportReport",
+    "FixedPointInput",
+    "Float",
+    "NeuronSpec",
+    "PrecisionPlan",
+    "QuantizeReport",
+    "SxqError",
+    "Ternary",
+    "VerifyReport",
+    "__version__",
+    "export_onnx",
+    "quantize_",
+    "rate_encode",
+    "reset",
+    "verify",
+]
 
 
 def __getattr__(name: str) -> object:

@@ -203,7 +203,9 @@ class PrecisionPlan:
             rules = [(rule["name"], config_from_dict(rule["config"])) for rule in data["rules"]]
             return cls(rules, config_from_dict(data["default"]))
         except (json.JSONDecodeError, KeyError, TypeError) as error:
-            raise ConfigError(f"Not a precision plan: {error!r}. Write one with PrecisionPlan(...).to_json().") from error
+            raise ConfigError(
+                f"Not a precision plan: {error!r}. Write one with PrecisionPlan(...).to_json()."
+            ) from error
 
     @classmethod
     def load(cls, path: str | Path) -> PrecisionPlan:

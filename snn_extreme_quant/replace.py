@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from snn_extreme_quant.config import Float, PrecisionPlan, WeightConfig, check_patterns, matches
@@ -66,7 +67,8 @@ class QuantizeReport:
         rows += [(entry.name, entry.type, "float", entry.reason) for entry in self.left]
         widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
         lines = ["  ".join((*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3])) for row in rows]
-        return "\n".join((f"{len(self.replaced)} layers quantised, {len(self.left)} left in float", *lines))
+        layers = "1 layer" if len(self.replaced) == 1 else f"{len(self.replaced)} layers"
+        return "\n".join((f"{layers} quantised, {len(self.left)} left in float", *lines))
 
 
 def _target(module: nn.Module, known: Mapping[type[nn.Module], type[nn.Module]]) -> tuple[type[nn.Module] | None, str]:
@@ -91,12 +93,60 @@ def _target(module: nn.Module, known: Mapping[type[nn.Module], type[nn.Module]])
     return known[base], ""
 
 
+@dataclass(frozen=True)
+class _Site:
+    """A module of the model, and all the names that it has there."""
+
+    names: tuple[str, ...]
+    module: nn.Module
+
+
+def _sites(model: nn.Module) -> list[_Site]:
+    names: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names.setdefault(module, []).append(name)
+    return [_Site(tuple(group), module) for module, group in names.items()]
+
+
 def _has_matrix(module: nn.Module) -> bool:
-    return any(p is not None and p.dim() >= 2 for p in module._parameters.values())  # noqa: PLR2004
+    parameters = list(module._parameters.values())
+    if parametrize.is_parametrized(module):
+        parameters += module.parametrizations.parameters()  # type: ignore[operator, union-attr]
+    return any(p is not None and (is_lazy(p) or p.dim() >= 2) for p in parameters)
 
 
 def _inside(name: str, outer: str) -> bool:
-    return outer == "" or name.startswith(f"{outer}.")
+    return name != outer and (outer == "" or name.startswith(f"{outer}."))
+
+
+def _regions(model: nn.Module, sites: Iterable[_Site]) -> list[tuple[str, str]]:
+    """Return the names of modules whose children are not swapped, each with the reason ("" to say nothing)."""
+    regions = [(n.name, f"inside the neuron {n.name!r}") for n in neurons_of(model)]
+    for site in sites:
+        if isinstance(site.module, IntegerFirst):
+            regions += [(name, "") for name in site.names]
+        elif parametrize.is_parametrized(site.module):
+            # The layer itself tells why it is left; what computes its weight has nothing to add.
+            regions += [(name, "") for name in site.names]
+        elif isinstance(site.module, _READ_CHILDREN):
+            reason = f"{type(site.module).__name__} reads the weights of its layers itself"
+            regions += [(name, reason) for name in site.names]
+    return regions
+
+
+def _skipped(sites: Iterable[_Site], skip: Iterable[str]) -> set[str]:
+    """Return the names that ``skip`` matches, and those of all layers inside."""
+    names = [name for site in sites for name in site.names if name]
+    check_patterns(skip, names, "skip")
+    matched = [name for name in names if any(matches(name, pattern) for pattern in skip)]
+    return {name for name in names if any(name == outer or _inside(name, outer) for outer in matched)}
+
+
+def _config_of(site: _Site, plan: PrecisionPlan) -> WeightConfig:
+    configs = {plan.config_for(name) for name in site.names}
+    if len(configs) > 1:
+        raise ConfigError(f"The plan gives the shared layer {' = '.join(site.names)} different precisions.")
+    return configs.pop()
 
 
 def quantize_(
@@ -128,84 +178,63 @@ def quantize_(
         >>> from snn_extreme_quant import Ternary
         >>> net = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
         >>> print(quantize_(net, Ternary(), skip=["2"]))
-        1 layers quantised, 1 left in float
+        1 layer quantised, 1 left in float
         0  Linear  ternary  8x4
         2  Linear  float    skipped by name
     """
     plan = config if isinstance(config, PrecisionPlan) else PrecisionPlan(default=_checked(config))
-    skip = [skip] if isinstance(skip, str) else list(skip)
     loaded = frameworks()
     known = dict(_TORCH_LAYERS)
     for framework in loaded:
         known.update(framework.layers())
-    if type(model) in known:
+    if _target(model, known)[0] is not None:
         raise UnsupportedModelError(
             f"The model is itself a {type(model).__name__}; put it into nn.Sequential(...) to have it swapped in place."
         )
+    sites = _sites(model)
+    skipped = _skipped(sites, [skip] if isinstance(skip, str) else list(skip))
+    regions = _regions(model, sites)
 
-    names: dict[int, list[str]] = {}
-    modules: dict[int, nn.Module] = {}
-    for name, module in model.named_modules(remove_duplicate=False):
-        names.setdefault(id(module), []).append(name)
-        modules[id(module)] = module
-    all_names = [name for group in names.values() for name in group if name]
-    check_patterns(skip, all_names, "skip")
-
-    # A region is a module whose children are not swapped, with the reason.
-    regions = [(n.name, f"inside the neuron {n.name!r}") for n in neurons_of(model)]
-    for key, module in modules.items():
-        if isinstance(module, IntegerFirst):
-            regions += [(name, "") for name in names[key]]
-        elif isinstance(module, _READ_CHILDREN):
-            reason = f"{type(module).__name__} reads the weights of its layers itself"
-            regions += [(name, reason) for name in names[key]]
-
-    chosen: list[tuple[int, type[Any], WeightConfig]] = []
+    chosen: list[tuple[_Site, type[Any], WeightConfig]] = []
     left: list[LeftLayer] = []
     candidates: list[str] = []
-    for key, module in modules.items():
-        if not _has_matrix(module):
+    for site in sites:
+        if not _has_matrix(site.module):
             continue
-        name = names[key][0]
-        region = next((reason for outer, reason in regions if outer != name and _inside(name, outer)), None)
-        target, reason = (None, region) if region is not None else _target(module, known)
+        region = next((reason for outer, reason in regions if any(_inside(n, outer) for n in site.names)), None)
+        target, reason = (None, region) if region is not None else _target(site.module, known)
         if target is not None:
-            candidates += names[key]
-            configs = {plan.config_for(n) for n in names[key]}
-            if len(configs) > 1:
-                raise ConfigError(f"The plan gives the shared layer {' = '.join(names[key])} different precisions.")
-            chosen_config = configs.pop()
-            if any(matches(n, p) or _inside(n, m) for p in skip for n in names[key] for m in all_names if matches(m, p)):
+            candidates += site.names
+            layer_config = _config_of(site, plan)
+            if skipped.intersection(site.names):
                 reason = "skipped by name"
-            elif isinstance(chosen_config, Float):
+            elif isinstance(layer_config, Float):
                 reason = "float by plan"
             else:
-                chosen.append((key, target, chosen_config))
-                continue
+                chosen.append((site, target, layer_config))
         if reason:
-            left.append(LeftLayer(" = ".join(names[key]), type(module).__name__, reason))
+            left.append(LeftLayer(" = ".join(site.names), type(site.module).__name__, reason))
 
     plan.check_names(candidates)
     if not chosen:
-        why = "; ".join(f"{entry.name or 'the model'}: {entry.reason}" for entry in left[:5]) or "it has no weight matrices"
-        raise NothingToQuantizeError(f"Nothing to quantise in {type(model).__name__}: {why}.")
-    for key, _, _ in chosen:
-        weight: Any = modules[key].weight
-        if not torch.isfinite(weight).all():
+        why = "; ".join(f"{entry.name or 'the model'}: {entry.reason}" for entry in left[:5])
+        raise NothingToQuantizeError(
+            f"Nothing to quantise in {type(model).__name__}: {why or 'it has no weight matrices'}."
+        )
+    for site, _, _ in chosen:
+        if not torch.isfinite(site.module.get_parameter("weight")).all():
             raise NonFiniteWeightError(
-                f"The weight of {names[key][0]!r} holds NaN or infinite values; load a good checkpoint or lower the"
+                f"The weight of {site.names[0]!r} holds NaN or infinite values; load a good checkpoint or lower the"
                 " learning rate."
             )
 
     replaced = []
-    for key, target, layer_config in chosen:
-        layer = target.from_float(modules[key], layer_config)
-        for name in names[key]:
+    for site, target, layer_config in chosen:
+        layer = target.from_float(site.module, layer_config)
+        for name in site.names:
             parent, _, attribute = name.rpartition(".")
             model.get_submodule(parent)._modules[attribute] = layer
-        replaced.append(
-            ReplacedLayer(tuple(names[key]), type(modules[key]).__name__, layer_config, tuple(layer.weight.shape))
-        )
+        replaced.append(ReplacedLayer(site.names, type(site.module).__name__, layer_config, tuple(layer.weight.shape)))
     for framework in loaded:
         framework.after_swap(model)
     return QuantizeReport(tuple(replaced), tuple(left))

@@ -94,5 +94,9 @@ def test_layers_import_downwards_only() -> None:
 
 
 def test_the_package_is_typed() -> None:
-    for package in ("snn_extreme_quant", "plugins/snn_extreme_quant_snntorch", "plugins/snn_extreme_quant_spikingjelly"):
+    for package in (
+        "snn_extreme_quant",
+        "plugins/snn_extreme_quant_snntorch",
+        "plugins/snn_extreme_quant_spikingjelly",
+    ):
         assert (ROOT / package / "py.typed").is_file(), f"{package} has no py.typed"

@@ -74,7 +74,11 @@ def test_origin(colours: Registry[object]) -> None:
         ("ternry", ["binary", "ternary"], "Did you mean 'ternary'?"),
         ("xyz", ["b", "a"], "Known: a, b."),
         ("xyz", [], "Nothing is known."),
-        ("xyz", [f"n{i:02}" for i in range(20)], f"Known: {', '.join(f'n{i:02}' for i in range(12))}, ... (20 in all)."),
+        (
+            "xyz",
+            [f"n{i:02}" for i in range(20)],
+            f"Known: {', '.join(f'n{i:02}' for i in range(12))}, ... (20 in all).",
+        ),
     ],
 )
 def test_suggest(name: str, known: list[str], sentence: str) -> None:

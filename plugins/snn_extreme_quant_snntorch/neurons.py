@@ -130,8 +130,8 @@ def read_neuron(module: nn.Module) -> NeuronReading:
         changed = sorted(set(_DYNAMICS) & set(vars(owner)))
         if changed:
             raise UnsupportedNeuronError(
-                f"{cls.__name__} overrides {changed[0]}() of snntorch.{base.__name__}, so what it computes is not known;"
-                f" use snntorch.{base.__name__} itself."
+                f"{cls.__name__} overrides {changed[0]}() of snntorch.{base.__name__}, so what it computes is not"
+                f" known; use snntorch.{base.__name__} itself."
             )
     _refuse_options(module)
     return known[base](module)

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from snn_extreme_quant_snntorch.neurons import READERS, is_neuron, read_neuron
 from torch import Tensor, nn
 
 from snn_extreme_quant.frameworks import NeuronReading
+from snn_extreme_quant_snntorch.neurons import READERS, is_neuron, read_neuron
 
 __all__ = ["SnnTorch"]
 

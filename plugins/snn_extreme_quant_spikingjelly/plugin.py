@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
-from snn_extreme_quant_spikingjelly.neurons import READERS, is_neuron, read_neuron
 from torch import nn
 
 from snn_extreme_quant.frameworks import NeuronReading
+from snn_extreme_quant_spikingjelly.neurons import READERS, is_neuron, read_neuron
 
 __all__ = ["SpikingJelly"]
 

@@ -28,8 +28,8 @@ def _check_writable(out: Path, json_path: Path | None) -> None:
 def demo(
     out: Annotated[Path, typer.Option(help="Where the six .onnx files and sxq_demo.png go.")] = Path(),
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of initial weights and shuffling.")] = 0,
-    quick: Annotated[bool, typer.Option("--quick", help="Train for two epochs only: fast, not accurate.")] = False,
-    json_path: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write the rows as JSON too.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Train for a few epochs only: fast, not accurate.")] = False,
+    json_path: Annotated[Path | None, typer.Option("--json", metavar="PATH", help="Write the rows as JSON.")] = None,
 ) -> None:
     """Train a digit network in snnTorch and SpikingJelly, quantise it to 1.58 and 1 bit, export it, verify every spike.
 

@@ -51,6 +51,6 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON ins
     elif statuses:
         Console().print(_table(statuses))
     else:
-        Console().print("No plugin is installed; snn-extreme-quant brings two, so its installation is damaged: reinstall it.")
+        Console().print("No plugin is installed, though snn-extreme-quant brings two: reinstall it.")
     if any(status.state == "broken" for status in statuses):
         raise typer.Exit(1)

@@ -79,7 +79,6 @@ class LayerExactness:
         return self.grid is not None and self.grid.low == 0 and self.grid.units <= _BYTE and self.fits
 
 
-
 @dataclass(frozen=True)
 class Exactness:
     """The verdicts by layer name: quantised layers and neurons."""
@@ -155,7 +154,9 @@ def _judge(fact: _Fact, fan_in: int) -> LayerExactness:
     if fact.reason:
         return LayerExactness(False, fact.reason, fact.grid, fits)
     if not fits:
-        return LayerExactness(False, f"sums {fan_in} inputs, which may need more than {_MANTISSA} bits", fact.grid, fits)
+        return LayerExactness(
+            False, f"sums {fan_in} inputs, which may need more than {_MANTISSA} bits", fact.grid, fits
+        )
     unit = "spikes" if fact.grid == SPIKES else f"multiples of 2^-{fact.grid.fraction} up to {fact.grid.high:g}"
     return LayerExactness(True, f"sums of {fan_in} {unit}", fact.grid)
 
@@ -167,7 +168,7 @@ def _transfer(node: fx.Node, facts: dict[fx.Node, _Fact]) -> _Fact:
     first = facts.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
     if first is not None and target is operator.getitem:
         source = node.args[0]
-        neuron = source.target in (_OURS.neuron_step.default, _OURS.neuron_sequence.default)  # type: ignore[union-attr]
+        neuron = getattr(source, "target", None) in (_OURS.neuron_step.default, _OURS.neuron_sequence.default)
         return replace(first, grid=None) if neuron and node.args[1] == 1 else first
     if first is not None and target in _SHAPE_ONLY:
         return _Fact(first.grid, reason)
@@ -193,7 +194,7 @@ def _elementwise_grid(node: fx.Node, facts: dict[fx.Node, _Fact]) -> Grid | None
     values = [facts[a].grid if isinstance(a, fx.Node) else a for a in node.args]
     if node.target is aten.add.Tensor and not node.kwargs and all(isinstance(v, Grid) for v in values):
         return _sum(values)
-    if node.target is aten.mul.Tensor and len(values) == 2 and isinstance(values[1], (int, float)):  # noqa: PLR2004
+    if node.target is aten.mul.Tensor and len(values) == 2 and isinstance(values[1], (int, float)):
         return _scaled(values[0], float(values[1])) if isinstance(values[0], Grid) else None
     return None
 
@@ -206,15 +207,13 @@ def _union(grids: list[Grid | None]) -> Grid | None:
 
 
 def _sum(grids: list[Any]) -> Grid | None:
-    joined = _union(grids)
-    assert joined is not None
-    total = Grid(joined.fraction, sum(g.low for g in grids), sum(g.high for g in grids))
+    total = Grid(max(g.fraction for g in grids), sum(g.low for g in grids), sum(g.high for g in grids))
     return total if total.units < 2**_MANTISSA else None
 
 
 def _scaled(grid: Grid, factor: float) -> Grid | None:
     """Multiply by a power of two; anything else leaves the grid."""
-    if factor <= 0 or math.frexp(factor)[0] != 0.5:  # noqa: PLR2004
+    if factor <= 0 or math.frexp(factor)[0] != 0.5:
         return None
     shift = math.frexp(factor)[1] - 1
     return Grid(max(0, grid.fraction - shift), grid.low * factor, grid.high * factor)

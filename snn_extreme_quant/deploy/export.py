@@ -16,12 +16,14 @@ from snn_extreme_quant._version import __version__
 from snn_extreme_quant.errors import ExportError, NonFiniteWeightError, SampleError, UnsupportedModelError
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 
-from .capture import Capture, at_least_two, capture, first_line, is_free, probe
+from .capture import Capture, capture
 from .exactness import SPIKES, Exactness, analyse
 from .files import check_writable, seal, write_whole
+from .graphs import is_free, neuron_calls
 from .lowering import layer_facts, lower
+from .running import at_least_two, first_line, probe
 from .structure import StructureError, check_structure, other_sizes
-from .timefold import FoldError, fold_time, neuron_calls
+from .timefold import FoldError, fold_time
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
@@ -121,32 +123,28 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
 
 
 def _trace_samples(sample: Tensor, calling: str, calls: int) -> list[Tensor]:
-    """Return shorter or doubled inputs to record with, best first: a few steps, and no axis of size 1 to specialise on."""
-
+    """Return inputs to record with, best first: a few steps only, and no axis of size 1, which would stay 1."""
     if calling == "step":
         return [at_least_two(sample[:_TRACE_STEPS], (0, 1))]
-    candidates = []
-    for axis in (0, 1):
-        if sample.dim() > axis and sample.shape[axis] == calls > _TRACE_STEPS:
-            candidates.append(sample.narrow(axis, 0, _TRACE_STEPS))
-    candidates.append(sample)
+    loops = [axis for axis in (0, 1) if sample.dim() > axis and sample.shape[axis] == calls > _TRACE_STEPS]
+    candidates = [*(sample.narrow(axis, 0, _TRACE_STEPS) for axis in loops), sample]
     return [at_least_two(c, axes) for c in candidates for axes in ((0, 1), (0,), ())]
 
 
 def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons: list[NeuronInModel]) -> Capture:
     """Record the model on the first trace sample that it takes, folded or unrolled as it is."""
-    failure: Exception | None = None
+    failure: Exception = UnsupportedModelError(f"{type(model).__name__} cannot be recorded.")
     tried: set[tuple[int, ...]] = set()
     for candidate in _trace_samples(sample, calling, calls):
         if tuple(candidate.shape) in tried:
             continue
-        tried.add(tuple(candidate.shape))
         try:
             recorded = capture(model, candidate, calling)
             for _ in range(2):  # twice: state that is not in a neuron shows on the second run
                 check_structure(recorded.graph, model, candidate, calling, neurons)
         except (SampleError, StructureError, UnsupportedModelError) as error:
-            failure = failure or error
+            failure = error if not tried else failure
+            tried.add(tuple(candidate.shape))
         else:
             return recorded
     if isinstance(failure, StructureError):
@@ -154,7 +152,6 @@ def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons:
             f"What was recorded of {type(model).__name__} is not what it computes: {failure}. A state that is not in a"
             " neuron, or a side effect in forward(), prevents it."
         ) from failure
-    assert failure is not None
     raise failure
 
 

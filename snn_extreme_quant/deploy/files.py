@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from snn_extreme_quant.errors import ModelEditedError, ModelFileError, OutputPathError
 
@@ -61,13 +61,13 @@ def _suffix(body: bytes) -> bytes:
     """Return the seal of ``body``: its SHA-256 as one more metadata entry (protobuf messages concatenate)."""
     entry = onnx.ModelProto()
     entry.metadata_props.add(key=DIGEST_KEY, value=hashlib.sha256(body).hexdigest())
-    return entry.SerializeToString()
+    return bytes(entry.SerializeToString())
 
 
 def seal(model: onnx.ModelProto) -> bytes:
     """Return the model's bytes with, at their end, the SHA-256 of all the others."""
     body = model.SerializeToString(deterministic=True)
-    return body + _suffix(body)
+    return bytes(body) + _suffix(body)
 
 
 def _is_sealed(data: bytes) -> bool:
@@ -97,11 +97,15 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
     try:
         model.ParseFromString(data)
     except DecodeError as error:
-        raise ModelFileError(f"{path} is not an ONNX model, or is truncated ({len(data)} bytes); export it again.") from error
+        raise ModelFileError(
+            f"{path} is not an ONNX model, or is truncated ({len(data)} bytes); export it again."
+        ) from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in metadata:
         what = "is truncated or" if not model.producer_name else ""
-        raise ModelFileError(f"{path} {what} was not written by sxq.export_onnx(); export the model with it.".replace("  ", " "))
+        raise ModelFileError(
+            f"{path} {what} was not written by sxq.export_onnx(); export the model with it.".replace("  ", " ")
+        )
     if not allow_edited and not _is_sealed(data):
         raise ModelEditedError(
             f"{path} was changed after it was exported (its SHA-256 does not fit); export it again, or pass"

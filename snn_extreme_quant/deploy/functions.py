@@ -121,13 +121,23 @@ def _step_lines(spec: NeuronSpec) -> list[str]:
         lines = fire("v", "r") if spec.reset != "none" else []
         lines += {
             "subtract": [*charge, "w0 = Mul (r, threshold)", "h = Sub (c, w0)"],
-            "zero": [one, "w0 = Sub (one, r)", "u = Mul (w0, v)", *(t.format(v="u") for t in _CHARGE[spec.charge]), "h = Identity (c)"],
+            "zero": [
+                one,
+                "w0 = Sub (one, r)",
+                "u = Mul (w0, v)",
+                *(t.format(v="u") for t in _CHARGE[spec.charge]),
+                "h = Identity (c)",
+            ],
             "cancel": [*charge, "w0 = Mul (r, c)", "h = Sub (c, w0)"],
             "none": [*charge, "h = Identity (c)"],
         }[spec.reset]
         lines += fire("h", "s")
         if spec.timing == "compensated" and spec.reset != "none":
-            lines += ["d = Sub (s, r)", f"w1 = Mul (d, {'threshold' if spec.reset == 'subtract' else 'h'})", "v_out = Sub (h, w1)"]
+            lines += [
+                "d = Sub (s, r)",
+                f"w1 = Mul (d, {'threshold' if spec.reset == 'subtract' else 'h'})",
+                "v_out = Sub (h, w1)",
+            ]
         else:
             lines.append("v_out = Identity (h)")
     lines.append("s_out = Mul (s, amplitude)" if spec.graded else "s_out = Identity (s)")
@@ -219,12 +229,13 @@ def _layer_text(operator: str) -> str:
     if "Conv" in operator:
         # The scale comes after an Unsqueeze: onnxruntime would fold a Mul that follows a Conv into its weights, and
         # rounding every term is what this package exists to avoid.
+        geometry = "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group"
         lines += [
             "weight_f = Cast <to: int = 1> (codes)",
             "weight_t = Transpose <perm: ints = [1, 0]> (weight_f)",
             "weight_shape = Constant <value_ints: ints = @weight_shape> ()",
             "weight = Reshape (weight_t, weight_shape)",
-            "sums = Conv <strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group> (x, weight)",
+            f"sums = Conv <{geometry}> (x, weight)",
             "scale_shape = Constant <value_ints: ints = @scale_shape> ()",
             "scale_s = Reshape (scale, scale_shape)",
             "last_axis = Constant <value_ints: ints = [-1]> ()",
@@ -234,7 +245,7 @@ def _layer_text(operator: str) -> str:
         ]
         return (
             f"{operator} <weight_shape, scale_shape, strides, pads, dilations, group> (x, packed, scale) => (y) "
-            + "{\n  " + "\n  ".join(lines) + "\n}"
+            "{\n  " + "\n  ".join(lines) + "\n}"
         )
     if operator.endswith("Integer"):
         # x holds multiples of `grid` up to 255 * grid: an integer product, exact on every processor.
@@ -259,4 +270,3 @@ def _layer_text(operator: str) -> str:
         "y = Squeeze (y_u, last_axis)",
     ]
     return f"{operator} (x, packed, scale) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
-

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,7 +32,9 @@ _Formal, _Attribute = defs.OpSchema.FormalParameter, defs.OpSchema.Attribute
 _TYPES = [("T", ["tensor(float)"], ""), ("U", ["tensor(uint8)"], "")]
 
 
-def _operator(name: str, inputs: Sequence[tuple[str, str]], outputs: Sequence[str], attributes: Sequence[str] = ()) -> Any:
+def _operator(
+    name: str, inputs: Sequence[tuple[str, str]], outputs: Sequence[str], attributes: Sequence[str] = ()
+) -> Any:
     """An operator of our domain for the exporter to emit; ``sxq_layer`` carries the layer's name to :func:`_finish`."""
     kinds = defs.OpSchema.AttrType
     types = {"group": kinds.INT, "grid": kinds.FLOAT, "inverse_grid": kinds.FLOAT, _LAYER: kinds.STRING}
@@ -52,7 +53,7 @@ def _operator(name: str, inputs: Sequence[tuple[str, str]], outputs: Sequence[st
 def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) -> dict[Any, Callable[..., Any]]:
     """Return how each of our torch operators becomes a node."""
 
-    def packed_linear(x, packed, scale, out_features: int, layout: str, layer: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def packed_linear(x, packed, scale, out_features: int, layout: str, layer: str):  # type: ignore[no-untyped-def]
         verdict = exactness[layer]
         inputs = [("x", "T"), ("packed", "U"), ("scale", "T")]
         if verdict.unsigned_byte and verdict.grid is not None:
@@ -63,10 +64,10 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
         node = _operator(functions.layer_operator("Linear", layout), inputs, ["y"])
         return node(x, packed, scale, sxq_layer=layer)
 
-    def packed_conv(  # type: ignore[no-untyped-def]  # noqa: ANN202
-        x,  # noqa: ANN001
-        packed,  # noqa: ANN001
-        scale,  # noqa: ANN001
+    def packed_conv(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        scale,
         weight_shape: Sequence[int],
         stride: Sequence[int],
         padding: Sequence[int],
@@ -91,7 +92,7 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
             sxq_layer=layer,
         )
 
-    def neuron(x, v, parameters, operator: str, layer: str, step: bool):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def neuron(x, v, parameters, operator: str, layer: str, step: bool):  # type: ignore[no-untyped-def]
         spec = NeuronSpec.from_operator(operator)
         vector = any(len(p.shape) > 0 for p in parameters)
         potential = step or layer in potentials
@@ -101,19 +102,19 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
         result = _operator(name, inputs, outputs)(x, v, *parameters, sxq_layer=layer)
         return tuple(result) if potential else (result, result)
 
-    def neuron_sequence(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def neuron_sequence(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]
         return neuron(x, v, parameters, operator, layer, step=False)
 
-    def neuron_step(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def neuron_step(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]
         return neuron(x, v, parameters, operator, layer, step=True)
 
-    def fixed_point(x, bits: int, fraction: int):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def fixed_point(x, bits: int, fraction: int):  # type: ignore[no-untyped-def]
         scale = 2.0**fraction
         clipped = op18.Clip(x, op18.Constant(value_float=0.0), op18.Constant(value_float=(2**bits - 1) / scale))
         rounded = op18.Round(op18.Mul(clipped, op18.Constant(value_float=scale)))
         return op18.Mul(rounded, op18.Constant(value_float=1 / scale))
 
-    def transpose(x, order: Sequence[int]):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def transpose(x, order: Sequence[int]):  # type: ignore[no-untyped-def]
         return op18.Transpose(x, perm=list(order))
 
     ops = torch.ops.snn_xq
@@ -156,25 +157,22 @@ def lower(
         metadata: JSON-ready facts for the file; the list of layers is added.
     """
     with quiet_torch(), torch.no_grad():
-        program = torch.onnx.export(
+        program: Any = torch.onnx.export(
             graph,
             (sample,),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=({axis: torch.export.Dim.AUTO for axis in axes},),
+            dynamic_shapes=(dict.fromkeys(axes, torch.export.Dim.AUTO),),
             custom_translation_table=_translations(exactness.layers, _potentials_used(graph.graph)),
             input_names=["input"],
             output_names=list(output_names),
             external_data=False,
         )
-    assert program is not None
     return _finish(program.model, exactness, axes, metadata)
 
 
-def _finish(
-    model: ir.Model, exactness: Exactness, axes: dict[int, str], metadata: dict[str, Any]
-) -> onnx.ModelProto:
+def _finish(model: ir.Model, exactness: Exactness, axes: dict[int, str], metadata: dict[str, Any]) -> onnx.ModelProto:
     """Name nodes after layers, attach bodies and metadata, and drop everything that tells of the exporting machine."""
     counts: dict[str, int] = {}
     steps: dict[str, int] = {}
@@ -249,7 +247,7 @@ def _name_initializers(model: ir.Model, node: ir.Node, layer: str) -> None:
         spec = functions.neuron_spec(node.op_type)
         parts = [None, "v0", *spec.parameter_names]
     for value, part in zip(node.inputs, parts, strict=True):
-        if part is None or value is None or value.name not in model.graph.initializers:
+        if part is None or value is None or value.name is None or value.name not in model.graph.initializers:
             continue
         if value.name.startswith("inner.") or "." not in value.name:
             _rename(model, value.name, f"{layer}.{part}")

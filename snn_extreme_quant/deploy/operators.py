@@ -9,13 +9,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 from snn_extreme_quant.neurons import NeuronSpec, neuron_sequence, neuron_step
 from snn_extreme_quant.quantizers.packing import unpack
 
-__all__ = ["NAMESPACE", "fixed_point", "neuron_sequence_op", "neuron_step_op", "packed_conv", "packed_linear", "transpose"]
+__all__ = [
+    "NAMESPACE",
+    "fixed_point",
+    "neuron_sequence_op",
+    "neuron_step_op",
+    "packed_conv",
+    "packed_linear",
+    "transpose",
+]
 
 NAMESPACE = "snn_xq"
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d}
@@ -121,7 +129,7 @@ def _convolve(
     else:
         pairs = [(b, e) for b, e in zip(begins, ends, strict=True)][::-1]
         x, before = F.pad(x, [p for pair in pairs for p in pair]), [0] * axes
-    return _CONVOLUTIONS[codes.dim()](x, codes, None, stride=stride, padding=before, dilation=dilation, groups=groups)  # type: ignore[no-any-return, operator]
+    return _CONVOLUTIONS[codes.dim()](x, codes, None, stride=stride, padding=before, dilation=dilation, groups=groups)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::fixed_point", mutates_args=())

@@ -14,7 +14,9 @@ from snn_extreme_quant.errors import ModelFileError
 __all__ = ["session"]
 
 
-def session(model: str | Path | onnx.ModelProto, *, threads: int | None = None, providers: Sequence[str] | None = None) -> Any:
+def session(
+    model: str | Path | onnx.ModelProto, *, threads: int | None = None, providers: Sequence[str] | None = None
+) -> Any:
     """Open an exported model and return an ordinary ``onnxruntime.InferenceSession``.
 
     Args:

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from snn_extreme_quant.frameworks import NeuronInModel
 
-from .capture import first_line, run_model
+from .running import first_line, run_model
 
 __all__ = ["StructureError", "check_structure", "other_sizes"]
 
@@ -78,7 +78,11 @@ def check_structure(
         if not calls:
             raise StructureError(f"neuron {neuron.name!r} is missing")
         expected = run.sequence(run.currents, neuron)
-        _compare(calls[0] if len(calls) == 1 and calls[0].dim() == expected.dim() else torch.stack(calls), expected, neuron.name)
+        _compare(
+            calls[0] if len(calls) == 1 and calls[0].dim() == expected.dim() else torch.stack(calls),
+            expected,
+            neuron.name,
+        )
     if len(outputs) != len(run.outputs):
         raise StructureError(f"the graph gives {len(outputs)} outputs, the model {len(run.outputs)}")
     for index, (ours, theirs) in enumerate(zip(outputs, run.outputs, strict=True)):

@@ -12,6 +12,7 @@ outputs. What does not fit (an operation that mixes samples, a step treated unli
 
 from __future__ import annotations
 
+import itertools
 import operator
 from collections.abc import Sequence
 from typing import Any, cast
@@ -19,9 +20,9 @@ from typing import Any, cast
 import torch
 from torch import fx
 
-from . import operators  # noqa: F401 - registers the operators
+from .graphs import ancestors, dims, neuron_calls, without_repetition
 
-__all__ = ["FoldError", "fold_time", "neuron_calls"]
+__all__ = ["FoldError", "fold_time"]
 
 aten = torch.ops.aten
 _STEP = torch.ops.snn_xq.neuron_step.default
@@ -32,15 +33,6 @@ _ADDS = (aten.add.Tensor,)
 
 class FoldError(Exception):
     """The graph does not have the form of a loop over time steps; the message says where."""
-
-
-def neuron_calls(graph: fx.Graph) -> dict[str, list[fx.Node]]:
-    """Return the single-step calls of each neuron layer, in order."""
-    calls: dict[str, list[fx.Node]] = {}
-    for node in graph.nodes:
-        if node.target is _STEP:
-            calls.setdefault(cast("str", node.args[4]), []).append(node)
-    return calls
 
 
 def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.GraphModule:
@@ -58,7 +50,7 @@ def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.Grap
     """
     if not neuron_calls(module.graph):
         return module
-    module = _without_repetition(module)
+    module = without_repetition(module)
     calls = neuron_calls(module.graph)
     lengths = {len(nodes) for nodes in calls.values()}
     if len(lengths) > 1:
@@ -70,34 +62,6 @@ def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.Grap
     folded.graph.lint()
     folded.recompile()
     return folded
-
-
-def _without_repetition(module: fx.GraphModule) -> fx.GraphModule:
-    """Merge equal operations on equal values, so that what each step recomputes is seen to be one value."""
-    graph = fx.Graph()
-    copies: dict[fx.Node, fx.Node] = {}
-    known: dict[Any, fx.Node] = {}
-    for node in module.graph.nodes:
-        if node.op == "output":
-            graph.output(fx.map_arg(node.args[0], copies.__getitem__))
-            continue
-        if _is_whole_slice(node):
-            copies[node] = copies[cast("fx.Node", node.args[0])]
-            continue
-        args = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
-        key = (node.op, node.target, repr(args)) if node.op == "call_function" and node.target is not _STEP else node
-        if key not in known:
-            known[key] = graph.node_copy(node, copies.__getitem__)
-        copies[node] = known[key]
-    return fx.GraphModule(module, graph)
-
-
-def _is_whole_slice(node: fx.Node) -> bool:
-    """Whether a node is ``x[:]``, which indexing such as ``x[:, t]`` records."""
-    if node.target is not aten.slice.Tensor:
-        return False
-    start, end, step = (*node.args[2:], *(None, None, 1)[len(node.args) - 2 :])
-    return start in (None, 0) and (end is None or (isinstance(end, int) and end >= 2**62)) and step == 1
 
 
 class _Static:
@@ -117,7 +81,9 @@ class _Folded:
 
 
 class _Folder:
-    def __init__(self, module: fx.GraphModule, calls: dict[str, list[fx.Node]], steps: int, mean_over_time: bool) -> None:
+    def __init__(
+        self, module: fx.GraphModule, calls: dict[str, list[fx.Node]], steps: int, mean_over_time: bool
+    ) -> None:
         self.module = module
         self.mean_over_time = mean_over_time
         self.calls = calls
@@ -131,7 +97,7 @@ class _Folder:
         self.time_axis: int | None = None
         self.times: Any = None
         first = next(iter(calls.values()))[0]
-        self.batch = _dims(cast("fx.Node", first.args[0]))[0]
+        self.batch = dims(cast("fx.Node", first.args[0]))[0]
         self.depends = self._input_dependent()
 
     def _input_dependent(self) -> set[fx.Node]:
@@ -164,13 +130,13 @@ class _Folder:
             selected: dict[int, set[int]] = {}
             for user in node.users:
                 if user.target is aten.select.int:
-                    axis = cast("int", user.args[1]) % len(_dims(node))
+                    axis = cast("int", user.args[1]) % len(dims(node))
                     selected.setdefault(axis, set()).add(cast("int", user.args[2]) % self.steps)
                 elif user.target is aten.unbind.int:
-                    axis = cast("int", (*user.args, 0)[1]) % len(_dims(node))
+                    axis = cast("int", (*user.args, 0)[1]) % len(dims(node))
                     selected[axis] = set(range(self.steps))
             for axis, indices in selected.items():
-                if len(indices) == self.steps and _dims(node)[axis] == self.steps:
+                if len(indices) == self.steps and dims(node)[axis] == self.steps:
                     self.length = self.graph.call_function(aten.sym_size.int, (self.emit(node), axis))
                     self.time_axis = axis if node.op == "placeholder" else None
                     return
@@ -190,7 +156,7 @@ class _Folder:
             return self.batch
         for node in self.module.graph.nodes:
             if node.op == "placeholder":
-                for axis, size in enumerate(_dims(node)):
+                for axis, size in enumerate(dims(node)):
                     if str(size) == str(self.batch):
                         return self.graph.call_function(aten.sym_size.int, (self.whole[node], axis))
         raise FoldError("the batch size is not the size of an input")
@@ -215,8 +181,10 @@ class _Folder:
         """Return a value that does not change, repeated along a new leading time axis."""
         if not isinstance(value.value, fx.Node):
             raise FoldError("a constant stands where a sequence is needed")
-        rank = len(_dims(value.source))
-        return self._call(aten.expand.default, self._call(aten.unsqueeze.default, value.value, 0), [self.length, *(-1,) * rank])
+        rank = len(dims(value.source))
+        return self._call(
+            aten.expand.default, self._call(aten.unsqueeze.default, value.value, 0), [self.length, *(-1,) * rank]
+        )
 
     # Whole values --------------------------------------------------------------------------------------------------
 
@@ -258,7 +226,7 @@ class _Folder:
         """``stack`` (or ``cat`` of unsqueezed values) over all steps."""
         items = cast("Sequence[fx.Node]", node.args[0])
         axis = cast("int", (*node.args, 0)[1])
-        if len(items) != self.steps or self.steps == 1 and not any(i in self.position for i in _ancestors(items[0])):
+        if len(items) != self.steps or (self.steps == 1 and not any(i in self.position for i in ancestors(items[0]))):
             return None
         if node.target is aten.cat.default:
             if any(i.target is not aten.unsqueeze.default or i.args[1] != axis for i in items):
@@ -266,8 +234,8 @@ class _Folder:
             items = [cast("fx.Node", i.args[0]) for i in items]
         value = self.pack(items)
         if isinstance(value, _Static):
-            return None if not self.dynamic else self._moved(self._repeat(value), axis, len(_dims(node)))
-        return self._moved(self._unfold(value), axis, len(_dims(node)))
+            return None if not self.dynamic else self._moved(self._repeat(value), axis, len(dims(node)))
+        return self._moved(self._unfold(value), axis, len(dims(node)))
 
     def _moved(self, node: fx.Node, axis: int, rank: int) -> fx.Node:
         """Move the leading axis to ``axis``."""
@@ -332,7 +300,7 @@ class _Folder:
         kwargs = {k: self._pack_argument([n.kwargs[k] for n in nodes]) for k in first.kwargs}
         if not any(_has_folded(a) for a in (*args, *kwargs.values())):
             return _Static(self.emit(first), first)
-        rank = next((len(_dims(n)) for n in first.all_input_nodes if _dims(n)), 0)
+        rank = next((len(dims(n)) for n in first.all_input_nodes if dims(n)), 0)
         value = self.graph.create_node(
             "call_function",
             first.target,
@@ -358,10 +326,10 @@ class _Folder:
         source = value.source
         if not isinstance(source, fx.Node):
             return value.value
-        if not _dims(source):
+        if not dims(source):
             return self._size(source)
         if source in self.depends and not isinstance(source.meta.get("val"), (torch.SymInt, int)):
-            if len(_dims(source)) != rank or str(_dims(source)[0]) != str(self.batch):
+            if len(dims(source)) != rank or str(dims(source)[0]) != str(self.batch):
                 raise FoldError(f"{source.name!r} does not change over time and has no batch axis")
             return self._fold(self._repeat(value)).node
         return value.value
@@ -373,7 +341,7 @@ class _Folder:
             return self.emit(node)
         if str(value) == str(self.batch):
             return self._times_batch()
-        return self.graph.node_copy(node, lambda n: self._size(n))
+        return self.graph.node_copy(node, self._size)
 
     def _indexed(self, nodes: tuple[fx.Node, ...]) -> _Folded | None:
         """``x[t]`` for all t: the folded form of x."""
@@ -388,12 +356,12 @@ class _Folder:
         else:
             return None
         source, axis = cast("fx.Node", source), cast("int", axis)
-        axis %= len(_dims(source))
+        axis %= len(dims(source))
         wanted = list(range(self.steps))
-        if not same or [cast("int", i) % self.steps for i in indices] != wanted or _dims(source)[axis] != self.steps:
+        if not same or [cast("int", i) % self.steps for i in indices] != wanted or dims(source)[axis] != self.steps:
             return None
         node = self.emit(source)
-        others = [a for a in range(len(_dims(source))) if a != axis]
+        others = [a for a in range(len(dims(source))) if a != axis]
         if axis:
             node = self._call(_TRANSPOSE, node, [axis, *others])
         return self._fold(node)
@@ -411,7 +379,7 @@ class _Folder:
         if layer in self.layers:
             return
         calls = self.calls[layer]
-        for before, after in zip(calls, calls[1:], strict=False):
+        for before, after in itertools.pairwise(calls):
             state = cast("fx.Node", after.args[1])
             if state.target is not operator.getitem or state.args != (before, 1):
                 raise FoldError(f"the membrane potential of {layer!r} is changed between steps")
@@ -422,20 +390,5 @@ class _Folder:
         self.layers[layer] = (self._call(operator.getitem, node, 0), self._call(operator.getitem, node, 1))
 
 
-def _dims(node: Any) -> tuple[Any, ...]:
-    value = node.meta.get("val") if isinstance(node, fx.Node) else None
-    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
-
-
 def _has_folded(value: Any) -> bool:
     return any(_has_folded(v) for v in value) if isinstance(value, list) else isinstance(value, _Folded)
-
-
-def _ancestors(node: fx.Node) -> set[fx.Node]:
-    found, todo = set(), [node]
-    while todo:
-        current = todo.pop()
-        if current not in found:
-            found.add(current)
-            todo += current.all_input_nodes
-    return found

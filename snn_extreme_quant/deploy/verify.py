@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from snn_extreme_quant.errors import ModelFileError, SampleError
 from snn_extreme_quant.frameworks import NeuronInModel
 
-from .capture import run_model
 from .export import as_tensor, check_model
 from .files import read_model
 from .functions import DOMAIN
+from .running import run_model
 from .session import session
 
 __all__ = ["Difference", "LayerVerification", "VerifyReport", "verify"]
@@ -110,8 +110,8 @@ class VerifyReport:
         head = f"{self.path} on {self.runtime}: {self.spikes_different} of {self.spikes_compared} spikes differ"
         width = max((len(layer.name) for layer in self.layers), default=0)
         rows = [
-            f"{e.name.ljust(width)}  {e.different} of {e.compared} differ, firing rate {e.fired / max(1, e.compared):.3f},"
-            f" {'guaranteed' if e.exact else 'not guaranteed: ' + e.reason}"
+            f"{e.name.ljust(width)}  {e.different} of {e.compared} differ, firing rate"
+            f" {e.fired / max(1, e.compared):.3f}, {'guaranteed' if e.exact else 'not guaranteed: ' + e.reason}"
             for e in self.layers
         ]
         if self.first_difference is not None:
@@ -132,7 +132,7 @@ def _batches(inputs: Any) -> Iterator[Tensor]:
 
 
 def _neuron_outputs(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Return the names of the spike tensors of each neuron layer, in order of execution; one for each step if unrolled."""
+    """Return the spike tensors of each neuron layer, in order of execution: one, or one a step if unrolled."""
     found: dict[str, list[str]] = {}
     for node in model.graph.node:
         if node.domain == DOMAIN and node.op_type.removeprefix("Step").startswith("LIF_"):
@@ -188,8 +188,10 @@ def verify(
     promised = {entry["name"]: entry for entry in facts["layers"]}
     by_name = {n.name: n for n in neurons}
     if not set(tensors) <= set(by_name):
-        missing = sorted(set(tensors) - set(by_name))[0]
-        raise ModelFileError(f"{path} is of another model: it has a neuron layer {missing!r}, the model has {sorted(by_name)}.")
+        missing = min(set(tensors) - set(by_name))
+        raise ModelFileError(
+            f"{path} is of another model: it has a neuron layer {missing!r}, the model has {sorted(by_name)}."
+        )
     import onnxruntime
 
     plain = session(path)
@@ -232,7 +234,9 @@ def _verify_batch(
     for order, (neuron, layer) in enumerate(zip(neurons, report.layers, strict=True)):
         names = tensors[neuron.name]
         given, flat = flat[: len(names)], flat[len(names) :]
-        ours = torch.from_numpy(given[0] if len(given) == 1 and not layer_is_unrolled(neuron, given, run) else np.stack(given))
+        ours = torch.from_numpy(
+            given[0] if len(given) == 1 and not layer_is_unrolled(neuron, given, run) else np.stack(given)
+        )
         theirs = run.sequence(run.spikes, neuron)
         if ours.shape != theirs.shape:
             raise ModelFileError(
@@ -251,7 +255,9 @@ def _verify_batch(
     for theirs, ours_array in zip(run.outputs, outputs, strict=True):
         ours = torch.from_numpy(ours_array)
         if ours.shape != theirs.shape:
-            raise ModelFileError(f"{report.path} gives an output of shape {tuple(ours.shape)}, the model {tuple(theirs.shape)}.")
+            raise ModelFileError(
+                f"{report.path} gives an output of shape {tuple(ours.shape)}, the model {tuple(theirs.shape)}."
+            )
         if theirs.numel():
             report.output_difference = max(report.output_difference, float((ours - theirs).abs().max()))
     if first is not None and report.first_difference is None:
@@ -263,4 +269,4 @@ def _verify_batch(
 
 def layer_is_unrolled(neuron: NeuronInModel, given: list[Any], run: Any) -> bool:
     """Whether a layer's one tensor is a single step of an unrolled file (a sequence of length 1)."""
-    return given[0].ndim < run.sequence(run.spikes, neuron).dim()
+    return bool(given[0].ndim < run.sequence(run.spikes, neuron).dim())

@@ -50,8 +50,11 @@ class NeuronReading:
                 f"{self.spec.operator} has the parameters {self.spec.parameter_names}; got {tuple(self.parameters)}."
             )
         for name, value in self.parameters.items():
-            if value.dtype != torch.float32 or value.requires_grad:
-                raise ConfigError(f"Parameter {name!r} must be a detached float32 tensor; got {value.dtype}.")
+            if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.requires_grad:
+                found = (
+                    f"{value.dtype}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else repr(value)
+                )
+                raise ConfigError(f"Parameter {name!r} must be a detached float32 tensor; got {found}.")
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 
-from packaging.requirements import Requirement
+from packaging.requirements import InvalidRequirement, Requirement
 
 from snn_extreme_quant.errors import PluginError
 from snn_extreme_quant.frameworks.contract import API_VERSION, Framework
@@ -20,6 +20,9 @@ __all__ = ["GROUP", "PluginStatus", "frameworks", "plugin_statuses"]
 
 GROUP = "snn_extreme_quant.frameworks"
 ENVIRONMENT = "SXQ_PLUGINS"
+
+#: The attributes and methods of the contract.
+_CONTRACT = sorted(name for name in {*Framework.__annotations__, *vars(Framework)} if not name.startswith("_"))
 
 
 @dataclass(frozen=True)
@@ -71,21 +74,28 @@ def _status(point: EntryPoint) -> PluginStatus:
     except Exception as error:  # a third party's import can fail in any way
         return status("broken", f"importing {point.value} failed: {type(error).__name__}: {error}")
     if not isinstance(plugin, Framework):
-        missing = sorted(a for a in Framework.__protocol_attrs__ if not hasattr(plugin, a))  # type: ignore[attr-defined]
+        missing = [name for name in _CONTRACT if not hasattr(plugin, name)]
         return status("broken", f"{point.value} does not satisfy the Framework contract: {', '.join(missing)} missing")
     if plugin.name != point.name:
         return status("broken", f"{point.value} calls itself {plugin.name!r}, its entry point {point.name!r}")
     if plugin.api_version != API_VERSION:
         advice = "update the plugin" if plugin.api_version < API_VERSION else "update snn-extreme-quant"
         return status("broken", f"written for contract {plugin.api_version}, this is contract {API_VERSION}: {advice}")
-    requirement = Requirement(plugin.requirement)
+    try:
+        requirement = Requirement(plugin.requirement)
+    except InvalidRequirement:
+        return status("broken", f"{plugin.requirement!r} is no requirement; write it like 'snntorch>=1.0,<2'")
     try:
         found: str | None = version(requirement.name)
     except PackageNotFoundError:
         found = None
     if found is not None and not requirement.specifier.contains(found, prereleases=True):
         return status("unavailable", f"needs {requirement}, found {found}; run: {plugin.install}", found)
-    if not plugin.is_available():
+    try:
+        importable = plugin.is_available()
+    except Exception as error:  # forbidden by the contract, but a third party's code
+        return status("broken", f"is_available() failed: {type(error).__name__}: {error}", found)
+    if not importable:
         reason = "is not installed" if found is None else "is installed but cannot be imported"
         return status("unavailable", f"{requirement.name} {reason}; run: {plugin.install}", found)
     return status("available", "", found, plugin)

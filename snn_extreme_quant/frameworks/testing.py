@@ -1,3 +1,4 @@
+# ruff: noqa: S101 - assertions are what this module is made of
 """The tests every framework plugin passes, ours and third parties' alike.
 
 A plugin's test file inherits :class:`FrameworkContract` and names its neurons; ``docs/plugins.md`` shows a whole

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
-import brevitas.nn as qnn
 import torch
 from torch import Tensor, nn
 
@@ -13,9 +12,11 @@ from snn_extreme_quant.layers.integer_first import IntegerFirst
 from snn_extreme_quant.quantizers.injectors import injector_for
 
 if TYPE_CHECKING:
-    _Conv1dBase, _Conv2dBase = nn.Conv1d, nn.Conv2d
+    from torch.nn import Conv1d as _Conv1dBase
+    from torch.nn import Conv2d as _Conv2dBase
 else:
-    _Conv1dBase, _Conv2dBase = qnn.QuantConv1d, qnn.QuantConv2d
+    from brevitas.nn import QuantConv1d as _Conv1dBase
+    from brevitas.nn import QuantConv2d as _Conv2dBase
 
 __all__ = ["Conv1d", "Conv2d"]
 
@@ -23,7 +24,7 @@ __all__ = ["Conv1d", "Conv2d"]
 class _Conv(IntegerFirst):
     """What the convolutions share; ``_FLOAT`` is the ``torch.nn`` class they stand for."""
 
-    _FLOAT: type[nn.Conv1d] | type[nn.Conv2d]
+    _FLOAT: Any
     _conv_forward: Any
 
     def __init__(
@@ -45,7 +46,9 @@ class _Conv(IntegerFirst):
         config = Ternary() if config is None else config
         # Brevitas takes only "zeros" in its constructor; the forward pass below is torch's own and knows all modes.
         options: dict[str, Any] = {"weight_quant": injector_for(config), "device": device, "dtype": dtype}
-        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias, **options)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias=bias, **options
+        )
         reference = self._FLOAT(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device="meta"
         )
@@ -54,9 +57,9 @@ class _Conv(IntegerFirst):
         self._finish(config)
 
     @classmethod
-    def _empty_like(cls, module: nn.Module, config: WeightConfig) -> Self:
-        assert isinstance(module, (nn.Conv1d, nn.Conv2d))
-        return cls(*_geometry(module), config=config, device="meta")
+    def _empty_like(cls, module: Any, config: WeightConfig) -> Self:
+        options: dict[str, Any] = {"config": config, "device": "meta"}
+        return cls(*_geometry(module), **options)
 
     def product(self, input: Tensor) -> Tensor:
         """Convolve the inputs with the codes, then scale."""
@@ -75,9 +78,9 @@ class _Conv(IntegerFirst):
 
     def to_float(self) -> nn.Module:
         """Return the ``torch.nn`` convolution with the dequantised weight."""
-        layer = self._FLOAT(*_geometry(self), device="meta")  # type: ignore[arg-type]
+        layer: Any = self._FLOAT(*_geometry(self), device="meta")
         layer.weight, layer.bias = self._float_weight(), self._float_bias()
-        return layer
+        return cast("nn.Module", layer)
 
 
 def _geometry(module: Any) -> tuple[Any, ...]:

@@ -32,7 +32,7 @@ class FixedPointInput(nn.Module):
     def __init__(self, bits: int = 8, fraction: int = 7) -> None:
         """Check the format."""
         super().__init__()
-        if not (isinstance(bits, int) and 1 <= bits <= 16 and isinstance(fraction, int) and 0 <= fraction <= 16):
+        if type(bits) is not int or type(fraction) is not int or not (1 <= bits <= 16 and 0 <= fraction <= 16):
             raise ConfigError(f"FixedPointInput(bits={bits}, fraction={fraction}): use bits 1..16 and fraction 0..16.")
         self.bits = bits
         self.fraction = fraction

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
-import brevitas.nn as qnn
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_extreme_quant.config import Ternary, WeightConfig
@@ -14,9 +13,9 @@ from snn_extreme_quant.layers.integer_first import IntegerFirst
 from snn_extreme_quant.quantizers.injectors import injector_for
 
 if TYPE_CHECKING:
-    _Base = nn.Linear
+    from torch.nn import Linear as _Base
 else:
-    _Base = qnn.QuantLinear
+    from brevitas.nn import QuantLinear as _Base
 
 __all__ = ["Linear"]
 
@@ -61,8 +60,7 @@ class Linear(IntegerFirst, _Base):
         self._finish(config)
 
     @classmethod
-    def _empty_like(cls, module: nn.Module, config: WeightConfig) -> Self:
-        assert isinstance(module, nn.Linear)
+    def _empty_like(cls, module: Any, config: WeightConfig) -> Self:
         return cls(module.in_features, module.out_features, module.bias is not None, config, device="meta")
 
     def product(self, input: Tensor) -> Tensor:

@@ -97,9 +97,7 @@ def neuron_step(spec: NeuronSpec, parameters: Mapping[str, Tensor], x: Tensor, v
     return (s * parameters["amplitude"] if spec.graded else s), v
 
 
-def neuron_sequence(
-    spec: NeuronSpec, parameters: Mapping[str, Tensor], x: Tensor, v: Tensor
-) -> tuple[Tensor, Tensor]:
+def neuron_sequence(spec: NeuronSpec, parameters: Mapping[str, Tensor], x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Run :func:`neuron_step` over the leading time axis.
 
     Args:

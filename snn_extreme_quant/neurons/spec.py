@@ -51,7 +51,8 @@ class NeuronSpec:
     ``comparison``: a spike is :math:`s = [h > \theta]` (``gt``) or :math:`[h \ge \theta]` (``ge``).
 
     ``timing`` and ``reset``. ``same_step``: :math:`v_t` is, by ``reset``,
-    ``subtract`` :math:`h - s\theta`; ``value`` :math:`s v_r + (1 - s) h`; ``zero`` :math:`(1 - s) h`; ``none`` :math:`h`.
+    ``subtract`` :math:`h - s\theta`; ``value`` :math:`s v_r + (1 - s) h`; ``zero`` :math:`(1 - s) h`;
+    ``none`` :math:`h`.
     ``delayed``: with :math:`r = [v_{t-1} > \theta]` (or :math:`\ge`), :math:`v_t = h` and :math:`h` is
     ``subtract`` :math:`c(v, x) - r\theta`; ``zero`` :math:`c((1 - r) v, x)`; ``cancel`` :math:`c(v, x) - r\,c(v, x)`;
     ``none`` :math:`c(v, x)`. ``compensated`` (snnTorch's ``reset_delay=False``): as ``delayed``, then with
@@ -131,5 +132,6 @@ class NeuronSpec:
         """Build a spec from :meth:`to_dict`'s dictionary; raises :class:`ConfigError` on unknown or missing fields."""
         known = {f.name for f in fields(cls)}
         for name in sorted(set(data) ^ known):
-            raise ConfigError(f"NeuronSpec has no field {name!r}." if name in data else f"{name!r} of NeuronSpec is missing.")
+            what = f"NeuronSpec has no field {name!r}." if name in data else f"{name!r} of NeuronSpec is missing."
+            raise ConfigError(what)
         return cls(**data)

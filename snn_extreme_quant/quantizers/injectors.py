@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-class _SignedWeight(ExtendedInjector):  # type: ignore[misc]
+class _SignedWeight(ExtendedInjector):
     proxy_class = WeightQuantProxyFromInjector
     signed = True
     narrow_range = True

@@ -89,7 +89,11 @@ def networks(draw: Any, conv: bool | None = None, steps: int | None = None) -> N
     lattice = draw(st.booleans())
     steps = draw(st.integers(1, 20)) if steps is None else steps
     batch = draw(st.integers(1, 3))
-    width = draw(st.one_of(st.integers(1, 130), st.sampled_from([1, 4, 8, 64, 65]))) if kind == "linear" else draw(st.integers(1, 5))
+    width = (
+        draw(st.one_of(st.integers(1, 130), st.sampled_from([1, 4, 8, 64, 65])))
+        if kind == "linear"
+        else draw(st.integers(1, 5))
+    )
     size = {"linear": (), "conv1d": (9,), "conv2d": (5, 6)}[kind]
     shape: tuple[int, ...] = (width, *size)
 
@@ -109,7 +113,7 @@ def networks(draw: Any, conv: bool | None = None, steps: int | None = None) -> N
             modules.append(_scaled(library.Linear(shape[0], out, bias=bias, **options), draw, lattice))
             shape = (out,)
         else:
-            cls = library.Conv1d if len(shape) == 2 else library.Conv2d  # noqa: PLR2004
+            cls = library.Conv1d if len(shape) == 2 else library.Conv2d
             groups = draw(st.sampled_from([1, shape[0]]))
             out = out * groups
             layer = cls(
@@ -118,11 +122,11 @@ def networks(draw: Any, conv: bool | None = None, steps: int | None = None) -> N
             )  # fmt: skip
             modules.append(_scaled(layer, draw, lattice))
             with torch.no_grad():
-                plain = nn.Conv1d if len(shape) == 2 else nn.Conv2d  # noqa: PLR2004
+                plain = nn.Conv1d if len(shape) == 2 else nn.Conv2d
                 probe: Any = plain(shape[0], out, layer.kernel_size, layer.stride, layer.padding, groups=groups)
                 shape = (out, *probe(torch.zeros(1, *shape)).shape[2:])
         modules.append(_spikingjelly_neuron(draw, mode) if jelly else _snntorch_neuron(draw, shape[0], shape))
-        if len(shape) == 3 and min(shape[1:]) > 1 and draw(st.booleans()):  # noqa: PLR2004
+        if len(shape) == 3 and min(shape[1:]) > 1 and draw(st.booleans()):
             modules.append(library.MaxPool2d(2, **options))
             shape = (shape[0], shape[1] // 2, shape[2] // 2)
         if len(shape) > 1 and index < depth - 1 and draw(st.booleans()):
@@ -133,4 +137,6 @@ def networks(draw: Any, conv: bool | None = None, steps: int | None = None) -> N
         st.sampled_from([sxq.Ternary(), sxq.Ternary(per="tensor"), sxq.Binary(), sxq.Binary(per="tensor", center=True)])
     )
     sxq.quantize_(model, config)
-    return Network(model, inputs, spikes_in, f"seed {seed}, {framework}, {config}, inputs {tuple(inputs.shape)}\n{model}")
+    return Network(
+        model, inputs, spikes_in, f"seed {seed}, {framework}, {config}, inputs {tuple(inputs.shape)}\n{model}"
+    )

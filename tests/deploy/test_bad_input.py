@@ -21,7 +21,9 @@ from snn_extreme_quant import errors
 def network() -> nn.Sequential:
     """A small quantised network, called step by step."""
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(6, 5), snn.Leaky(0.5, init_hidden=True), nn.Linear(5, 3), snn.Leaky(0.5, init_hidden=True))
+    model = nn.Sequential(
+        nn.Linear(6, 5), snn.Leaky(0.5, init_hidden=True), nn.Linear(5, 3), snn.Leaky(0.5, init_hidden=True)
+    )
     sxq.quantize_(model, sxq.Ternary())
     return model
 
@@ -52,7 +54,7 @@ def test_empty_model(tmp_path: Path) -> None:
 
 
 def test_not_a_module(tmp_path: Path) -> None:
-    with pytest.raises(errors.UnsupportedModelError, match="torch.nn.Module"):
+    with pytest.raises(errors.UnsupportedModelError, match=r"torch\.nn\.Module"):
         sxq.export_onnx("net", SAMPLE, tmp_path / "net.onnx")  # type: ignore[arg-type]
 
 
@@ -159,7 +161,7 @@ def test_state_outside_the_neurons(tmp_path: Path) -> None:
 
 
 def test_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(errors.ModelFileError, match="none.onnx cannot be read"):
+    with pytest.raises(errors.ModelFileError, match=r"none\.onnx cannot be read"):
         sxq.verify(network(), tmp_path / "none.onnx", SAMPLE)
 
 
@@ -168,14 +170,14 @@ def test_truncated_file(exported: tuple[nn.Module, Path], kept: float) -> None:
     model, path = exported
     data = path.read_bytes()
     path.write_bytes(data[: int(kept if kept >= 1 else kept * len(data))])
-    with pytest.raises(errors.ModelFileError, match="net.onnx"):
+    with pytest.raises(errors.ModelFileError, match=r"net\.onnx"):
         sxq.verify(model, path, SAMPLE)
 
 
 def test_text_file(exported: tuple[nn.Module, Path]) -> None:
     model, path = exported
     path.write_text("This is not a model.")
-    with pytest.raises(errors.ModelFileError, match="net.onnx"):
+    with pytest.raises(errors.ModelFileError, match=r"net\.onnx"):
         sxq.verify(model, path, SAMPLE)
 
 
@@ -186,7 +188,7 @@ def test_every_flipped_byte_is_noticed(exported: tuple[nn.Module, Path]) -> None
         damaged = bytearray(data)
         damaged[position] ^= 1
         path.write_bytes(bytes(damaged))
-        with pytest.raises(errors.ModelFileError, match="net.onnx"):
+        with pytest.raises(errors.ModelFileError, match=r"net\.onnx"):
             sxq.verify(model, path, SAMPLE)
 
 
@@ -218,7 +220,9 @@ def test_file_of_another_model(exported: tuple[nn.Module, Path]) -> None:
     other = nn.Sequential(nn.Linear(6, 9), nn.Identity(), snn.Leaky(0.5, init_hidden=True))
     with pytest.raises(errors.ModelFileError, match="another model"):
         sxq.verify(other, path, SAMPLE)
-    wider = nn.Sequential(nn.Linear(6, 9), snn.Leaky(0.5, init_hidden=True), nn.Linear(9, 3), snn.Leaky(0.5, init_hidden=True))
+    wider = nn.Sequential(
+        nn.Linear(6, 9), snn.Leaky(0.5, init_hidden=True), nn.Linear(9, 3), snn.Leaky(0.5, init_hidden=True)
+    )
     with pytest.raises(errors.ModelFileError, match="another model"):
         sxq.verify(wider, path, SAMPLE)
 

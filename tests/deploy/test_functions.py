@@ -1,4 +1,4 @@
-"""Every operator's body, run by onnx's reference evaluator and by onnxruntime, equals the torch operator bit for bit."""
+"""Every operator's body, run by onnx's evaluator and by onnxruntime, equals the torch operator bit for bit."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def all_specs() -> list[NeuronSpec]:
 SPECS = all_specs()
 
 
-def model_of(operator: str, inputs: dict[str, Any], constants: dict[str, Any], outputs: list[str], **attributes: Any) -> onnx.ModelProto:
+def model_of(
+    operator: str, inputs: dict[str, Any], constants: dict[str, Any], outputs: list[str], **attributes: Any
+) -> onnx.ModelProto:
     """A model of one node and its body."""
     body = functions.function_body(operator)
     rank = next(iter(inputs.values())).ndim
@@ -45,11 +47,17 @@ def model_of(operator: str, inputs: dict[str, Any], constants: dict[str, Any], o
     graph = helper.make_graph(
         [node],
         "g",
-        [helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim) for k, v in inputs.items()],
+        [
+            helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
+            for k, v in inputs.items()
+        ],
         [helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, [None] * rank) for k in outputs],
         [numpy_helper.from_array(v, k) for k, v in constants.items()],
     )
-    imports = [helper.make_opsetid("", functions.OPSET), helper.make_opsetid(functions.DOMAIN, functions.DOMAIN_VERSION)]
+    imports = [
+        helper.make_opsetid("", functions.OPSET),
+        helper.make_opsetid(functions.DOMAIN, functions.DOMAIN_VERSION),
+    ]
     model = helper.make_model(graph, functions=[body], opset_imports=imports, ir_version=8)
     onnx.checker.check_model(model, full_check=True)
     return model
@@ -96,7 +104,9 @@ def test_neuron_bodies(spec: NeuronSpec) -> None:
     name = functions.neuron_operator(spec, vector=False, potential=True, step=True)
     parameters = {n: torch.tensor(values[n]) for n in spec.parameter_names}
     step = neuron_step(spec, parameters, x[0], x[1])
-    model = model_of(name, {"xs": x[0].numpy(), "v0": x[1].numpy()}, {n: p.numpy() for n, p in parameters.items()}, ["s", "p"])
+    model = model_of(
+        name, {"xs": x[0].numpy(), "v0": x[1].numpy()}, {n: p.numpy() for n, p in parameters.items()}, ["s", "p"]
+    )
     for result in run_both(model, {"xs": x[0].numpy(), "v0": x[1].numpy()}):
         assert np.array_equal(bits(result[0]), bits(step[0]))
         assert np.array_equal(bits(result[1]), bits(step[1]))
@@ -110,7 +120,9 @@ def test_linear_bodies(layout: str, inputs: int, outputs: int, grid: float | Non
     codes = rng.choice([-1, 1] if layout == "binary8" else [-1, 0, 1], size=(inputs, outputs))
     packed, scale = pack(codes, layout), rng.random(outputs, np.float32) + 0.01
     x = (rng.integers(0, 256, (3, 4, inputs)) * (grid or 0.125)).astype(np.float32)
-    expected = operators.packed_linear(torch.from_numpy(x), torch.from_numpy(packed), torch.from_numpy(scale), outputs, layout, "")
+    expected = operators.packed_linear(
+        torch.from_numpy(x), torch.from_numpy(packed), torch.from_numpy(scale), outputs, layout, ""
+    )
     name = functions.layer_operator("Linear", layout, integer_input=grid is not None)
     attributes = {} if grid is None else {"grid": grid, "inverse_grid": 1 / grid}
     model = model_of(name, {"x": x}, {"packed": packed, "scale": scale}, ["y"], **attributes)
@@ -131,13 +143,22 @@ def test_conv_bodies(layout: str, axes: int, stride: int, pads: int, dilation: i
     x = rng.integers(0, 9, (2, 4, *(8,) * axes)).astype(np.float32)
     geometry = ([stride] * axes, [pads] * 2 * axes, [dilation] * axes)
     expected = operators.packed_conv(
-        torch.from_numpy(x), torch.from_numpy(packed), torch.from_numpy(scale), list(shape), *geometry, groups, layout, ""
+        torch.from_numpy(x),
+        torch.from_numpy(packed),
+        torch.from_numpy(scale),
+        list(shape),
+        *geometry,
+        groups,
+        layout,
+        "",
     )
     attributes = {
         "weight_shape": shape, "scale_shape": [-1] + [1] * (axes + 1), "strides": geometry[0], "pads": geometry[1],
         "dilations": geometry[2], "group": groups,
     }  # fmt: skip
-    model = model_of(functions.layer_operator("Conv", layout), {"x": x}, {"packed": packed, "scale": scale}, ["y"], **attributes)
+    model = model_of(
+        functions.layer_operator("Conv", layout), {"x": x}, {"packed": packed, "scale": scale}, ["y"], **attributes
+    )
     for (result,) in run_both(model, {"x": x}):
         assert np.array_equal(bits(result), bits(expected.numpy()))
 

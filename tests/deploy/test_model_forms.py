@@ -93,9 +93,14 @@ class JellyImages(nn.Module):
         super().__init__()
         self.steps = 4
         self.net = nn.Sequential(
-            sj_layer.Conv2d(1, 4, 3, padding=1, bias=False), sj_neuron.IFNode(v_threshold=0.5), sj_layer.MaxPool2d(2, 2),
-            sj_layer.Flatten(), sj_layer.Dropout(0.5), sj_layer.Linear(36, 5, bias=False), sj_neuron.IFNode(v_threshold=0.5),
-        )  # fmt: skip
+            sj_layer.Conv2d(1, 4, 3, padding=1, bias=False),
+            sj_neuron.IFNode(v_threshold=0.5),
+            sj_layer.MaxPool2d(2, 2),
+            sj_layer.Flatten(),
+            sj_layer.Dropout(0.5),
+            sj_layer.Linear(36, 5, bias=False),
+            sj_neuron.IFNode(v_threshold=0.5),
+        )
         functional.set_step_mode(self, "m")
 
     def forward(self, x: Tensor) -> Tensor:

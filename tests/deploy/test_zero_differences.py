@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
-from tests.deploy.random_networks import Network, networks
 
 import snn_extreme_quant as sxq
+from tests.deploy.random_networks import Network, networks
 
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
@@ -23,7 +23,11 @@ def _check(network: Network) -> None:
         assert report.exact, str(report)
         assert report.time == "free", str(report)
         shuffled = network.inputs.flatten()[torch.randperm(network.inputs.numel())].reshape(network.inputs.shape)
-        others = [torch.cat([network.inputs, shuffled], 0), torch.cat([network.inputs, shuffled], 1), network.inputs[:1, :1]]
+        others = [
+            torch.cat([network.inputs, shuffled], 0),
+            torch.cat([network.inputs, shuffled], 1),
+            network.inputs[:1, :1],
+        ]
         result = sxq.verify(network.model, path, [network.inputs, *others])
         assert result.spikes_different == 0, str(result)
         assert result.output_difference == 0, str(result)

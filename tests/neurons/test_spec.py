@@ -58,7 +58,9 @@ def test_unknown_choices_are_refused(field, values) -> None:
         NeuronSpec(*values)
 
 
-@pytest.mark.parametrize("name", ["", "LIF", "LIF_leak_gt", "Conv", "LIF_leak_gt_subtract_later", "LIF_leek_gt_none_delayed"])
+@pytest.mark.parametrize(
+    "name", ["", "LIF", "LIF_leak_gt", "Conv", "LIF_leak_gt_subtract_later", "LIF_leek_gt_none_delayed"]
+)
 def test_other_operators_are_refused(name) -> None:
     with pytest.raises(ConfigError):
         NeuronSpec.from_operator(name)

@@ -1,0 +1,74 @@
+"""Reading and tidying recorded graphs."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import fx
+
+from . import operators  # noqa: F401 - registers the operators
+
+__all__ = ["ancestors", "dims", "is_free", "neuron_calls", "without_repetition"]
+
+aten = torch.ops.aten
+_STEP = torch.ops.snn_xq.neuron_step.default
+
+
+def is_free(size: Any) -> bool:
+    """Whether a recorded size is open (a symbol) and not a number."""
+    return isinstance(size, torch.SymInt) and size.node.maybe_as_int() is None
+
+
+def dims(node: Any) -> tuple[Any, ...]:
+    """Return the recorded shape of a node's tensor; () if it is none."""
+    value = node.meta.get("val") if isinstance(node, fx.Node) else None
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def ancestors(node: fx.Node) -> set[fx.Node]:
+    """Return a node and all it is computed from."""
+    found, todo = set(), [node]
+    while todo:
+        current = todo.pop()
+        if current not in found:
+            found.add(current)
+            todo += current.all_input_nodes
+    return found
+
+
+def neuron_calls(graph: fx.Graph) -> dict[str, list[fx.Node]]:
+    """Return the single-step calls of each neuron layer, in order."""
+    calls: dict[str, list[fx.Node]] = {}
+    for node in graph.nodes:
+        if node.target is _STEP:
+            calls.setdefault(cast("str", node.args[4]), []).append(node)
+    return calls
+
+
+def without_repetition(module: fx.GraphModule) -> fx.GraphModule:
+    """Merge equal operations on equal values, so that what each step recomputes is seen to be one value."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    known: dict[Any, fx.Node] = {}
+    for node in module.graph.nodes:
+        if node.op == "output":
+            graph.output(fx.map_arg(node.args[0], copies.__getitem__))
+            continue
+        if _is_whole_slice(node):
+            copies[node] = copies[cast("fx.Node", node.args[0])]
+            continue
+        args = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
+        key = (node.op, node.target, repr(args)) if node.op == "call_function" and node.target is not _STEP else node
+        if key not in known:
+            known[key] = graph.node_copy(node, copies.__getitem__)
+        copies[node] = known[key]
+    return fx.GraphModule(module, graph)
+
+
+def _is_whole_slice(node: fx.Node) -> bool:
+    """Whether a node is ``x[:]``, which indexing such as ``x[:, t]`` records."""
+    if node.target is not aten.slice.Tensor:
+        return False
+    start, end, step = cast("tuple[Any, Any, Any]", (*node.args[2:], *(None, None, 1)[len(node.args) - 2 :]))
+    return start in (None, 0) and (end is None or (isinstance(end, int) and end >= 2**62)) and bool(step == 1)

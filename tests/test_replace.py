@@ -1,0 +1,529 @@
+"""quantize_: what it swaps, what it keeps, what it leaves and why, and what it refuses without touching the model."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import snntorch as snn
+import torch
+from spikingjelly.activation_based import functional
+from spikingjelly.activation_based import layer as sj
+from spikingjelly.activation_based import neuron as sj_neuron
+from torch import Tensor, nn
+
+from snn_extreme_quant import Binary, Float, PrecisionPlan, Ternary, quantize_, reset
+from snn_extreme_quant.errors import (
+    ConfigError,
+    NonFiniteWeightError,
+    NothingToQuantizeError,
+    UnmatchedNameError,
+    UnsupportedModelError,
+)
+from snn_extreme_quant.layers import Conv1d, Conv2d, IntegerFirst, Linear
+
+
+class Features(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 4, 3, padding="same", padding_mode="reflect")
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4))])
+        self.heads = nn.ModuleDict({"a": nn.Linear(4, 3), "b": nn.Linear(4, 2, bias=False)})
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        for block in self.blocks:
+            x = block(x)
+        x = x.mean((-1, -2))
+        return torch.cat([head(x) for head in self.heads.values()], -1)
+
+
+def mlp() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 8), snn.Leaky(0.9, init_hidden=True), nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+
+
+def snapshot(model: nn.Module) -> tuple[list[tuple[str, int, type]], list[tuple[str, int]], dict[str, Tensor]]:
+    """Return what must not change when quantize_ refuses: modules, parameters and values."""
+    return (
+        [(name, id(m), type(m)) for name, m in model.named_modules(remove_duplicate=False)],
+        [(name, id(p)) for name, p in model.named_parameters(remove_duplicate=False)],
+        {name: value.clone() for name, value in model.state_dict().items()},
+    )
+
+
+def assert_unchanged(model: nn.Module, before: Any) -> None:
+    modules, parameters, values = snapshot(model)
+    assert (modules, parameters) == before[:2]
+    for name, value in values.items():
+        torch.testing.assert_close(value, before[2][name], rtol=0, atol=0, equal_nan=True)
+
+
+# What is swapped, and kept.
+
+
+def test_nested_containers() -> None:
+    net = Features()
+    report = quantize_(net, Ternary())
+    assert type(net.conv) is type(net.blocks[0][0]) is Conv2d
+    assert type(net.heads["a"]) is type(net.heads["b"]) is Linear
+    assert [r.names for r in report.replaced] == [("conv",), ("blocks.0.0",), ("heads.a",), ("heads.b",)]
+    assert report.left == ()
+    assert report.quantized_weights == 4 * 9 + 16 * 9 + 12 + 8
+    assert net(torch.rand(2, 1, 6, 6)).shape == (2, 5)
+
+
+def test_conv1d() -> None:
+    net = nn.Sequential(nn.Conv1d(2, 3, 3, stride=2))
+    quantize_(net, Binary())
+    assert type(net[0]) is Conv1d
+    assert net(torch.rand(1, 2, 9)).shape == (1, 3, 4)
+
+
+def test_output_is_that_of_the_dequantised_model() -> None:
+    net = Features().eval()
+    plain = copy.deepcopy(net)
+    quantize_(net, Ternary())
+    for name, module in net.named_modules():
+        if isinstance(module, IntegerFirst):
+            plain.get_submodule(name).weight = module.to_float().weight
+    x = torch.rand(2, 1, 6, 6)
+    torch.testing.assert_close(net(x), plain(x), rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_stay_the_same_objects_and_the_optimiser_goes_on() -> None:
+    net = mlp()
+    before = dict(net.named_parameters())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.5)
+    quantize_(net, Ternary())
+    after = dict(net.named_parameters())
+    assert list(after) == list(before)
+    assert all(after[name] is before[name] for name in before)
+    assert list(net.state_dict()) == list(mlp().state_dict())
+    weight = net[2].weight.detach().clone()
+    net(torch.ones(3, 4)).square().sum().backward()
+    optimizer.step()
+    assert not torch.equal(net[2].weight, weight)
+
+
+def test_tied_weights_stay_tied() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    net[2].weight = net[0].weight
+    quantize_(net, Ternary())
+    assert net[2].weight is net[0].weight
+    net(torch.ones(1, 4)).sum().backward()
+    assert len({id(p) for p in net.parameters()}) == 3
+
+
+def test_a_tie_to_a_layer_that_is_not_swapped_stays() -> None:
+    net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
+    net[1].weight = net[0].weight
+    quantize_(net, Ternary())
+    assert net[1].weight is net[0].weight
+    assert type(net[0]) is nn.Embedding
+
+
+def test_shared_modules_stay_shared() -> None:
+    shared = nn.Linear(4, 4)
+    net = nn.Sequential(shared, nn.ReLU(), nn.Sequential(shared))
+    report = quantize_(net, Ternary())
+    assert type(net[0]) is Linear
+    assert net[0] is net[2][0]
+    assert [r.names for r in report.replaced] == [("0", "2.0")]
+    assert "0 = 2.0" in str(report)
+
+
+def test_training_flags_and_frozen_parameters_stay() -> None:
+    net = mlp()
+    net[0].eval()
+    net[2].weight.requires_grad_(False)
+    quantize_(net, Ternary())
+    assert [net[i].training for i in (0, 2, 4)] == [False, True, True]
+    assert [net[i].weight.requires_grad for i in (0, 2, 4)] == [True, False, True]
+
+
+def test_hooks_stay_and_can_be_removed() -> None:
+    net = mlp()
+    seen: list[int] = []
+    handles = [
+        net[0].register_forward_hook(lambda *_: seen.append(0)),
+        net[2].register_forward_pre_hook(lambda *_: seen.append(1)),
+    ]
+    quantize_(net, Ternary())
+    net(torch.ones(1, 4))
+    assert seen == [0, 1]
+    for handle in handles:
+        handle.remove()
+    net(torch.ones(1, 4))
+    assert seen == [0, 1]
+
+
+def test_copies_before_and_after() -> None:
+    net = mlp()
+    untouched = copy.deepcopy(net)
+    quantize_(net, Ternary())
+    assert type(untouched[0]) is nn.Linear
+    twin = copy.deepcopy(net)
+    assert type(twin[0]) is Linear
+    x = torch.ones(1, 4)
+    reset(net)
+    reset(twin)
+    assert torch.equal(twin(x), net(x))
+
+
+def test_buffers_and_other_modules_stay() -> None:
+    net = Features()
+    norm = net.blocks[0][1]
+    quantize_(net, Ternary())
+    assert net.blocks[0][1] is norm
+
+
+# SpikingJelly.
+
+
+def spiking_jelly(step_mode: str) -> nn.Sequential:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        sj.Conv2d(1, 4, 3, padding=1),
+        sj.BatchNorm2d(4),
+        sj_neuron.IFNode(),
+        sj.Flatten(),
+        sj.Linear(4 * 36, 5),
+        sj_neuron.LIFNode(),
+    )
+    functional.set_step_mode(net, step_mode)
+    return net
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_spikingjelly_layers_keep_their_step_mode(step_mode) -> None:
+    net = spiking_jelly(step_mode).eval()
+    report = quantize_(net, Ternary())
+    assert len(report.replaced) == 2
+    assert net[0].step_mode == net[4].step_mode == step_mode
+    x = (torch.rand(3, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    outputs = net(x) if step_mode == "m" else torch.stack([net(step) for step in x])
+    functional.reset_net(net)
+    other = "s" if step_mode == "m" else "m"
+    functional.set_step_mode(net, other)
+    again = net(x) if other == "m" else torch.stack([net(step) for step in x])
+    assert torch.equal(outputs, again)
+
+
+def test_reset_net_after_a_swap() -> None:
+    net = spiking_jelly("m").eval()
+    x = (torch.rand(3, 2, 1, 6, 6, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    functional.reset_net(net)  # fills SpikingJelly's cache
+    quantize_(net, Binary())
+    first = net(x)
+    functional.reset_net(net)
+    assert net[2].v == net[5].v == 0.0
+    assert torch.equal(net(x), first)
+
+
+def test_step_mode_containers() -> None:
+    net = sj.SeqToANNContainer(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    quantize_(net, Ternary())
+    assert net(torch.rand(3, 2, 1, 6, 6)).shape == (3, 2, 2, 4, 4)
+
+
+# Skipping and plans.
+
+
+@pytest.mark.parametrize(
+    ("skip", "left"),
+    [
+        (["conv"], ["conv"]),
+        ("conv", ["conv"]),
+        (["heads"], ["heads.a", "heads.b"]),
+        (["heads.*"], ["heads.a", "heads.b"]),
+        (["*.0"], ["blocks.0.0"]),
+        (["block?"], ["blocks.0.0"]),
+        (["conv", "heads.b"], ["conv", "heads.b"]),
+        (iter(("conv",)), ["conv"]),
+    ],
+    ids=lambda value: str(value) if isinstance(value, (str, list)) else "iterator",
+)
+def test_skip(skip, left) -> None:
+    net = Features()
+    report = quantize_(net, Ternary(), skip=skip)
+    assert [entry.name for entry in report.left] == left
+    assert {entry.reason for entry in report.left} == {"skipped by name"}
+    assert [name for name, m in net.named_modules() if type(m) in {nn.Linear, nn.Conv2d}] == left
+
+
+def test_skip_one_name_of_a_shared_layer() -> None:
+    shared = nn.Linear(4, 4)
+    net = nn.Sequential(shared, nn.Sequential(shared), nn.Linear(4, 4))
+    report = quantize_(net, Ternary(), skip=["1"])
+    assert type(net[0]) is nn.Linear
+    assert [entry.name for entry in report.left] == ["0 = 1.0"]
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"), [("hedas", "Did you mean 'heads'"), ("head", "Did you mean 'heads'"), ("zzz*", "Known: ")]
+)
+def test_unmatched_skip(name, sentence) -> None:
+    net = Features()
+    before = snapshot(net)
+    with pytest.raises(UnmatchedNameError) as caught:
+        quantize_(net, Ternary(), skip=["conv", name])
+    assert f"{name!r} in skip matches no layer. {sentence}" in str(caught.value)
+    assert_unchanged(net, before)
+
+
+def test_plan() -> None:
+    net = Features()
+    plan = PrecisionPlan({"heads.b": Float(), "heads.*": Binary(per="tensor"), "*.0.0": Binary()}, default=Ternary())
+    report = quantize_(net, plan)
+    assert {r.names[0]: r.config for r in report.replaced} == {
+        "conv": Ternary(),
+        "blocks.0.0": Binary(),
+        "heads.a": Binary(per="tensor"),
+    }
+    assert [(entry.name, entry.reason) for entry in report.left] == [("heads.b", "float by plan")]
+    assert net.heads["a"].config == Binary(per="tensor")
+
+
+def test_plan_with_skip() -> None:
+    report = quantize_(Features(), PrecisionPlan({"heads.*": Binary()}, default=Ternary()), skip=["heads.a"])
+    assert [r.names[0] for r in report.replaced] == ["conv", "blocks.0.0", "heads.b"]
+
+
+@pytest.mark.parametrize("pattern", ["heads.c", "heads", "blocks.0.1"])
+def test_a_rule_must_match_a_layer_that_can_be_quantised(pattern) -> None:
+    """A rule for a container or a batch norm would do nothing, silently."""
+    net = Features()
+    before = snapshot(net)
+    with pytest.raises(UnmatchedNameError, match=f"'{pattern}' in the plan matches no layer. Did you mean"):
+        quantize_(net, PrecisionPlan({pattern: Binary()}, default=Ternary()))
+    assert_unchanged(net, before)
+
+
+def test_a_plan_that_contradicts_itself_on_a_shared_layer() -> None:
+    shared = nn.Linear(4, 4)
+    net = nn.Sequential(shared, shared)
+    with pytest.raises(ConfigError, match="shared layer 0 = 1 different precisions"):
+        quantize_(net, PrecisionPlan({"0": Binary(), "1": Ternary()}))
+    assert type(net[0]) is nn.Linear
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Float(), r"quantize_\(model, Float\(\)\) would change nothing"),
+        ("ternary", r"takes Binary\(\), Ternary\(\) or a PrecisionPlan; got 'ternary'"),
+        (Ternary, "takes Binary"),
+        (None, "takes Binary"),
+    ],
+    ids=["float", "string", "class", "none"],
+)
+def test_configs_that_are_none(config, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        quantize_(mlp(), config)
+
+
+# Refusals.
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("position", ["0", "4"])
+def test_non_finite_weights(value, position) -> None:
+    net = mlp()
+    with torch.no_grad():
+        net.get_submodule(position).weight[1, 2] = value
+    before = snapshot(net)
+    with pytest.raises(NonFiniteWeightError, match=f"The weight of '{position}' holds NaN or infinite values; load"):
+        quantize_(net, Ternary())
+    assert_unchanged(net, before)
+    quantize_(net, Ternary(), skip=[position])
+    assert type(net[2]) is Linear
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (nn.Sequential, "Sequential: it has no weight matrices"),
+        (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)), "it has no weight matrices"),
+        (lambda: nn.Sequential(nn.Embedding(3, 3)), "0: no quantised layer for Embedding"),
+        (lambda: nn.Sequential(nn.Conv3d(1, 1, 1)), "0: no quantised layer for Conv3d"),
+        (lambda: snn.Leaky(0.5), "Leaky: it has no weight matrices"),
+    ],
+    ids=["empty", "no matrix", "embedding", "conv3d", "a neuron"],
+)
+def test_nothing_to_quantise(make: Callable[[], nn.Module], why) -> None:
+    net = make()
+    before = snapshot(net)
+    with pytest.raises(NothingToQuantizeError, match=why):
+        quantize_(net, Ternary())
+    assert_unchanged(net, before)
+
+
+def test_everything_skipped() -> None:
+    with pytest.raises(NothingToQuantizeError, match="0: skipped by name; 2: skipped by name; 4: skipped by name"):
+        quantize_(mlp(), Ternary(), skip=["*"])
+    with pytest.raises(NothingToQuantizeError, match="0: float by plan"):
+        quantize_(mlp(), PrecisionPlan())
+
+
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(2, 2), nn.Conv2d(1, 1, 1), sj.Linear(2, 2)], ids=lambda m: type(m).__module__
+)
+def test_a_model_that_is_itself_the_layer(layer) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"itself a (Linear|Conv2d); put it into nn\.Sequential"):
+        quantize_(layer, Ternary())
+
+
+def test_a_model_that_derives_from_a_layer() -> None:
+    class Net(nn.Linear):
+        """A layer by another name."""
+
+    with pytest.raises(UnsupportedModelError, match=r"itself a Net; put it into nn\.Sequential"):
+        quantize_(Net(2, 2), Ternary())
+
+
+def test_a_quantised_layer_at_the_top() -> None:
+    with pytest.raises(NothingToQuantizeError, match="already quantised"):
+        quantize_(Linear(2, 2), Ternary())
+
+
+# What is left, with the reason.
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) * 2
+
+
+class DoubledConv(nn.Conv2d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return super()._conv_forward(input, weight, bias) * 2
+
+
+class Named(nn.Linear):
+    """A subclass that computes what its base computes."""
+
+
+def with_parametrised_weight() -> nn.Module:
+    return nn.utils.parametrizations.weight_norm(nn.Linear(2, 2))
+
+
+def with_old_weight_norm() -> nn.Module:
+    layer = nn.Linear(2, 2)
+    with pytest.warns(FutureWarning):
+        return torch.nn.utils.weight_norm(layer)
+
+
+def with_forward_on_the_instance() -> nn.Module:
+    layer = nn.Linear(2, 2)
+    layer.forward = lambda x: x
+    return layer
+
+
+LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
+    "parametrised": (with_parametrised_weight, "its weight is parametrised; remove the parametrisation first"),
+    "weight norm": (with_old_weight_norm, "its weight is computed"),
+    "own forward": (lambda: Doubled(2, 2), "Doubled overrides Linear.forward()"),
+    "own _conv_forward": (lambda: DoubledConv(1, 1, 1), "DoubledConv overrides Conv2d._conv_forward()"),
+    "forward on the instance": (with_forward_on_the_instance, "its forward() was replaced on the instance"),
+    "embedding": (lambda: nn.Embedding(3, 3), "no quantised layer for Embedding"),
+    "bilinear": (lambda: nn.Bilinear(2, 2, 2), "no quantised layer for Bilinear"),
+    "transposed": (lambda: nn.ConvTranspose2d(1, 1, 1), "no quantised layer for ConvTranspose2d"),
+}
+
+
+@pytest.mark.parametrize("case", LEFT)
+def test_left_with_the_reason(case) -> None:
+    make, reason = LEFT[case]
+    odd = make()
+    net = nn.Sequential(nn.Linear(2, 2), odd)
+    report = quantize_(net, Ternary())
+    assert net[1] is odd
+    (entry,) = [e for e in report.left if e.name == "1"]
+    assert entry.reason.startswith(reason)
+    assert len(report.replaced) == 1
+
+
+def test_lazy_layers_are_left_until_they_are_initialised() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.LazyLinear(3))
+    report = quantize_(net, Ternary())
+    assert [(e.name, e.reason) for e in report.left] == [("1", "lazy and not initialised; run the model once first")]
+    net(torch.ones(1, 2))
+    quantize_(net, Ternary())
+    assert type(net[1]) is Linear
+
+
+def test_a_parametrised_layer_says_so_once() -> None:
+    """Not also for the modules inside the parametrisation."""
+    report = quantize_(nn.Sequential(nn.Linear(2, 2), with_parametrised_weight()), Ternary())
+    assert [e.name for e in report.left] == ["1"]
+
+
+def test_a_subclass_that_computes_the_same_is_swapped() -> None:
+    net = nn.Sequential(Named(2, 2))
+    assert quantize_(net, Ternary()).replaced[0].was == "Named"
+    assert type(net[0]) is Linear
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.MultiheadAttention(4, 2),
+        lambda: nn.TransformerEncoderLayer(4, 2, 8),
+        lambda: nn.TransformerDecoderLayer(4, 2, 8),
+    ],
+    ids=["attention", "encoder", "decoder"],
+)
+def test_modules_that_read_their_layers_weights_themselves(make) -> None:
+    """Their fast paths take ``.weight``: swapped layers would silently run in float."""
+    odd = make()
+    before = snapshot(odd)
+    net = nn.Sequential(odd, nn.Linear(4, 4))
+    report = quantize_(net, Ternary())
+    assert_unchanged(odd, before)
+    assert report.left
+    assert any("reads the weights of its layers itself" in e.reason for e in report.left)
+    inside = [e for e in report.left if e.name.startswith("0.") and e.type.endswith("Linear")]
+    assert inside, "the layers inside are not reported"
+    assert all("reads the weights of its layers itself" in e.reason for e in inside)
+
+
+def test_weights_inside_neurons_are_left() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), snn.RLeaky(0.5, linear_features=4), snn.Leaky(0.5))
+    recurrent = net[1].recurrent
+    report = quantize_(net, Ternary())
+    assert net[1].recurrent is recurrent
+    assert [(e.name, e.reason) for e in report.left] == [("1.recurrent", "inside the neuron '1'")]
+
+
+def test_quantising_twice() -> None:
+    net = mlp()
+    quantize_(net, Ternary(), skip=["4"])
+    first = net[0]
+    report = quantize_(net, Binary())
+    assert net[0] is first
+    assert first.config == Ternary()
+    assert [r.names for r in report.replaced] == [("4",)]
+    assert [(e.name, e.reason) for e in report.left] == [("0", "already quantised"), ("2", "already quantised")]
+    with pytest.raises(NothingToQuantizeError, match="0: already quantised"):
+        quantize_(net, Binary())
+
+
+# The report.
+
+
+def test_report_text() -> None:
+    net = nn.Sequential(nn.Linear(4, 8), nn.Conv2d(1, 2, 3), nn.Embedding(3, 4), nn.Linear(8, 2))
+    report = quantize_(net, PrecisionPlan({"0": Binary()}, default=Ternary()), skip=["3"])
+    assert str(report).splitlines() == [
+        "2 layers quantised, 2 left in float",
+        "0  Linear     binary   8x4",
+        "1  Conv2d     ternary  2x1x3x3",
+        "2  Embedding  float    no quantised layer for Embedding",
+        "3  Linear     float    skipped by name",
+    ]
+
+
+def test_report_says_which_layer_was_meant_when_one_only_is_swapped() -> None:
+    text = str(quantize_(nn.Sequential(nn.Linear(2, 2)), Ternary()))
+    assert text.splitlines()[0] == "1 layer quantised, 0 left in float"
