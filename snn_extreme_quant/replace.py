@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -109,9 +109,9 @@ def _sites(model: nn.Module) -> list[_Site]:
 
 
 def _has_matrix(module: nn.Module) -> bool:
-    parameters = list(module._parameters.values())
+    parameters: list[Any] = list(module._parameters.values())
     if parametrize.is_parametrized(module):
-        parameters += module.parametrizations.parameters()  # type: ignore[operator, union-attr]
+        parameters += cast("nn.Module", module.parametrizations).parameters()
     return any(p is not None and (is_lazy(p) or p.dim() >= 2) for p in parameters)
 
 
@@ -198,19 +198,14 @@ def quantize_(
     chosen: list[tuple[_Site, type[Any], WeightConfig]] = []
     left: list[LeftLayer] = []
     candidates: list[str] = []
-    for site in sites:
-        if not _has_matrix(site.module):
-            continue
+    for site in (site for site in sites if _has_matrix(site.module)):
         region = next((reason for outer, reason in regions if any(_inside(n, outer) for n in site.names)), None)
         target, reason = (None, region) if region is not None else _target(site.module, known)
         if target is not None:
             candidates += site.names
             layer_config = _config_of(site, plan)
-            if skipped.intersection(site.names):
-                reason = "skipped by name"
-            elif isinstance(layer_config, Float):
-                reason = "float by plan"
-            else:
+            reason = _wish(site, layer_config, skipped)
+            if not reason:
                 chosen.append((site, target, layer_config))
         if reason:
             left.append(LeftLayer(" = ".join(site.names), type(site.module).__name__, reason))
@@ -228,16 +223,26 @@ def quantize_(
                 " learning rate."
             )
 
-    replaced = []
-    for site, target, layer_config in chosen:
-        layer = target.from_float(site.module, layer_config)
-        for name in site.names:
-            parent, _, attribute = name.rpartition(".")
-            model.get_submodule(parent)._modules[attribute] = layer
-        replaced.append(ReplacedLayer(site.names, type(site.module).__name__, layer_config, tuple(layer.weight.shape)))
+    replaced = tuple(_swap(model, *choice) for choice in chosen)
     for framework in loaded:
         framework.after_swap(model)
-    return QuantizeReport(tuple(replaced), tuple(left))
+    return QuantizeReport(replaced, tuple(left))
+
+
+def _wish(site: _Site, config: WeightConfig, skipped: set[str]) -> str:
+    """Return why the caller wants the layer left in float, or ""."""
+    if skipped.intersection(site.names):
+        return "skipped by name"
+    return "float by plan" if isinstance(config, Float) else ""
+
+
+def _swap(model: nn.Module, site: _Site, target: type[Any], config: WeightConfig) -> ReplacedLayer:
+    """Put the quantised layer in all places of ``site``."""
+    layer = target.from_float(site.module, config)
+    for name in site.names:
+        parent, _, attribute = name.rpartition(".")
+        model.get_submodule(parent)._modules[attribute] = layer
+    return ReplacedLayer(site.names, type(site.module).__name__, config, tuple(layer.weight.shape))
 
 
 def _checked(config: object) -> WeightConfig:

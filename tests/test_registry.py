@@ -52,7 +52,7 @@ def test_a_lazy_entry_that_cannot_be_loaded_names_its_owner(where: str) -> None:
 
 @pytest.mark.parametrize("where", ["fractions", "a:b:c", "fractions.Fraction"])
 def test_a_malformed_place_is_refused(where: str) -> None:
-    with pytest.raises(RegistryError, match="not of the form 'package.module:attribute'"):
+    with pytest.raises(RegistryError, match=r"not of the form 'package\.module:attribute'"):
         Registry("colour").register_lazy("blue", where, origin="sky")
 
 

@@ -49,7 +49,8 @@ class NeuronReading:
             raise ConfigError(
                 f"{self.spec.operator} has the parameters {self.spec.parameter_names}; got {tuple(self.parameters)}."
             )
-        for name, value in self.parameters.items():
+        values: Mapping[str, Any] = self.parameters  # a plugin's: not checked by mypy
+        for name, value in values.items():
             if not isinstance(value, Tensor) or value.dtype != torch.float32 or value.requires_grad:
                 found = (
                     f"{value.dtype}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else repr(value)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Self, cast
 import torch
 from torch import Tensor, nn
 
-
 if TYPE_CHECKING:
     from snn_extreme_quant.config import WeightConfig
     from snn_extreme_quant.quantizers.core import WeightQuant

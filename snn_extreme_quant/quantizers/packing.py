@@ -88,7 +88,8 @@ def pack(codes: npt.ArrayLike, layout: str) -> npt.NDArray[np.uint8]:
     digits = np.zeros((rows, -(-columns // kind.per_byte), kind.per_byte), np.int64)
     digits.reshape(rows, digits.shape[1] * kind.per_byte)[:, :columns] = (codes.astype(np.int64) + 1) // kind.step
     places = kind.base ** np.arange(kind.per_byte)
-    return (digits * places).sum(-1).astype(np.uint8)
+    packed: npt.NDArray[np.uint8] = (digits * places).sum(-1).astype(np.uint8)
+    return packed
 
 
 def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDArray[np.int8]:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.metadata import EntryPoint, PackageNotFoundError
 from typing import Any
@@ -54,7 +54,7 @@ Publish = Callable[..., None]
 
 
 @pytest.fixture
-def publish(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish]:
+def publish(monkeypatch: pytest.MonkeyPatch) -> Publish:
     """Return a function that publishes a plugin; the real ones are out of sight."""
     points: list[EntryPoint] = []
     module = types.ModuleType("sxq_test_plugins")
@@ -70,7 +70,7 @@ def publish(monkeypatch: pytest.MonkeyPatch) -> Iterator[Publish]:
         vars(point)["dist"] = distribution
         points.append(point)
 
-    yield publish
+    return publish
 
 
 def changed(**attributes: object) -> Plugin:

@@ -78,7 +78,7 @@ def test_rectangular_kernels(options) -> None:
 def test_options_that_torch_refuses_are_refused(dimensions) -> None:
     quantised, float_class, _ = CLASSES[dimensions]
     for options in ({"groups": 3}, {"padding": "same", "stride": 2}, {"padding": "some"}, {"padding_mode": "mirror"}):
-        with pytest.raises(ValueError) as theirs:  # noqa: PT011: the message is torch's
+        with pytest.raises(ValueError) as theirs:  # noqa: PT011 - the message is torch's
             float_class(4, 8, 3, **options)
         with pytest.raises(ValueError, match=re.escape(str(theirs.value))):
             quantised(4, 8, 3, **options)

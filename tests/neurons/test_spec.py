@@ -2,7 +2,6 @@ import json
 from typing import get_args
 
 import pytest
-import torch
 
 from snn_extreme_quant import NeuronSpec
 from snn_extreme_quant.errors import ConfigError

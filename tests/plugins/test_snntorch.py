@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from snn_extreme_quant_snntorch import plugin
 from snntorch import surrogate
 from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from snn_extreme_quant.errors import UnsupportedNeuronError
 from snn_extreme_quant.frameworks import reset
 from snn_extreme_quant.frameworks.testing import FrameworkContract, NeuronCase, assert_same_bits, random_currents
 from snn_extreme_quant.neurons import neuron_sequence
+from snn_extreme_quant_snntorch import plugin
 
 WIDTH = 4
 STEPS = 12

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from snn_extreme_quant_spikingjelly import layers as sxq_layers
-from snn_extreme_quant_spikingjelly import plugin
 from spikingjelly.activation_based import base, functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
@@ -16,6 +14,8 @@ from snn_extreme_quant.errors import SampleError, UnsupportedNeuronError
 from snn_extreme_quant.frameworks import reset
 from snn_extreme_quant.frameworks.testing import FrameworkContract, NeuronCase, assert_same_bits, random_currents
 from snn_extreme_quant.neurons import neuron_sequence
+from snn_extreme_quant_spikingjelly import layers as sxq_layers
+from snn_extreme_quant_spikingjelly import plugin
 
 WIDTH = 4
 STEPS = 12

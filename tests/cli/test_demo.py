@@ -1,0 +1,48 @@
+"""The command around the demo; the demo itself is in tests/demo."""
+
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from snn_extreme_quant.cli import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, ["demo", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(("package", "distribution"), [("sklearn", "scikit-learn"), ("matplotlib", "matplotlib")])
+def test_a_missing_package_is_named_before_any_work(monkeypatch, tmp_path, package, distribution):
+    for name in list(sys.modules):
+        if name.startswith("snn_extreme_quant.demo") or name.partition(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    result = run("--out", tmp_path)
+    assert result.exit_code == 1
+    assert result.output == f'Error: {distribution} is not installed; run: pip install "snn-extreme-quant[demo]"\n'
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_framework_it_says_what_is_missing(monkeypatch, tmp_path):
+    monkeypatch.setenv("SXQ_PLUGINS", "none")
+    result = run("--out", tmp_path)
+    assert result.exit_code == 1
+    assert "The demo needs snnTorch or SpikingJelly" in result.output
+
+
+def test_an_output_directory_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    result = run("--out", tmp_path / "file")
+    assert result.exit_code == 1
+    assert "--out" in result.output
+
+
+def test_a_json_file_in_no_directory_is_refused(tmp_path):
+    result = run("--out", tmp_path, "--json", tmp_path / "nowhere" / "rows.json")
+    assert result.exit_code == 1
+    assert "--json" in result.output
+
+
+def test_a_negative_seed_is_a_usage_error():
+    assert run("--seed", "-1").exit_code == 2
