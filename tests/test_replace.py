@@ -221,6 +221,14 @@ def test_reset_net_after_a_swap() -> None:
     assert torch.equal(net(x), first)
 
 
+def test_frameworks_are_told_of_the_swap(monkeypatch) -> None:
+    told: list[nn.Module] = []
+    monkeypatch.setattr(functional, "invalidate_reset_cache", told.append)
+    net = spiking_jelly("m")
+    quantize_(net, Ternary())
+    assert told == [net]
+
+
 def test_step_mode_containers() -> None:
     net = sj.SeqToANNContainer(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     quantize_(net, Ternary())

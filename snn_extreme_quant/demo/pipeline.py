@@ -31,8 +31,8 @@ _VERIFY_BATCH = 180
 class _Effort:
     """How much to train and how often to time; learning rates are peaks of the schedule."""
 
-    float_epochs: int = 14
-    quantised_epochs: int = 10
+    float_epochs: int = 12
+    quantised_epochs: int = 8
     float_rate: float = 4e-3
     quantised_rate: float = 2e-3
     latency_rounds: int = 300
@@ -92,7 +92,7 @@ def _deploy(trained: _Trained, digits: Digits, out: Path) -> tuple[Row, list[flo
     path = _path(out, trained.framework, trained.weights)
     exported = export_onnx(trained.network, over_time(digits.test_images[:1], STEPS), path)
     sequence = over_time(digits.test_images, STEPS)
-    verified = verify(trained.network, path, sequence.split(_VERIFY_BATCH, dim=1))
+    verified = verify(trained.network, path, torch.split(sequence, _VERIFY_BATCH, dim=1))
     spikes = output_spikes(path, sequence.numpy())
     curve = accuracy_by_steps(spikes, digits.test_labels.numpy())
     same = torch.equal(torch.from_numpy(spikes.sum(0).argmax(1)), predict(trained.network, digits.test_images))

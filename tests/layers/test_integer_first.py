@@ -347,6 +347,17 @@ def test_deepcopy_is_independent(kind) -> None:
     assert not torch.equal(twin.integer_weight()[0], before)
 
 
+def test_copies_do_not_take_each_others_codes_away() -> None:
+    """A layer and its copy, run in turn, still compute their codes once each."""
+    layer = Linear(6, 4)
+    layer(spikes(1, 6))
+    twin = copy.deepcopy(layer)
+    calls = [count_quantiser_calls(layer), count_quantiser_calls(twin)]
+    for _ in range(3):
+        assert torch.equal(layer(spikes(1, 6)), twin(spikes(1, 6)))
+    assert [len(c) for c in calls] == [0, 1]
+
+
 def test_state_dict_is_that_of_the_float_layer_both_ways(kind) -> None:
     quantised, float_class, arguments, shape = kind
     floating, layer = float_class(*arguments), quantised(*arguments)

@@ -1,0 +1,32 @@
+"""The README's examples run as they stand, and its figures are those of the benchmarks."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=["snntorch", "spikingjelly"])
+def test_example(example: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example, "README.md", "exec"), {"__name__": "readme"})
+    printed = capsys.readouterr().out
+    assert re.search(r"\b0 of [1-9]\d* spikes differ", printed)
+    assert (tmp_path / "net.onnx").exists()
+
+
+def test_examples_are_short() -> None:
+    assert len(EXAMPLES) == 2
+    for example in EXAMPLES:
+        assert sum(1 for line in example.splitlines() if line.strip()) <= 15
+
+
+@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(((?!http)[^)]+)\)", README))))
+def test_link(target: str) -> None:
+    assert (ROOT / target).exists()
