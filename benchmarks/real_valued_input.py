@@ -7,6 +7,7 @@ quantisation libraries usually do, with a scale and threshold that put membrane 
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def network(config: sxq.Ternary | sxq.Binary | None, first: nn.Module | None, la
     torch.manual_seed(0)
     widths = (128, 512, 512, 64)
     modules: list[nn.Module] = [] if first is None else [first]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in itertools.pairwise(widths):
         modules += [nn.Linear(inputs, outputs), snn.Leaky(0.9, threshold=1.0, init_hidden=True)]
     model = nn.Sequential(*modules)
     if lattice:
@@ -86,7 +87,12 @@ def main() -> None:
                     rows.append({"weights": config.kind, "weights_on_lattice": lattice, "input": name, **result})
                 result = measure(folded(network(config, None, lattice)), "spikes", path)
                 rows.append(
-                    {"weights": f"{config.kind}, scale folded in", "weights_on_lattice": lattice, "input": "spikes", **result}
+                    {
+                        "weights": f"{config.kind}, scale folded in",
+                        "weights_on_lattice": lattice,
+                        "input": "spikes",
+                        **result,
+                    }
                 )
     write("real_valued_input", {"steps": STEPS, "batch": BATCH, "batches": BATCHES, "rows": rows})
 

@@ -174,8 +174,20 @@ class PrecisionPlan:
         """Return the config of the layer called ``name``."""
         return next((config for pattern, config in self.rules if matches(name, pattern)), self.default)
 
-    def check_names(self, names: Iterable[str]) -> None:
-        """Raise :class:`UnmatchedNameError` for the first pattern that matches none of ``names``."""
+    def check_names(self, names: Iterable[str], unfit: Mapping[str, str] | None = None) -> None:
+        """Raise :class:`UnmatchedNameError` for the first pattern that matches none of ``names``.
+
+        Args:
+            names: layers that can be quantised.
+            unfit: layers that cannot, with the reason; naming one of them is an error that says so.
+        """
+        names = list(names)
+        for pattern, _ in self.rules:
+            reasons = [
+                f"{name!r} cannot be quantised: {why}" for name, why in (unfit or {}).items() if matches(name, pattern)
+            ]
+            if reasons and not any(matches(name, pattern) for name in names):
+                raise UnmatchedNameError(f"{pattern!r} in the plan: {reasons[0]}. Take the rule out.")
         check_patterns([pattern for pattern, _ in self.rules], names, "the plan")
 
     def to_json(self) -> str:

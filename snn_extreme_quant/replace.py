@@ -210,7 +210,7 @@ def quantize_(
         if reason:
             left.append(LeftLayer(" = ".join(site.names), type(site.module).__name__, reason))
 
-    plan.check_names(candidates)
+    plan.check_names(candidates, {name: entry.reason for entry in left for name in entry.name.split(" = ")})
     if not chosen:
         why = "; ".join(f"{entry.name or 'the model'}: {entry.reason}" for entry in left[:5])
         raise NothingToQuantizeError(

@@ -25,7 +25,9 @@ def test_same_generator_same_spikes() -> None:
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize(("values", "steps"), [(torch.tensor([1.5]), 3), (torch.tensor([-0.1]), 3), (torch.rand(2), -1)])
+@pytest.mark.parametrize(
+    ("values", "steps"), [(torch.tensor([1.5]), 3), (torch.tensor([-0.1]), 3), (torch.rand(2), -1)]
+)
 def test_bad_values(values: torch.Tensor, steps: int) -> None:
     with pytest.raises(SampleError):
         sxq.rate_encode(values, steps)

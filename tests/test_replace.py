@@ -535,3 +535,9 @@ def test_report_text() -> None:
 def test_report_says_which_layer_was_meant_when_one_only_is_swapped() -> None:
     text = str(quantize_(nn.Sequential(nn.Linear(2, 2)), Ternary()))
     assert text.splitlines()[0] == "1 layer quantised, 0 left in float"
+
+
+def test_plan_that_names_a_layer_that_cannot_be_quantised_says_why() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Embedding(3, 4))
+    with pytest.raises(UnmatchedNameError, match=r"'1' cannot be quantised: no quantised layer for Embedding"):
+        quantize_(model, PrecisionPlan({"1": Binary()}, default=Ternary()))

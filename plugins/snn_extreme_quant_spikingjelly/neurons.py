@@ -104,9 +104,12 @@ def read_neuron(module: nn.Module) -> NeuronReading:
     if node._neuron_precision is not None:
         raise UnsupportedNeuronError(f"{cls.__name__} runs at a reduced precision; clear it to compute in float32.")
     probe = torch.tensor([-1.0, -1e-30, 0.0, 1e-30, 1.0])
-    with torch.no_grad():
-        spikes = node.surrogate_function(probe)
-    if not torch.equal(spikes, (probe >= 0).float()):
+    try:
+        with torch.no_grad():
+            fires = torch.equal(node.surrogate_function(probe), (probe >= 0).float())
+    except Exception:  # a user's function may fail in any way
+        fires = False
+    if not fires:
         raise UnsupportedNeuronError(
             f"{cls.__name__}(surrogate_function=...) does not give 1 at and above and 0 below threshold; use one of"
             " spikingjelly.activation_based.surrogate with spiking=True."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -45,12 +46,16 @@ class SpikingJelly:
 
     def layers(self) -> Mapping[type[nn.Module], type[nn.Module]]:
         """SpikingJelly's own ``Linear``, ``Conv1d`` and ``Conv2d``, with ``step_mode``."""
+        if "spikingjelly.activation_based.layer" not in sys.modules:
+            return {}  # never imported, so no model holds one; a snnTorch user need not wait for the import
         from snn_extreme_quant_spikingjelly.layers import LAYERS
 
         return LAYERS
 
     def reset(self, model: nn.Module) -> None:
         """Reset every stateful module of ``model``; not by ``reset_net``, whose cache may miss swapped modules."""
+        if "spikingjelly.activation_based.base" not in sys.modules:
+            return
         from spikingjelly.activation_based.base import MemoryModule
 
         for module in model.modules():
@@ -71,6 +76,8 @@ class SpikingJelly:
 
     def after_swap(self, model: nn.Module) -> None:
         """Drop SpikingJelly's cached list of the model's stateful modules."""
+        if "spikingjelly.activation_based.functional" not in sys.modules:
+            return
         from spikingjelly.activation_based import functional
 
         functional.invalidate_reset_cache(model)

@@ -86,7 +86,7 @@ def draw(
     hidden, output = _spikes(network, image)
     figure = Figure(figsize=(10, 8), layout="constrained")
     FigureCanvasAgg(figure)
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1.15, 1), hspace=0.04)
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1.15, 1), hspace=0.04)[:, 0]
 
     upper.suptitle(f"One test digit and the spikes it causes ({shown})", fontweight="bold")
     picture, middle, last = upper.subplots(1, 3, width_ratios=(0.8, 1.3, 1.3))

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from snn_extreme_quant.cli import app
+from snn_extreme_quant.demo import DemoReport, Row
 
 
 def run(*arguments):
@@ -42,6 +43,16 @@ def test_a_json_file_in_no_directory_is_refused(tmp_path):
     result = run("--out", tmp_path, "--json", tmp_path / "nowhere" / "rows.json")
     assert result.exit_code == 1
     assert "--json" in result.output
+
+
+@pytest.mark.parametrize("different", [0, 1])
+def test_a_spike_that_differs_sets_the_exit_status(monkeypatch, tmp_path, different):
+    row = Row("snntorch", "binary", 0.99, 20_000, 1_000, different, 0.1, 0.2)
+    report = DemoReport((row,), 0, False, 8, 1257, 540, 84_896, 1, (), tmp_path / "sxq_demo.png", 1.0)
+    monkeypatch.setattr("snn_extreme_quant.demo.run_demo", lambda *_args, **_options: report)
+    result = run("--out", tmp_path)
+    assert result.exit_code == different
+    assert ("this is a bug" in result.output) == bool(different)
 
 
 def test_a_negative_seed_is_a_usage_error():

@@ -7,6 +7,7 @@ import pytest
 import torch
 from rich.console import Console
 
+from snn_extreme_quant import Ternary, quantize_
 from snn_extreme_quant.demo import DemoReport, Row
 from snn_extreme_quant.demo.data import over_time, shifted, split_digits
 from snn_extreme_quant.demo.deployed import accuracy_by_steps
@@ -59,6 +60,14 @@ def test_training_repeats_with_the_seed(index):
             )
     assert losses[0] == losses[1]
     assert not network.training
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_every_weight_is_quantised_first_and_last_layer_included(index):
+    network = recipes()[0][index].build(seed=0)
+    weights = sum(p.numel() for p in network.parameters() if p.dim() > 1)
+    report = quantize_(network, Ternary())
+    assert (len(report.replaced), report.left, report.quantized_weights) == (4, (), weights)
 
 
 def test_a_framework_left_out_is_named(monkeypatch):
