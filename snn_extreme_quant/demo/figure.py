@@ -49,7 +49,7 @@ def _spikes(network: nn.Module, image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _raster(axes: Any, spikes: Tensor, label: str, size: float) -> None:
-    steps, neurons = spikes.nonzero(as_tuple=True)
+    steps, neurons = spikes.numpy().nonzero()
     axes.scatter(steps + 1, neurons, s=size, marker="s", color=_STYLES["ternary"]["color"], linewidths=0)
     axes.set(xlabel="time step", ylabel=label, xlim=(0.5, STEPS + 0.5), ylim=(-0.7, spikes.shape[1] - 0.3))
     axes.set_xticks(range(1, STEPS + 1))
@@ -90,7 +90,7 @@ def draw(
 
     upper.suptitle(f"One test digit and the spikes it causes ({shown})", fontweight="bold")
     picture, middle, last = upper.subplots(1, 3, width_ratios=(0.8, 1.3, 1.3))
-    picture.imshow(image[0], cmap="gray_r", vmin=0, vmax=1)
+    picture.imshow(image[0].numpy(), cmap="gray_r", vmin=0, vmax=1)
     picture.set(xticks=[], yticks=[])
     picture.set_title(f"input, label {label}", fontsize=10)
     _raster(middle, hidden, "neuron", 14)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -133,8 +132,6 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False, console: Console 
         SxqError: export or verification failed.
     """
     start = time.perf_counter()
-    # torch.export warns on stderr, amid the progress bars, that there is no Triton; nothing here uses it.
-    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     console = console or Console()
     found, missing = recipes()
     digits, effort = split_digits(), _QUICK if quick else _Effort()

@@ -36,12 +36,14 @@ class Capture:
         sample: the input it was recorded with.
         calling: as in :class:`Probe`.
         names: name of each output, from the structure the model returns.
+        shortened: it was recorded with fewer steps than the user's sample has.
     """
 
     graph: fx.GraphModule
     sample: Tensor
     calling: str
     names: tuple[str, ...]
+    shortened: bool = False
 
 
 @contextlib.contextmanager
@@ -49,7 +51,15 @@ def quiet_torch() -> Iterator[None]:
     """Keep torch's exporter from logging what a user cannot act on; our own errors say what matters."""
     loggers = [
         logging.getLogger(name)
-        for name in ("torch.export", "torch._export", "torch._dynamo", "torch.fx", "torch.onnx", "onnxscript")
+        for name in (
+            "torch.export",
+            "torch._export",
+            "torch._library.triton",
+            "torch._dynamo",
+            "torch.fx",
+            "torch.onnx",
+            "onnxscript",
+        )
     ]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,21 +138,29 @@ def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons:
     for candidate in _trace_samples(sample, calling, calls):
         if tuple(candidate.shape) in tried:
             continue
+        tried.add(tuple(candidate.shape))
+        shortened = any(a < b for a, b in zip(candidate.shape, sample.shape, strict=True))
         try:
             recorded = capture(model, candidate, calling)
             for _ in range(2):  # twice: state that is not in a neuron shows on the second run
                 check_structure(recorded.graph, model, candidate, calling, neurons)
         except (SampleError, StructureError, UnsupportedModelError) as error:
-            failure = error if not tried else failure
-            tried.add(tuple(candidate.shape))
-        else:
-            return recorded
+            failure = error  # the last candidate is the user's own sample
+            continue
+        steps = max((len(nodes) for nodes in neuron_calls(recorded.graph.graph).values()), default=0)
+        if not shortened or steps == _TRACE_STEPS:
+            return replace(recorded, shortened=shortened)
+        # It was not the time axis that was shortened: the loop is as long as before.
     if isinstance(failure, StructureError):
         raise UnsupportedModelError(
             f"What was recorded of {type(model).__name__} is not what it computes: {failure}. A state that is not in a"
             " neuron, or a side effect in forward(), prevents it."
         ) from failure
     raise failure
+
+
+def _placeholder(recorded: Capture) -> fx.Node:
+    return next(node for node in recorded.graph.graph.nodes if node.op == "placeholder")
 
 
 def _axes(recorded: Capture, graph: fx.GraphModule) -> dict[int, str]:
@@ -163,14 +171,25 @@ def _axes(recorded: Capture, graph: fx.GraphModule) -> dict[int, str]:
             sizes = [None, *node.args[0].meta["val"].shape]
             time, batch = (sizes[1:] if node.target is torch.ops.snn_xq.neuron_sequence.default else sizes)[:2]
             break
-    value = next(n for n in recorded.graph.graph.nodes if n.op == "placeholder").meta["val"]
     names = {}
-    for axis, size in enumerate(value.shape):
+    for axis, size in enumerate(_placeholder(recorded).meta["val"].shape):
         if axis == graph.meta.get("time_axis") or (is_free(size) and str(size) == str(time)):
             names[axis] = "T"
         elif is_free(size):
             names[axis] = "B" if batch is None or str(size) == str(batch) else "T"
     return names
+
+
+def _time_axes(recorded: Capture, folded: fx.GraphModule) -> list[int | None]:
+    """Return what may be the input's time axis, likeliest first; None if the number of steps is the model's own."""
+    known = folded.meta.get("time_axis")
+    if known is not None:
+        return [known]
+    steps = folded.meta.get("steps")
+    # The loop runs over an axis of a value that was computed from the input: one of its axes of that length, which
+    # the recorded loop has fixed.
+    sizes = _placeholder(recorded).meta["val"].shape[:2]
+    return [*(axis for axis, size in enumerate(sizes) if steps and not is_free(size) and size == steps), None]
 
 
 def _folded(recorded: Capture, model: nn.Module, neurons: list[NeuronInModel]) -> fx.GraphModule:
@@ -179,12 +198,18 @@ def _folded(recorded: Capture, model: nn.Module, neurons: list[NeuronInModel]) -
     for mean_over_time in (True, False):
         try:
             folded = fold_time(recorded.graph, mean_over_time=mean_over_time)
-            for inputs in other_sizes(recorded.sample, list(_axes(recorded, folded))):
-                check_structure(folded, model, inputs, recorded.calling, neurons)
-        except (FoldError, StructureError, SampleError) as error:
+        except FoldError as error:
             failure = failure or error
-        else:
-            return folded
+            continue
+        for axis in _time_axes(recorded, folded):
+            folded.meta["time_axis"] = axis
+            try:
+                for inputs in other_sizes(recorded.sample, list(_axes(recorded, folded))):
+                    check_structure(folded, model, inputs, recorded.calling, neurons)
+            except (StructureError, SampleError) as error:
+                failure = failure or error
+            else:
+                return folded
     raise FoldError(str(failure)) from failure
 
 
@@ -247,6 +272,8 @@ def export_onnx(
         graph = _folded(recorded, model, neurons)
         axes = _axes(recorded, graph)
         time = "free" if "T" in axes.values() else "fixed by the model"
+        if time != "free" and recorded.shortened:
+            raise FoldError("the loop runs over an axis that is not the input's")
         proto = _lowered(graph, recorded, analyse(graph, grid), axes, {**facts, "time": time})
     except (FoldError, ExportError) as error:
         # As it was recorded, step by step: right for any model, but with the sample's number of steps.

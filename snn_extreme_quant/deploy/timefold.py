@@ -38,7 +38,8 @@ class FoldError(Exception):
 def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.GraphModule:
     """Fold a recorded loop; a graph without single-step neurons is returned as it is.
 
-    ``meta["time_axis"]`` of the result is the input's time axis, where the loop runs over one.
+    ``meta["time_axis"]`` of the result is the input's time axis, where the loop indexes the input itself;
+    ``meta["steps"]`` is the recorded number of steps, where the loop runs over an axis of any value.
 
     Args:
         module: the recorded graph.
@@ -58,6 +59,7 @@ def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.Grap
     folder = _Folder(module, calls, lengths.pop(), mean_over_time)
     folded = fx.GraphModule(module, folder.run())
     folded.meta["time_axis"] = folder.time_axis
+    folded.meta["steps"] = folder.steps if folder.dynamic else None
     folded.graph.eliminate_dead_code()
     folded.graph.lint()
     folded.recompile()

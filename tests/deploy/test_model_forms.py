@@ -149,6 +149,37 @@ class SharedLayer(nn.Module):
         return self.lif2(self.fc(self.lif1(self.fc(x))))  # type: ignore[no-any-return]
 
 
+class EncodedFirst(nn.Module):
+    """Works on the whole input before the loop, and swaps its axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grid = sxq.FixedPointInput(8, 4)
+        self.fc, self.lif = nn.Linear(6, 5), snn.Leaky(beta=0.9, threshold=0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, mem, spikes = self.grid(x).transpose(0, 1), self.lif.reset_mem(), []
+        for step in range(x.shape[0]):
+            spk, mem = self.lif(self.fc(x[step]), mem)
+            spikes.append(spk)
+        return torch.stack(spikes, dim=1)
+
+
+class RepeatedFirst(nn.Module):
+    """Repeats a static image for a fixed number of steps, then loops over them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(6, 5), snn.Leaky(beta=0.9, threshold=0.4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        sequence, mem, spikes = x.unsqueeze(0).repeat(5, 1, 1), self.lif.reset_mem(), []
+        for step in range(5):
+            spk, mem = self.lif(self.fc(sequence[step]), mem)
+            spikes.append(spk)
+        return torch.stack(spikes)
+
+
 class DampedState(nn.Module):
     """Changes the membrane potential between steps: no plain recurrence, exported step by step."""
 
@@ -199,6 +230,9 @@ FORMS: dict[str, tuple[type[nn.Module], tuple[int, ...], tuple[int, ...], str]] 
     "residual": (Residual, (4, 2, 6), (6, 5, 6), "free"),
     "last membrane": (LastMembrane, (4, 2, 6), (6, 5, 6), "free"),
     "shared layer": (SharedLayer, (4, 2, 6), (6, 5, 6), "free"),
+    "encoded first": (EncodedFirst, (2, 8, 6), (5, 9, 6), "free"),
+    "repeated first": (RepeatedFirst, (5, 6), (3, 6), "fixed by the model"),
+    "damped state, long": (DampedState, (9, 2, 6), (9, 5, 6), "fixed at the sample's"),
     "damped state": (DampedState, (4, 2, 6), (4, 5, 6), "fixed at the sample's"),
     "mixed samples": (MixedSamples, (4, 3, 6), (4, 5, 6), "fixed at the sample's"),
 }
