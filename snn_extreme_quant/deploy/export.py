@@ -160,7 +160,8 @@ def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons:
 
 
 def _placeholder(recorded: Capture) -> fx.Node:
-    return next(node for node in recorded.graph.graph.nodes if node.op == "placeholder")
+    nodes: list[fx.Node] = recorded.graph.graph.find_nodes(op="placeholder")
+    return nodes[0]
 
 
 def _axes(recorded: Capture, graph: fx.GraphModule) -> dict[int, str]:
