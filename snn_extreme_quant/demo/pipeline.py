@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -132,6 +133,8 @@ def run_demo(out: Path, *, seed: int = 0, quick: bool = False, console: Console 
         SxqError: export or verification failed.
     """
     start = time.perf_counter()
+    # SpikingJelly's first forward pass makes torch log, amid the progress bars, that there is no Triton.
+    logging.getLogger("torch._library.triton").setLevel(logging.ERROR)
     console = console or Console()
     found, missing = recipes()
     digits, effort = split_digits(), _QUICK if quick else _Effort()

@@ -181,6 +181,9 @@ def _transfer(node: fx.Node, facts: dict[fx.Node, _Fact]) -> _Fact:
         # Over time, of spikes: at most 2**24 of them are summed exactly; longer sequences are not met in practice.
         grid = inputs[0].grid
         return _Fact(None, reason or ("" if grid is not None else "a sum over real numbers"))
+    if target in _ELEMENTWISE and node.kwargs.get("alpha", 1) != 1:
+        # torch multiplies and adds in one rounding (fused), ONNX in two.
+        return _Fact(None, reason or "add(..., alpha=...) rounds once in torch and twice in ONNX")
     if target in _ELEMENTWISE:
         return _Fact(_elementwise_grid(node, facts), reason)
     if target in (aten.sym_size.int, operator.mul, operator.add, operator.floordiv, operator.sub, aten.zeros.default,

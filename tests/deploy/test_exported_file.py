@@ -166,3 +166,18 @@ def test_shape_only_and_spike_count_inputs_stay_exact(tmp_path: Path) -> None:
     reasons = {layer.name: layer for layer in report.layers}
     assert reasons["a"].exact
     assert sxq.verify(model, tmp_path / "net.onnx", torch.rand(5, 3, 4)).spikes_different == 0
+
+
+def test_fused_multiply_and_add_is_not_called_exact(tmp_path: Path) -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(6, 5), snn.Leaky(0.5, init_hidden=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.lif(torch.add(self.fc(x), x[..., :5], alpha=0.3))  # type: ignore[no-any-return]
+
+    model = Scaled()
+    sxq.quantize_(model, sxq.Ternary())
+    report = sxq.export_onnx(model, torch.ones(3, 2, 6), tmp_path / "net.onnx", input="spikes")
+    assert {layer.name: layer.exact for layer in report.layers} == {"fc": True, "lif": False}
