@@ -54,7 +54,6 @@ def quiet_torch() -> Iterator[None]:
         for name in (
             "torch.export",
             "torch._export",
-            "torch._library.triton",
             "torch._dynamo",
             "torch.fx",
             "torch.onnx",
