@@ -68,7 +68,11 @@ class SnnTorch:
         for name in set(_state_names(module)) - set(state):
             delattr(module, name)
         for name, value in state.items():
-            setattr(module, name, value)
+            if name in module._parameters:  # a user passed a Parameter as state, and the neuron registered it
+                delattr(module, name)
+                module.register_buffer(name, value, persistent=False)
+            else:
+                setattr(module, name, value)
 
     def after_swap(self, model: nn.Module) -> None:
         """Do nothing: snnTorch caches nothing about a model."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from snn_extreme_quant.errors import ExportError, SxqError, UnsupportedModelError
+from snn_extreme_quant.errors import SxqError, UnsupportedModelError
 from snn_extreme_quant.frameworks import neurons_of
 
 from .running import StepLoop, evaluating, first_line
@@ -37,6 +37,7 @@ class Capture:
         calling: as in :class:`Probe`.
         names: name of each output, from the structure the model returns.
         shortened: it was recorded with fewer steps than the user's sample has.
+        guarded: open axes on whose length the model decides what it computes.
     """
 
     graph: fx.GraphModule
@@ -44,6 +45,7 @@ class Capture:
     calling: str
     names: tuple[str, ...]
     shortened: bool = False
+    guarded: tuple[int, ...] = ()
 
 
 @contextlib.contextmanager
@@ -72,12 +74,13 @@ def quiet_torch() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
-    """Run ``torch.export``; return the graph, free of mutation.
+def _trace(module: nn.Module, sample: Tensor, fixed: Container[int]) -> tuple[fx.GraphModule, tuple[int, ...]]:
+    """Run ``torch.export``; return the graph, free of mutation, and the axes on whose length the model decides.
 
-    The first two axes (time and batch, in either order) are left open where the model leaves them open.
+    The first two axes (time and batch, in either order) are left open where the model leaves them open, but for
+    those that are to be fixed.
     """
-    free = dict.fromkeys(range(min(2, sample.dim())), torch.export.Dim.AUTO)
+    free = {axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim())) if axis not in fixed}
     with quiet_torch(), torch.no_grad():
         program = torch.export.export(module, (sample,), dynamic_shapes=(free,), strict=False)
         if any(_mutates(node) for node in program.graph.nodes):
@@ -85,7 +88,16 @@ def _trace(module: nn.Module, sample: Tensor) -> fx.GraphModule:
         graph = program.module(check_guards=False)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    return graph
+    (entry,) = (node for node in graph.graph.nodes if node.op == "placeholder")
+    # `if x.shape[0] < 12:` leaves a bound on the symbol, and the record holds one branch only.
+    bounded = {str(symbol) for symbol, values in program.range_constraints.items() if _is_bounded(values)}
+    guarded = tuple(axis for axis, size in enumerate(entry.meta["val"].shape) if str(size) in bounded)
+    return graph, guarded
+
+
+def _is_bounded(values: Any) -> bool:
+    """Whether a size may not take every value from 2 on; 0 and 1 are never recorded as open."""
+    return bool(values.lower > 2 or values.upper < 2**30)
 
 
 def _mutates(node: fx.Node) -> bool:
@@ -103,13 +115,14 @@ def _output_names(outputs: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def capture(model: nn.Module, sample: Tensor, calling: str) -> Capture:
+def capture(model: nn.Module, sample: Tensor, calling: str, fixed: Container[int] = ()) -> Capture:
     """Record ``model`` on ``sample``.
 
     Args:
         model: in any mode and state; it is left as it was.
         sample: ``(T, B, ...)`` for a step model, else what the model takes.
         calling: ``"step"`` or ``"sequence"``.
+        fixed: axes of the input to be recorded with the sample's length.
 
     Raises:
         UnsupportedNeuronError: a neuron has no exact spec.
@@ -131,7 +144,7 @@ def capture(model: nn.Module, sample: Tensor, calling: str) -> Capture:
 
     with evaluating(model, neurons), substituted(model, neurons):
         try:
-            graph = _trace(_Named(), sample.detach().cpu())
+            graph, guarded = _trace(_Named(), sample.detach().cpu(), fixed)
         except SxqError:
             raise
         except Exception as error:
@@ -140,5 +153,18 @@ def capture(model: nn.Module, sample: Tensor, calling: str) -> Capture:
                 " control flow, printing of values and side effects in forward() or in hooks prevent it."
             ) from error
     if not graph.graph.output_node().args[0]:
-        raise ExportError(f"{type(model).__name__} returns no tensor.")
-    return Capture(graph, sample, calling, names[-1])
+        raise UnsupportedModelError(f"{type(model).__name__} returns no tensor.")
+    random = next((node for node in graph.graph.nodes if _is_random(node)), None)
+    if random is not None:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} draws random numbers in evaluation mode ({random.name!r}), so no file can give the"
+            " same spikes; encode the input before the model (sxq.rate_encode)."
+        )
+    return Capture(graph, sample, calling, names[-1], guarded=guarded)
+
+
+def _is_random(node: fx.Node) -> bool:
+    """Whether a node draws random numbers; dropout does only when training."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+        return False
+    return not ("dropout" in str(node.target) and False in node.args)

@@ -92,8 +92,8 @@ _SHAPE_ONLY = {
     aten.transpose.int, aten.movedim.int, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims,
     aten.unsqueeze.default, aten.expand.default, aten.repeat.default, aten.select.int, aten.slice.Tensor,
     aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.unbind.int,
-    aten.split.Tensor, aten.chunk.default, aten.dropout.default, aten.lift_fresh_copy.default, aten._to_copy.default,
-    aten.to.dtype, aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default,
+    aten.split.Tensor, aten.chunk.default, aten.dropout.default, aten.lift_fresh_copy.default,
+    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default,
     aten.adaptive_max_pool2d.default, aten.relu.default, operator.getitem,
     _OURS.transpose.default,
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,13 +23,14 @@ from .files import check_writable, seal, write_whole
 from .graphs import is_free, neuron_calls
 from .lowering import layer_facts, lower
 from .running import at_least_two, first_line, probe
-from .structure import StructureError, check_structure, other_sizes
+from .structure import StructureError, check_structure, probing_inputs
 from .timefold import FoldError, fold_time
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
 Calling = Literal["auto", "step", "sequence"]
 _TRACE_STEPS = 3
+_MORE_STEPS = 11
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,16 @@ class ExportReport:
         return "\n".join((head, *rows))
 
 
+@dataclass(frozen=True)
+class _Request:
+    """What is to be exported: the user's sample, how the model is called, its neurons, and what is promised."""
+
+    sample: Tensor
+    calling: str
+    neurons: list[NeuronInModel]
+    spikes: bool
+
+
 def as_tensor(value: Tensor | npt.ArrayLike, what: str) -> Tensor:
     """Return an input as a tensor on the CPU; float64 becomes float32."""
     try:
@@ -131,24 +143,27 @@ def _trace_samples(sample: Tensor, calling: str, calls: int) -> list[Tensor]:
     return [at_least_two(c, axes) for c in candidates for axes in ((0, 1), (0,), ())]
 
 
-def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons: list[NeuronInModel]) -> Capture:
-    """Record the model on the first trace sample that it takes, folded or unrolled as it is."""
+def _record(model: nn.Module, request: _Request, calls: int) -> Capture:
+    """Record the model on the first trace sample that it takes."""
     failure: Exception = UnsupportedModelError(f"{type(model).__name__} cannot be recorded.")
     tried: set[tuple[int, ...]] = set()
-    for candidate in _trace_samples(sample, calling, calls):
+    for candidate in _trace_samples(request.sample, request.calling, calls):
         if tuple(candidate.shape) in tried:
             continue
         tried.add(tuple(candidate.shape))
-        shortened = any(a < b for a, b in zip(candidate.shape, sample.shape, strict=True))
+        shortened = any(a < b for a, b in zip(candidate.shape, request.sample.shape, strict=True))
         try:
-            recorded = capture(model, candidate, calling)
-            for _ in range(2):  # twice: state that is not in a neuron shows on the second run
-                check_structure(recorded.graph, model, candidate, calling, neurons)
+            recorded = capture(model, candidate, request.calling)
+            if recorded.guarded:
+                # What the model does depends on a length: keep the lengths of the user's sample.
+                recorded = capture(model, request.sample, request.calling, fixed=recorded.guarded)
+                shortened = False
+            _check(recorded.graph, model, request, [recorded.sample.shape] * 2)
         except (SampleError, StructureError, UnsupportedModelError) as error:
             failure = error  # the last candidate is the user's own sample
             continue
         steps = max((len(nodes) for nodes in neuron_calls(recorded.graph.graph).values()), default=0)
-        if not shortened or steps == _TRACE_STEPS:
+        if not shortened or steps == _TRACE_STEPS or request.calling == "step":
             return replace(recorded, shortened=shortened)
         # It was not the time axis that was shortened: the loop is as long as before.
     if isinstance(failure, StructureError):
@@ -157,6 +172,26 @@ def _record(model: nn.Module, sample: Tensor, calling: str, calls: int, neurons:
             " neuron, or a side effect in forward(), prevents it."
         ) from failure
     raise failure
+
+
+def _check(graph: fx.GraphModule, model: nn.Module, request: _Request, shapes: Iterable[Sequence[int]]) -> None:
+    """Compare graph and model on an input of each shape; a shape given twice shows state that is not in a neuron."""
+    found = analyse(graph, SPIKES if request.spikes else None).neurons
+    exact = {name for name, verdict in found.items() if verdict.exact}
+    for inputs in probing_inputs(request.sample, shapes, request.spikes):
+        check_structure(graph, model, inputs, request.calling, request.neurons, exact)
+
+
+def _other_shapes(recorded: Capture, request: _Request, axes: dict[int, str]) -> list[list[int]]:
+    """Return shapes on which a folded graph must be the model: few samples, the sample's steps and fewer and more."""
+    shapes = []
+    steps = next((request.sample.shape[axis] for axis, name in axes.items() if name == "T"), 1)
+    for time, batch in ((_TRACE_STEPS + 1, 3), (steps, 2), (steps + _MORE_STEPS, 2), (1, 3)):
+        lengths = {"T": time, "B": batch}
+        shape = [lengths[axes[i]] if i in axes else size for i, size in enumerate(recorded.sample.shape)]
+        if shape not in shapes:
+            shapes.append(shape)
+    return shapes
 
 
 def _placeholder(recorded: Capture) -> fx.Node:
@@ -193,7 +228,7 @@ def _time_axes(recorded: Capture, folded: fx.GraphModule) -> list[int | None]:
     return [*(axis for axis, size in enumerate(sizes) if steps and not is_free(size) and size == steps), None]
 
 
-def _folded(recorded: Capture, model: nn.Module, neurons: list[NeuronInModel]) -> fx.GraphModule:
+def _folded(recorded: Capture, model: nn.Module, request: _Request) -> fx.GraphModule:
     """Return the graph that handles all steps at once, checked against the model; raises FoldError if there is none."""
     failure: Exception | None = None
     for mean_over_time in (True, False):
@@ -205,8 +240,7 @@ def _folded(recorded: Capture, model: nn.Module, neurons: list[NeuronInModel]) -
         for axis in _time_axes(recorded, folded):
             folded.meta["time_axis"] = axis
             try:
-                for inputs in other_sizes(recorded.sample, list(_axes(recorded, folded))):
-                    check_structure(folded, model, inputs, recorded.calling, neurons)
+                _check(folded, model, request, _other_shapes(recorded, request, _axes(recorded, folded)))
             except (StructureError, SampleError) as error:
                 failure = failure or error
             else:
@@ -266,22 +300,33 @@ def export_onnx(
     if input == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
         raise SampleError("The sample is not spikes (0 and 1), which input='spikes' promises.")
     called = probe(model, inputs, neurons, calling)
-    recorded = _record(model, inputs, called.calling, max(called.calls.values(), default=0), neurons)
-    grid = SPIKES if input == "spikes" else None
+    request = _Request(inputs, called.calling, neurons, input == "spikes")
+    recorded = _record(model, request, max(called.calls.values(), default=0))
+    grid = SPIKES if request.spikes else None
     facts = {"format": 1, "version": __version__, "calling": called.calling, "input": input}
     try:
-        graph = _folded(recorded, model, neurons)
+        graph = _folded(recorded, model, request)
         axes = _axes(recorded, graph)
-        time = "free" if "T" in axes.values() else "fixed by the model"
+        own = "fixed at the sample's: forward() decides on its length" if recorded.guarded else "fixed by the model"
+        time = "free" if "T" in axes.values() else own
         if time != "free" and recorded.shortened:
             raise FoldError("the loop runs over an axis that is not the input's")
         proto = _lowered(graph, recorded, analyse(graph, grid), axes, {**facts, "time": time})
     except (FoldError, ExportError) as error:
         # As it was recorded, step by step: right for any model, but with the sample's number of steps.
         if not neuron_calls(recorded.graph.graph):
-            raise
-        recorded = capture(model, at_least_two(inputs, (1,) if called.calling == "step" else (0,)), called.calling)
+            raise ExportError(f"{type(model).__name__} cannot be exported: {error}") from error
+        whole = at_least_two(inputs, (1,) if called.calling == "step" else (0,))
+        recorded = capture(model, whole, called.calling, fixed=recorded.guarded)
         axes = {axis: name for axis, name in _axes(recorded, recorded.graph).items() if name != "T"}
+        shape = [3 if i in axes else size for i, size in enumerate(whole.shape)]
+        try:
+            _check(recorded.graph, model, request, [whole.shape, shape])
+        except (StructureError, SampleError) as wrong:
+            raise UnsupportedModelError(
+                f"What was recorded of {type(model).__name__} is not what it computes: {wrong}. It does something else"
+                " for another batch size, or has state that is not in a neuron."
+            ) from wrong
         time = f"fixed at the sample's: {error}"
         proto = _lowered(recorded.graph, recorded, analyse(recorded.graph, grid), axes, {**facts, "time": time})
     data = seal(proto)
