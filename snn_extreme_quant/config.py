@@ -221,8 +221,12 @@ class PrecisionPlan:
 
     @classmethod
     def load(cls, path: str | Path) -> PrecisionPlan:
-        """Read a plan from a JSON file."""
-        return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        """Read a plan from a JSON file; raises :class:`ConfigError` if there is none."""
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"The plan {path} cannot be read: {error}.") from error
+        return cls.from_json(text)
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -88,6 +88,9 @@ def _target(module: nn.Module, known: Mapping[type[nn.Module], type[nn.Module]])
             return None, f"{cls.__name__} overrides {base.__name__}.{method}()"
     if "forward" in vars(module):
         return None, "its forward() was replaced on the instance"
+    weight = module._parameters.get("weight")
+    if weight is not None and (weight.is_meta or not weight.is_floating_point()):
+        return None, "its weight is " + ("on the meta device; load it first" if weight.is_meta else str(weight.dtype))
     if "weight" not in module._parameters:
         return None, "its weight is computed (weight_norm or the like); remove that first"
     return known[base], ""
@@ -134,11 +137,14 @@ def _regions(model: nn.Module, sites: Iterable[_Site]) -> list[tuple[str, str]]:
     return regions
 
 
-def _skipped(sites: Iterable[_Site], skip: Iterable[str]) -> set[str]:
+def _skipped(sites: Iterable[_Site], skip: Sequence[object]) -> set[str]:
     """Return the names that ``skip`` matches, and those of all layers inside."""
+    patterns = [pattern for pattern in skip if isinstance(pattern, str)]
+    if len(patterns) < len(skip):
+        raise ConfigError(f"skip takes names of layers, as strings; got {list(skip)!r}.")
     names = [name for site in sites for name in site.names if name]
-    check_patterns(skip, names, "skip")
-    matched = [name for name in names if any(matches(name, pattern) for pattern in skip)]
+    check_patterns(patterns, names, "skip")
+    matched = [name for name in names if any(matches(name, pattern) for pattern in patterns)]
     return {name for name in names if any(name == outer or _inside(name, outer) for outer in matched)}
 
 
@@ -182,6 +188,8 @@ def quantize_(
         0  Linear  ternary  8x4
         2  Linear  float    skipped by name
     """
+    if not isinstance(model, nn.Module):
+        raise UnsupportedModelError(f"quantize_() takes a torch.nn.Module; got {type(model).__name__}.")
     plan = config if isinstance(config, PrecisionPlan) else PrecisionPlan(default=_checked(config))
     loaded = frameworks()
     known = dict(_TORCH_LAYERS)

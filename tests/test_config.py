@@ -160,3 +160,8 @@ def test_check_names() -> None:
     with pytest.raises(UnmatchedNameError, match=r"'haed' in the plan matches no layer\. Did you mean 'head'\?"):
         plan.check_names(["fc1", "head"])
     PrecisionPlan({"fc*": Binary(), "head": Float()}).check_names(iter(["fc1", "head"]))
+
+
+def test_plan_file_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        PrecisionPlan.load(tmp_path / "none.json")

@@ -36,3 +36,9 @@ def test_bad_values(values: torch.Tensor, steps: int) -> None:
 def test_nan_is_refused() -> None:
     with pytest.raises(SampleError):
         sxq.rate_encode(torch.tensor([float("nan")]), 2)
+
+
+@pytest.mark.parametrize(("values", "steps"), [([0.5], 2), (torch.tensor([1]), 2), (torch.rand(2), 2.5)])
+def test_arguments_of_other_types(values: object, steps: object) -> None:
+    with pytest.raises(SampleError):
+        sxq.rate_encode(values, steps)  # type: ignore[arg-type]

@@ -541,3 +541,19 @@ def test_plan_that_names_a_layer_that_cannot_be_quantised_says_why() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Embedding(3, 4))
     with pytest.raises(UnmatchedNameError, match=r"'1' cannot be quantised: no quantised layer for Embedding"):
         quantize_(model, PrecisionPlan({"1": Binary()}, default=Ternary()))
+
+
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [(nn.Linear(4, 4, dtype=torch.complex64), "complex64"), (nn.Linear(4, 4, device="meta"), "meta device")],
+)
+def test_weights_that_are_no_numbers_are_left(layer: nn.Module, reason: str) -> None:
+    report = quantize_(nn.Sequential(nn.Linear(4, 4), layer), Ternary())
+    assert [(entry.name, reason in entry.reason) for entry in report.left] == [("1", True)]
+
+
+def test_arguments_of_other_types() -> None:
+    with pytest.raises(UnsupportedModelError, match="NoneType"):
+        quantize_(None, Ternary())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="strings"):
+        quantize_(nn.Sequential(nn.Linear(4, 4)), Ternary(), skip=[0])  # type: ignore[list-item]

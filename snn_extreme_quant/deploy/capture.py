@@ -8,6 +8,7 @@ cannot enter: the recorded neurons start from their reset value.
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import warnings
 from collections.abc import Container, Iterator
@@ -81,7 +82,13 @@ def _trace(module: nn.Module, sample: Tensor, fixed: Container[int]) -> tuple[fx
     those that are to be fixed.
     """
     free = {axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim())) if axis not in fixed}
-    with quiet_torch(), torch.no_grad():
+    # torch prints the graph it could not finish.
+    with (
+        quiet_torch(),
+        torch.no_grad(),
+        contextlib.redirect_stdout(io.StringIO()),
+        contextlib.redirect_stderr(io.StringIO()),
+    ):
         program = torch.export.export(module, (sample,), dynamic_shapes=(free,), strict=False)
         if any(_mutates(node) for node in program.graph.nodes):
             program = program.run_decompositions({})

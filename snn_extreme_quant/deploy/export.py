@@ -14,7 +14,13 @@ import torch
 from torch import Tensor, fx, nn
 
 from snn_extreme_quant._version import __version__
-from snn_extreme_quant.errors import ExportError, NonFiniteWeightError, SampleError, UnsupportedModelError
+from snn_extreme_quant.errors import (
+    ExportError,
+    NonFiniteWeightError,
+    OutputPathError,
+    SampleError,
+    UnsupportedModelError,
+)
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 
 from .capture import Capture, capture
@@ -114,7 +120,7 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
     """Refuse what cannot be exported, and return the model's neurons.
 
     Raises:
-        UnsupportedModelError: no module, an empty model, or one on another device than the CPU.
+        UnsupportedModelError: no module, an empty model, or one that is not on the CPU in float32.
         UnsupportedNeuronError: a neuron has no exact spec.
         NonFiniteWeightError: a parameter or buffer is NaN or infinite.
     """
@@ -129,6 +135,10 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if value.device.type != "cpu":
             raise UnsupportedModelError(f"{name!r} is on {value.device}; move the model to the CPU first: model.cpu().")
+        if value.is_floating_point() and value.dtype != torch.float32 and value.dim() and not name.startswith(states):
+            raise UnsupportedModelError(
+                f"{name!r} is {value.dtype}; files compute in float32: call model.float() first."
+            )
         if value.is_floating_point() and not name.startswith(states) and not bool(torch.isfinite(value).all()):
             raise NonFiniteWeightError(f"{name!r} holds NaN or infinite values; load a good checkpoint.")
     return neurons
@@ -289,6 +299,8 @@ def export_onnx(
     Example:
         >>> report = export_onnx(net, torch.zeros(8, 1, 784), "net.onnx")  # doctest: +SKIP
     """
+    if not isinstance(path, (str, Path)):
+        raise OutputPathError(f"The path is a {type(path).__name__}; give a str or a pathlib.Path.")
     path = Path(path)
     if calling not in ("auto", "step", "sequence"):
         raise ExportError(f"calling={calling!r}: use 'auto', 'step' or 'sequence'.")

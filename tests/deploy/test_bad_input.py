@@ -240,3 +240,28 @@ def test_verify_with_wrong_input(exported: tuple[nn.Module, Path], inputs: Any) 
     model, path = exported
     with pytest.raises(errors.SampleError):
         sxq.verify(model, path, inputs)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_model_that_is_not_float32(dtype: torch.dtype, tmp_path: Path) -> None:
+    with pytest.raises(errors.UnsupportedModelError, match=r"'0\.weight' is torch\..*model\.float\(\)"):
+        sxq.export_onnx(network().to(dtype), SAMPLE.to(dtype), tmp_path / "net.onnx")
+
+
+def test_path_of_another_type() -> None:
+    with pytest.raises(errors.OutputPathError, match="int"):
+        sxq.export_onnx(network(), SAMPLE, 3)  # type: ignore[arg-type]
+
+
+def test_data_dependent_forward_is_refused_quietly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 5)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x) if x.sum() > 0 else self.fc(-x)  # type: ignore[no-any-return]
+
+    with pytest.raises(errors.UnsupportedModelError, match=r"Branch.*Data-dependent"):
+        sxq.export_onnx(Branch(), SAMPLE, tmp_path / "net.onnx")
+    assert capsys.readouterr().out == ""

@@ -43,7 +43,7 @@ def test_zero_differences(network: Network) -> None:
 
 @pytest.mark.slow
 @given(networks())
-@settings(max_examples=400, **_SETTINGS)
+@settings(max_examples=200, **_SETTINGS)
 def test_zero_differences_many(network: Network) -> None:
-    """The same with ten times the examples."""
+    """The same with five times the examples."""
     _check(network)
