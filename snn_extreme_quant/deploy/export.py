@@ -204,6 +204,26 @@ def _other_shapes(recorded: Capture, request: _Request, axes: dict[int, str]) ->
     return shapes
 
 
+def _check_lengths(folded: fx.GraphModule, recorded: Capture, model: nn.Module, request: _Request) -> None:
+    """Check a folded graph on other lengths than were recorded.
+
+    Lengths that the model itself does not take say nothing, but some other number of steps must have been tried.
+    """
+    axes = _axes(recorded, folded)
+    refused: SampleError | None = None
+    tried: set[int] = set()
+    for shape in _other_shapes(recorded, request, axes):
+        try:
+            _check(folded, model, request, [shape])
+        except SampleError as error:
+            refused = error
+        else:
+            tried.update(shape[axis] for axis, name in axes.items() if name == "T")
+    steps = {request.sample.shape[axis] for axis, name in axes.items() if name == "T"}
+    if refused is not None and not tried - steps:
+        raise refused
+
+
 def _placeholder(recorded: Capture) -> fx.Node:
     nodes: list[fx.Node] = recorded.graph.graph.find_nodes(op="placeholder")
     return nodes[0]
@@ -250,7 +270,7 @@ def _folded(recorded: Capture, model: nn.Module, request: _Request) -> fx.GraphM
         for axis in _time_axes(recorded, folded):
             folded.meta["time_axis"] = axis
             try:
-                _check(folded, model, request, _other_shapes(recorded, request, _axes(recorded, folded)))
+                _check_lengths(folded, recorded, model, request)
             except (StructureError, SampleError) as error:
                 failure = failure or error
             else:
@@ -278,7 +298,6 @@ def export_onnx(
             ``(T, B, ...)``; else what the model takes. Its values do not matter, its shape does.
         path: where to write; the directory must exist. The file appears whole or not at all.
         calling: ``"step"`` or ``"sequence"`` says how the model is called; ``"auto"`` finds out by calling it.
-
         input: ``"spikes"`` promises that the input is 0 and 1 only, which makes the first layer exact too (and faster);
             the file then may give nonsense for other input, and :func:`verify` refuses it.
 

@@ -143,3 +143,17 @@ def test_casts_to_another_precision_are_not_called_exact(tmp_path: Path) -> None
     sxq.quantize_(model, sxq.Ternary())
     report = sxq.export_onnx(model, spikes(4, 2, 6), tmp_path / "net.onnx", input="spikes")
     assert {layer.name: layer.exact for layer in report.layers} == {"fc": True, "lif": False}
+
+
+def test_model_that_takes_no_more_than_so_many_steps(tmp_path: Path) -> None:
+    class Limited(Loop):
+        def forward(self, x: Tensor) -> Tensor:
+            if x.shape[0] > 12:
+                raise ValueError("too long")
+            return super().forward(x)
+
+    model = Limited(same, torch.stack)
+    sxq.quantize_(model, sxq.Ternary())
+    report = sxq.export_onnx(model, spikes(10, 2, 6), tmp_path / "net.onnx", input="spikes")
+    assert report.time == "free"
+    assert sxq.verify(model, tmp_path / "net.onnx", spikes(12, 3, 6)).spikes_different == 0
