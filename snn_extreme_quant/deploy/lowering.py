@@ -176,6 +176,7 @@ def _finish(model: ir.Model, exactness: Exactness, axes: dict[int, str], metadat
     """Name nodes after layers, attach bodies and metadata, and drop everything that tells of the exporting machine."""
     counts: dict[str, int] = {}
     steps: dict[str, int] = {}
+    uses: dict[str, int] = {}
     layers: dict[str, dict[str, Any]] = {}
     used: list[str] = []
     for node in model.graph:
@@ -191,7 +192,9 @@ def _finish(model: ir.Model, exactness: Exactness, axes: dict[int, str], metadat
             steps[layer] = steps.get(layer, -1) + 1
             node.name = f"{layer}@{steps[layer]}"
         else:
-            node.name = layer if layer not in layers else _numbered(layer, counts)
+            # A multi-step neuron that takes several sequences, or a layer used twice.
+            uses[layer] = uses.get(layer, -1) + 1
+            node.name = f"{layer}@{uses[layer]}" if uses[layer] else layer
         _name_initializers(model, node, layer)
         layers.setdefault(layer, _describe(node, layer, exactness))
     for name in list(model.graph.initializers):

@@ -39,9 +39,9 @@ class Run:
     spikes: dict[str, list[Tensor]]
 
     def sequence(self, values: dict[str, list[Tensor]], neuron: NeuronInModel) -> Tensor:
-        """Return a layer's values with the time axis first."""
+        """Return a layer's values with the time axis first; with the calls first if it took several sequences."""
         calls = values[neuron.name]
-        return calls[0] if neuron.read().multi_step else torch.stack(calls)
+        return calls[0] if neuron.read().multi_step and len(calls) == 1 else torch.stack(calls)
 
 
 class StepLoop(nn.Module):
@@ -103,8 +103,21 @@ def _ids(handles: Sequence[Any]) -> set[int]:
     return {handle.id for handle in handles}
 
 
-def run_model(model: nn.Module, inputs: Tensor, calling: str, neurons: list[NeuronInModel]) -> Run:
+def run_model(
+    model: nn.Module,
+    inputs: Tensor,
+    calling: str,
+    neurons: list[NeuronInModel],
+    replace_output: Callable[[str, Any], Any] | None = None,
+) -> Run:
     """Run the real model, with the framework's own neurons, from its initial state.
+
+    Args:
+        model: the model; it is left as it was.
+        inputs: what it takes.
+        calling: ``"step"`` or ``"sequence"``.
+        neurons: its neurons, whose currents and spikes are kept.
+        replace_output: called with a neuron's name and output; what it returns goes on in the output's place.
 
     Raises:
         SampleError: the model does not accept the input.
@@ -112,11 +125,12 @@ def run_model(model: nn.Module, inputs: Tensor, calling: str, neurons: list[Neur
     currents: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
     spikes: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
 
-    def hook(name: str) -> Callable[..., None]:
-        def record(_module: nn.Module, args: Any, output: Any) -> None:
+    def hook(name: str) -> Callable[..., Any]:
+        def record(_module: nn.Module, args: Any, output: Any) -> Any:
             value = output[0] if isinstance(output, tuple) else output
             currents[name].append(args[0].detach().clone())
             spikes[name].append(value.detach().clone())
+            return None if replace_output is None else replace_output(name, output)
 
         return record
 

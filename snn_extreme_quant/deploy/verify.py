@@ -75,7 +75,8 @@ class VerifyReport:
         samples: how many samples were run.
         layers: the comparison by neuron layer, in order of execution.
         first_difference: the first spike that differs, if any.
-        output_difference: largest difference of an output that is not spikes (membrane potentials, rates).
+        output_difference: largest difference of an output (membrane potentials, rates; infinite if only one is NaN).
+        output_scale: largest magnitude of an output.
     """
 
     path: Path
@@ -84,6 +85,7 @@ class VerifyReport:
     layers: list[LayerVerification] = field(default_factory=list)
     first_difference: Difference | None = None
     output_difference: float = 0.0
+    output_scale: float = 0.0
 
     @property
     def spikes_compared(self) -> int:
@@ -102,8 +104,8 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every spike is the same."""
-        return self.spikes_different == 0
+        """Whether every spike is the same, and every output to the rounding of its last float operations."""
+        return self.spikes_different == 0 and self.output_difference <= 1e-5 * self.output_scale
 
     def __str__(self) -> str:
         """Render as a plain table."""
@@ -192,6 +194,11 @@ def verify(
         raise ModelFileError(
             f"{path} is of another model: it has a neuron layer {missing!r}, the model has {sorted(by_name)}."
         )
+    unknown = sorted(set(by_name) - set(facts["neurons"]))
+    if unknown:
+        raise ModelFileError(
+            f"{path} is of another model: the model has a neuron layer {unknown[0]!r}, the file has not."
+        )
     import onnxruntime
 
     plain = session(path)
@@ -254,6 +261,10 @@ def _verify_batch(
             index = wrong.nonzero()[0].tolist()
             if first is None or (index[0], order) < first[:2]:
                 first = (index[0], order, (neuron.name, index, theirs[tuple(index)].item(), ours[tuple(index)].item()))
+    if len(run.outputs) != len(outputs):
+        raise ModelFileError(
+            f"{report.path} gives {len(outputs)} outputs, the model {len(run.outputs)}: another model."
+        )
     for theirs, ours_array in zip(run.outputs, outputs, strict=True):
         ours = torch.from_numpy(ours_array)
         if ours.shape != theirs.shape:
@@ -261,12 +272,20 @@ def _verify_batch(
                 f"{report.path} gives an output of shape {tuple(ours.shape)}, the model {tuple(theirs.shape)}."
             )
         if theirs.numel():
-            report.output_difference = max(report.output_difference, float((ours - theirs).abs().max()))
+            report.output_difference = max(report.output_difference, _largest_difference(ours, theirs))
+            report.output_scale = max(report.output_scale, float(theirs.nan_to_num().abs().max()))
     if first is not None and report.first_difference is None:
         name, index, expected, got = first[2]
         sample = report.samples + (index[1] if len(index) > 1 else 0)
         report.first_difference = Difference(name, index[0], sample, tuple(index[2:]), expected, got)
     report.samples += samples or batch.shape[0]
+
+
+def _largest_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference; NaN or infinity in one place only counts as infinite."""
+    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
+    difference = (ours.double() - theirs.double()).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
+    return float(torch.where(same, 0.0, difference).max())
 
 
 def layer_is_unrolled(neuron: NeuronInModel, given: list[Any], run: Any) -> bool:

@@ -265,3 +265,28 @@ def test_data_dependent_forward_is_refused_quietly(tmp_path: Path, capsys: pytes
     with pytest.raises(errors.UnsupportedModelError, match=r"Branch.*Data-dependent"):
         sxq.export_onnx(Branch(), SAMPLE, tmp_path / "net.onnx")
     assert capsys.readouterr().out == ""
+
+
+def test_model_that_grew_after_export(exported: tuple[nn.Module, Path]) -> None:
+    model, path = exported
+    grown = nn.Sequential(*model, nn.Linear(3, 3), snn.Leaky(0.5, init_hidden=True))
+    with pytest.raises(errors.ModelFileError, match="'5', the file has not"):
+        sxq.verify(grown, path, SAMPLE)
+
+
+def test_outputs_that_differ_are_not_ok(tmp_path: Path) -> None:
+    model = nn.Sequential(*network(), nn.Linear(3, 2))
+    sxq.export_onnx(model, SAMPLE, tmp_path / "net.onnx", input="spikes")
+    assert sxq.verify(model, tmp_path / "net.onnx", SAMPLE).ok
+    with torch.no_grad():
+        model[4].bias.add_(100)
+    report = sxq.verify(model, tmp_path / "net.onnx", SAMPLE)
+    assert report.spikes_different == 0
+    assert not report.ok
+    model[4].register_forward_hook(lambda _m, _a, output: output * float("nan"))
+    report = sxq.verify(model, tmp_path / "net.onnx", SAMPLE)
+    assert report.output_difference == float("inf")
+    assert not report.ok
+    model[4].register_forward_hook(lambda _m, _a, output: (output, output))
+    with pytest.raises(errors.ModelFileError, match="outputs"):
+        sxq.verify(model, tmp_path / "net.onnx", SAMPLE)

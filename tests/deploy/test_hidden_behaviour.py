@@ -157,3 +157,56 @@ def test_model_that_takes_no_more_than_so_many_steps(tmp_path: Path) -> None:
     report = sxq.export_onnx(model, spikes(10, 2, 6), tmp_path / "net.onnx", input="spikes")
     assert report.time == "free"
     assert sxq.verify(model, tmp_path / "net.onnx", spikes(12, 3, 6)).spikes_different == 0
+
+
+class BehindSilence(nn.Module):
+    """Mixes samples behind a layer that a sample of zeros never makes fire."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(6, 8), snn.Leaky(beta=0.9, init_hidden=True)
+        self.fc2, self.lif2 = nn.Linear(8, 5), snn.Leaky(beta=0.9, threshold=0.3, init_hidden=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.lif1(self.fc1(x))
+        return self.lif2(self.fc2(hidden + hidden[0:1]))  # type: ignore[no-any-return]
+
+
+class OneChannelMixed(nn.Module):
+    """Mixes samples in one of many channels, behind real-valued sums."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.lif = nn.Linear(6, 128), snn.Leaky(beta=0.9, init_hidden=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.fc(x)
+        return self.lif(torch.cat([y[:, :1].mean(0, keepdim=True).expand(len(y), 1) * 8, y[:, 1:]], 1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("build", [BehindSilence, OneChannelMixed])
+def test_mixing_that_a_sample_hides(build: type[nn.Module], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = build()
+    sxq.quantize_(model, sxq.Ternary())
+    report = sxq.export_onnx(model, torch.zeros(5, 4, 6), tmp_path / "net.onnx")
+    assert report.time.startswith("fixed at the sample's"), report
+    assert sxq.verify(model, tmp_path / "net.onnx", torch.rand(5, 4, 6) * 50).spikes_different == 0
+
+
+def test_multi_step_neuron_that_takes_two_sequences(tmp_path: Path) -> None:
+    class Reused(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = sj_layer.Linear(6, 6, step_mode="m"), sj_layer.Linear(6, 6, step_mode="m")
+            self.sn = sj_neuron.IFNode(v_threshold=0.2, step_mode="m")
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.sn(self.b(self.sn(self.a(x))))  # type: ignore[no-any-return]
+
+    model = Reused()
+    sxq.quantize_(model, sxq.Ternary())
+    sxq.export_onnx(model, spikes(4, 2, 6), tmp_path / "net.onnx", input="spikes")
+    report = sxq.verify(model, tmp_path / "net.onnx", spikes(4, 3, 6))
+    assert report.ok, str(report)
+    assert report.spikes_compared == 2 * 4 * 3 * 6
