@@ -178,9 +178,10 @@ def _transfer(node: fx.Node, facts: dict[fx.Node, _Fact]) -> _Fact:
         bits, fraction = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
         return _Fact(Grid(fraction, 0.0, (2**bits - 1) * 2.0**-fraction), reason)
     if target is aten.sum.dim_IntList:
-        # Over time, of spikes: at most 2**24 of them are summed exactly; longer sequences are not met in practice.
+        # A sum of spikes is exact up to 2**24 of them. Of larger values nothing is claimed: how many are summed may
+        # depend on the input.
         grid = inputs[0].grid
-        return _Fact(None, reason or ("" if grid is not None else "a sum over real numbers"))
+        return _Fact(None, reason or ("" if grid is not None and grid.units <= 1 else "a sum over more than spikes"))
     if target in _ELEMENTWISE and node.kwargs.get("alpha", 1) != 1:
         # torch multiplies and adds in one rounding (fused), ONNX in two.
         return _Fact(None, reason or "add(..., alpha=...) rounds once in torch and twice in ONNX")

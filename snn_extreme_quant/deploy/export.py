@@ -78,8 +78,8 @@ class ExportReport:
 
     @property
     def exact(self) -> bool:
-        """Whether every spike is guaranteed to be the same as in torch."""
-        return all(layer.exact for layer in self.layers)
+        """Whether there are spikes, and every one is guaranteed to be the same as in torch."""
+        return any("LIF_" in layer.operator for layer in self.layers) and all(layer.exact for layer in self.layers)
 
     def __str__(self) -> str:
         """Render as a plain table."""
@@ -130,7 +130,9 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
     if not neurons and not any(True for _ in model.parameters()):
         raise UnsupportedModelError(f"{type(model).__name__} is empty: it has neither weights nor neurons.")
     for neuron in neurons:
-        neuron.read()
+        for name, value in neuron.read().parameters.items():
+            if not bool(torch.isfinite(value).all()):
+                raise NonFiniteWeightError(f"The {name} of {neuron.name!r} is NaN or infinite; load a good checkpoint.")
     states = tuple(f"{n.name}." for n in neurons)
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if value.device.type != "cpu":

@@ -24,8 +24,12 @@ DIGEST_KEY = "snn_extreme_quant.sha256"
 
 def check_writable(path: Path) -> None:
     """Raise :class:`OutputPathError` if a file cannot be written at ``path``; nothing is left behind."""
-    if path.is_dir():
-        raise OutputPathError(f"{path} is a directory; name a file in it.")
+    try:
+        special = path.exists() and not path.is_file()
+    except (OSError, ValueError) as error:
+        raise OutputPathError(f"{str(path)[:80]!r} is no name for a file: {error}.") from error
+    if special:
+        raise OutputPathError(f"{path} is a directory or a device; name a file.")
     if not path.parent.is_dir():
         raise OutputPathError(f"The directory {path.parent} does not exist; create it first.")
     try:
@@ -112,6 +116,11 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
             " allow_edited=True to compare it as it is."
         )
     try:
-        return model, json.loads(metadata[METADATA_KEY])
-    except json.JSONDecodeError as error:
+        facts = json.loads(metadata[METADATA_KEY])
+        names = [entry["name"] for entry in facts["layers"]]
+        known = {"calling", "input", "neurons"} <= set(facts) and all(isinstance(name, str) for name in names)
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ModelFileError(f"{path} holds damaged metadata; export it again.") from error
+    if not known:
+        raise ModelFileError(f"{path} holds damaged metadata; export it again.")
+    return model, facts

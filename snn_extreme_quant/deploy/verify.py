@@ -104,8 +104,12 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every spike is the same, and every output to the rounding of its last float operations."""
-        return self.spikes_different == 0 and self.output_difference <= 1e-5 * self.output_scale
+        """Whether spikes were compared, all are the same, and so is every output to rounding."""
+        return (
+            self.spikes_compared > 0
+            and self.spikes_different == 0
+            and self.output_difference <= 1e-5 * self.output_scale
+        )
 
     def __str__(self) -> str:
         """Render as a plain table."""
@@ -189,6 +193,8 @@ def verify(
     tensors = _neuron_outputs(proto)
     promised = {entry["name"]: entry for entry in facts["layers"]}
     by_name = {n.name: n for n in neurons}
+    if not set(tensors) <= set(promised):
+        raise ModelFileError(f"{path} says nothing of layer {min(set(tensors) - set(promised))!r}; export it again.")
     if not set(tensors) <= set(by_name):
         missing = min(set(tensors) - set(by_name))
         raise ModelFileError(

@@ -290,3 +290,31 @@ def test_outputs_that_differ_are_not_ok(tmp_path: Path) -> None:
     model[4].register_forward_hook(lambda _m, _a, output: (output, output))
     with pytest.raises(errors.ModelFileError, match="outputs"):
         sxq.verify(model, tmp_path / "net.onnx", SAMPLE)
+
+
+@pytest.mark.parametrize("facts", ["{}", "[]", '{"layers": []}', "no json"])
+def test_damaged_metadata(exported: tuple[nn.Module, Path], facts: str) -> None:
+    model, path = exported
+    file = onnx.load(path)
+    next(e for e in file.metadata_props if e.key == "snn_extreme_quant").value = facts
+    onnx.save(file, path)
+    with pytest.raises(errors.ModelFileError, match="damaged metadata"):
+        sxq.verify(model, path, SAMPLE, allow_edited=True)
+
+
+def test_not_finite_neuron_parameter(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 5), snn.Leaky(0.5, threshold=float("nan"), init_hidden=True))
+    with pytest.raises(errors.NonFiniteWeightError, match="threshold of '1'"):
+        sxq.export_onnx(model, SAMPLE, tmp_path / "net.onnx")
+
+
+@pytest.mark.parametrize("path", ["/dev/null", "x" * 300 + ".onnx"])
+def test_path_that_is_no_file(path: str) -> None:
+    with pytest.raises(errors.OutputPathError):
+        sxq.export_onnx(network(), SAMPLE, path)
+
+
+def test_nothing_compared_is_not_ok(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 5))
+    assert not sxq.export_onnx(model, SAMPLE, tmp_path / "net.onnx").exact
+    assert not sxq.verify(model, tmp_path / "net.onnx", SAMPLE).ok
