@@ -13,7 +13,6 @@ import venv
 from pathlib import Path
 
 import numpy as np
-import torch
 from record import write
 
 import snn_extreme_quant as sxq
@@ -21,7 +20,7 @@ from snn_extreme_quant.deploy.running import run_model
 from snn_extreme_quant.frameworks import neurons_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.deploy.test_model_forms import FORMS, spikes
+from tests.deploy.test_model_forms import FORMS, quantised, spikes
 
 VERSIONS = ["1.17.3", "1.20.1", "1.24.4", "1.28.0", "1.31.1"]
 
@@ -50,12 +49,7 @@ print(json.dumps(result))
 def export_all(folder: Path) -> None:
     for index, (build, shape, other, _) in enumerate(FORMS.values()):
         for config in (sxq.Ternary(), sxq.Binary()):
-            torch.manual_seed(0)
-            model = build()
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.mul_(2)
-            sxq.quantize_(model, config)
+            model = quantised(build, config)
             path = folder / f"{index:02d}_{config.kind}.onnx"
             report = sxq.export_onnx(model, spikes(*shape), path, input="spikes")
             inputs = spikes(*other)

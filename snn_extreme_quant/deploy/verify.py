@@ -247,10 +247,10 @@ def _verify_batch(
     for order, (neuron, layer) in enumerate(zip(neurons, report.layers, strict=True)):
         names = tensors[neuron.name]
         given, flat = flat[: len(names)], flat[len(names) :]
-        ours = torch.from_numpy(
-            given[0] if len(given) == 1 and not layer_is_unrolled(neuron, given, run) else np.stack(given)
-        )
         theirs = run.sequence(run.spikes, neuron)
+        # One tensor of a lower rank is the single step of an unrolled file.
+        whole = len(given) == 1 and given[0].ndim == theirs.dim()
+        ours = torch.from_numpy(given[0] if whole else np.stack(given))
         if len(names) > 1:
             theirs = theirs[: len(names)]  # an unrolled file leaves out a last call whose spikes nothing reads
         if ours.shape != theirs.shape:
@@ -292,8 +292,3 @@ def _largest_difference(ours: Tensor, theirs: Tensor) -> float:
     same = (ours == theirs) | (ours.isnan() & theirs.isnan())
     difference = (ours.double() - theirs.double()).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
     return float(torch.where(same, 0.0, difference).max())
-
-
-def layer_is_unrolled(neuron: NeuronInModel, given: list[Any], run: Any) -> bool:
-    """Whether a layer's one tensor is a single step of an unrolled file (a sequence of length 1)."""
-    return bool(given[0].ndim < run.sequence(run.spikes, neuron).dim())

@@ -238,16 +238,22 @@ FORMS: dict[str, tuple[type[nn.Module], tuple[int, ...], tuple[int, ...], str]] 
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("config", [sxq.Ternary(), sxq.Binary()], ids=["ternary", "binary"])
-def test_form(form: str, config: Any, tmp_path: Path) -> None:
-    build, shape, other, time = FORMS[form]
+def quantised(build: type[nn.Module], config: Any) -> nn.Module:
+    """Build a form with weights large enough to fire, and quantise it."""
     torch.manual_seed(0)
     model = build()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(2)
     sxq.quantize_(model, config)
+    return model
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("config", [sxq.Ternary(), sxq.Binary()], ids=["ternary", "binary"])
+def test_form(form: str, config: Any, tmp_path: Path) -> None:
+    build, shape, other, time = FORMS[form]
+    model = quantised(build, config)
     sample = spikes(*shape)
     report = sxq.export_onnx(model, sample, tmp_path / "net.onnx", input="spikes")
     assert report.time.startswith(time), report
