@@ -20,7 +20,7 @@ from snn_extreme_quant.neurons import NeuronSpec
 __all__ = ["API_VERSION", "Framework", "NeuronReading"]
 
 #: The version of this contract. A plugin states the version it was written for; only equal versions load.
-API_VERSION = 1
+API_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,27 @@ class NeuronReading:
     Args:
         spec: what it computes.
         parameters: float32 tensors for ``spec.parameter_names``, each of a shape that broadcasts to one step's input.
-        v0: membrane potential after a reset.
+        initial: value of each state after a reset; 0 for those not named.
         multi_step: a call takes a whole sequence ``(T, ...)``; else one step.
-        returns_state: a call gives ``(spikes, membrane potential)``; else spikes alone.
+        returns_state: a call gives ``(spikes, *states)``; else spikes alone.
+        arguments: names of the states in the order in which a call takes them after the input, and returns them after
+            the spikes (there without ``s``, which are the spikes); by default ``spec.states``. The name
+            ``v_before`` stands for the membrane potential before the step, which is returned and not needed.
+        grouped: the states are passed and returned as one tuple.
+        recurrent: the layer inside the neuron that carries its spikes back (``spec.feedback`` linear or conv).
 
     Raises:
-        ConfigError: parameters and spec do not fit.
+        ConfigError: parameters, states or layer and spec do not fit.
     """
 
     spec: NeuronSpec
     parameters: Mapping[str, Tensor] = field(default_factory=dict)
-    v0: float = 0.0
+    initial: Mapping[str, float] = field(default_factory=dict)
     multi_step: bool = False
     returns_state: bool = False
+    arguments: tuple[str, ...] = ()
+    grouped: bool = False
+    recurrent: nn.Module | None = None
 
     def __post_init__(self) -> None:
         if set(self.parameters) != set(self.spec.parameter_names):
@@ -56,6 +64,23 @@ class NeuronReading:
                     f"{value.dtype}, requires_grad={value.requires_grad}" if isinstance(value, Tensor) else repr(value)
                 )
                 raise ConfigError(f"Parameter {name!r} must be a detached float32 tensor; got {found}.")
+        if not self.arguments:
+            object.__setattr__(self, "arguments", self.spec.states)
+        if {*self.arguments} - {"v_before"} != {*self.spec.states}:
+            raise ConfigError(f"{self.spec.operator} has the states {self.spec.states}; got {self.arguments}.")
+        if {*self.initial} - {*self.spec.states}:
+            raise ConfigError(f"{self.spec.operator} has the states {self.spec.states}; got {tuple(self.initial)}.")
+        if (self.recurrent is not None) != (self.spec.feedback in ("linear", "conv")):
+            raise ConfigError(f"{self.spec.operator} and a recurrent layer {self.recurrent!r} do not go together.")
+
+    @property
+    def returned(self) -> tuple[str, ...]:
+        """Names of the states that a call returns after the spikes."""
+        return tuple(name for name in self.arguments if name != "s")
+
+    def initial_state(self) -> dict[str, Tensor]:
+        """Return the state after a reset, a scalar for each of ``spec.states``."""
+        return {name: torch.full((), float(self.initial.get(name, 0.0))) for name in self.spec.states}
 
 
 @runtime_checkable
@@ -79,6 +104,9 @@ class Framework(Protocol):
     def neuron_classes(self) -> Sequence[type[nn.Module]]:
         """The classes :meth:`read_neuron` can read."""
 
+    def unreadable_neurons(self) -> Mapping[str, str]:
+        """Names of the framework's other neuron classes, each with the reason why it cannot be read."""
+
     def is_neuron(self, module: nn.Module) -> bool:
         """Whether ``module`` is a neuron of this framework, readable or not."""
 
@@ -95,6 +123,9 @@ class Framework(Protocol):
 
         The quantised classes derive from :class:`snn_extreme_quant.layers.IntegerFirst`.
         """
+
+    def inner_layers(self, module: nn.Module) -> Sequence[str]:
+        """Names of the layers inside a neuron that it calls as modules, so that they can be swapped like others."""
 
     def reset(self, model: nn.Module) -> None:
         """Put every neuron of this framework in ``model``, however deeply nested, into its initial state."""

@@ -133,14 +133,21 @@ class FrameworkContract:
         with torch.no_grad():
             outputs = [module(currents)] if reading.multi_step else [module(x) for x in currents]
         if reading.returns_state:
-            outputs = [spikes for spikes, _ in outputs]
+            outputs = [output[0] for output in outputs]
         spikes = outputs[0] if reading.multi_step else torch.stack(outputs)
         return spikes, getattr(module, self.potential)
+
+    def _follow(self, reading: NeuronReading, currents: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Run the spec's own functions over currents, from the state after a reset."""
+        with torch.no_grad():
+            return neuron_sequence(
+                reading.spec, reading.parameters, currents, reading.initial_state(), reading.recurrent
+            )
 
     def potential_after_reset(self, module: nn.Module, reading: NeuronReading, width: int) -> Tensor:
         """Return the potential from which ``module``, as it is now, would start; found by one step from it."""
         quiet = torch.zeros(1, 2, width)
-        want = neuron_sequence(reading.spec, reading.parameters, quiet, torch.full((), reading.v0))[1][-1]
+        want = self._follow(reading, quiet)[1]["v"][-1]
         _, have = self.run(copy.deepcopy(module), reading, quiet)
         assert_same_bits(have, want, "membrane potential one step after a reset")
         return have
@@ -219,13 +226,45 @@ class FrameworkContract:
         module = neuron.make()
         reading = self.framework.read_neuron(module)
         x = random_currents(24, 64, neuron.width, reading.parameters["threshold"])
-        spikes, potentials = neuron_sequence(reading.spec, reading.parameters, x, torch.full((), reading.v0))
+        spikes, states = self._follow(reading, x)
         for length in (1, 7, len(x)):  # the potential is seen at the end of a run alone
             self.framework.reset(module)
             own_spikes, own_potential = self.run(module, reading, x[:length])
             assert_same_bits(own_spikes, spikes[:length], f"spikes of {neuron.label}")
-            assert_same_bits(own_potential, potentials[length - 1], f"potential of {neuron.label} after {length} steps")
+            assert_same_bits(
+                own_potential, states["v"][length - 1], f"potential of {neuron.label} after {length} steps"
+            )
         assert bool((spikes != 0).any()), "the neuron never fired: choose a lower threshold"
+
+    def test_returned_states_are_those_of_the_spec(self, neuron: NeuronCase) -> None:
+        """What a neuron returns after its spikes are the states it is read to have, step by step, bit for bit."""
+        module = neuron.make()
+        reading = self.framework.read_neuron(module)
+        if not reading.returns_state:
+            pytest.skip("returns spikes alone")
+        x = random_currents(9, 4, neuron.width, reading.parameters["threshold"])
+        _, states = self._follow(reading, x)
+        states["v_before"] = torch.cat([reading.initial_state()["v"].expand_as(x[:1]), states["v"][:-1]])
+        for t, current in enumerate(x):
+            with torch.no_grad():
+                _, *values = module(current)
+            values = list(values[0]) if reading.grouped else values
+            assert len(values) == len(reading.returned), f"{len(values)} states, not {reading.returned}"
+            for name, value in zip(reading.returned, values, strict=True):
+                assert_same_bits(value, states[name][t], f"state {name!r} of {neuron.label} after step {t}")
+
+    def test_unreadable_neurons_have_reasons(self) -> None:
+        """Each class that cannot be read is named with a reason, and is not one that can."""
+        readable = {cls.__name__ for cls in self.framework.neuron_classes()}
+        for name, reason in self.framework.unreadable_neurons().items():
+            assert name not in readable, f"{name} is both readable and not"
+            assert len(reason) > 10, f"{name}: {reason!r} is no reason"
+
+    def test_inner_layers_exist(self, neuron: NeuronCase) -> None:
+        """The layers inside a neuron are modules of it."""
+        module = neuron.make()
+        for name in self.framework.inner_layers(module):
+            assert isinstance(module.get_submodule(name), nn.Module)
 
     def test_refuses_other_modules(self) -> None:
         """Reading what is no neuron raises UnsupportedNeuronError with the class."""
