@@ -16,7 +16,7 @@ from snn_extreme_quant.errors import UnsupportedNeuronError
 from snn_extreme_quant.frameworks import NeuronReading
 from snn_extreme_quant.neurons import NeuronSpec
 
-__all__ = ["READERS", "is_neuron", "read_neuron"]
+__all__ = ["INNER_LAYERS", "READERS", "is_neuron", "read_neuron"]
 
 #: Methods that make up a neuron's forward pass and its initial state: who overrides one computes something else.
 _DYNAMICS = (
@@ -30,6 +30,9 @@ _DYNAMICS = (
     "_base_int",
 )
 _RESETS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
+
+#: Layers inside neurons that are called as modules.
+INNER_LAYERS: dict[str, tuple[str, ...]] = {"RLeaky": ("recurrent",), "RSynaptic": ("recurrent",)}
 
 
 def is_neuron(module: nn.Module) -> bool:

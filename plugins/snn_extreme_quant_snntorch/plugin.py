@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from snn_extreme_quant.frameworks import NeuronReading
-from snn_extreme_quant_snntorch.neurons import READERS, is_neuron, read_neuron
+from snn_extreme_quant_snntorch.neurons import INNER_LAYERS, READERS, is_neuron, read_neuron
 
 __all__ = ["SnnTorch"]
 
@@ -24,7 +24,7 @@ class SnnTorch:
     """The plugin. Layers between snnTorch's neurons are torch's own, so it brings none."""
 
     name = "snntorch"
-    api_version = 1
+    api_version = 2
     requirement = "snntorch>=1.0,<2"
     install = 'pip install "snn-extreme-quant[snntorch]"'
     reset_methods: Sequence[str] = ("reset_mem",)
@@ -39,6 +39,14 @@ class SnnTorch:
         import snntorch
 
         return [getattr(snntorch, name) for name in READERS]
+
+    def unreadable_neurons(self) -> Mapping[str, str]:
+        """The framework's other neurons, each with the reason why it has no exact spec."""
+        return {}
+
+    def inner_layers(self, module: nn.Module) -> Sequence[str]:
+        """Names of the layers inside a neuron that it calls as modules."""
+        return INNER_LAYERS.get(type(module).__name__, ())
 
     def is_neuron(self, module: nn.Module) -> bool:
         """Whether ``module`` is one of snnTorch's neurons."""

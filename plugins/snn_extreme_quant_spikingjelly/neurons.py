@@ -16,7 +16,7 @@ from snn_extreme_quant.errors import UnsupportedNeuronError
 from snn_extreme_quant.frameworks import NeuronReading
 from snn_extreme_quant.neurons import NeuronSpec
 
-__all__ = ["READERS", "is_neuron", "read_neuron"]
+__all__ = ["INNER_LAYERS", "READERS", "is_neuron", "read_neuron"]
 
 #: Methods that make up a neuron's forward pass and its initial state: who overrides one computes something else.
 _DYNAMICS = (
@@ -29,6 +29,9 @@ _DYNAMICS = (
     "multi_step_functional_forward",
     "materialize_states",
 )
+
+#: Layers inside neurons that are called as modules.
+INNER_LAYERS: dict[str, tuple[str, ...]] = {}
 
 
 def is_neuron(module: nn.Module) -> bool:
@@ -62,7 +65,7 @@ def _read(neuron: Any, charge: str, parameters: dict[str, Tensor]) -> NeuronRead
         raise UnsupportedNeuronError(
             f"{type(neuron).__name__} starts from a tensor of membrane potentials; use set_reset_value('v', <number>)."
         )
-    return NeuronReading(spec, parameters, float(v0), multi_step=neuron.step_mode == "m")
+    return NeuronReading(spec, parameters, {"v": float(v0)}, multi_step=neuron.step_mode == "m")
 
 
 def _if_node(neuron: Any) -> NeuronReading:

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from snn_extreme_quant.frameworks import NeuronReading
-from snn_extreme_quant_spikingjelly.neurons import READERS, is_neuron, read_neuron
+from snn_extreme_quant_spikingjelly.neurons import INNER_LAYERS, READERS, is_neuron, read_neuron
 
 __all__ = ["SpikingJelly"]
 
@@ -20,7 +20,7 @@ class SpikingJelly:
     """The plugin."""
 
     name = "spikingjelly"
-    api_version = 1
+    api_version = 2
     requirement = "spikingjelly>=2.0,<3"
     install = 'pip install "snn-extreme-quant[spikingjelly]"'
     reset_methods: Sequence[str] = ("reset",)
@@ -35,6 +35,14 @@ class SpikingJelly:
         from spikingjelly.activation_based import neuron
 
         return [getattr(neuron, name) for name in READERS]
+
+    def unreadable_neurons(self) -> Mapping[str, str]:
+        """The framework's other neurons, each with the reason why it has no exact spec."""
+        return {}
+
+    def inner_layers(self, module: nn.Module) -> Sequence[str]:
+        """Names of the layers inside a neuron that it calls as modules."""
+        return INNER_LAYERS.get(type(module).__name__, ())
 
     def is_neuron(self, module: nn.Module) -> bool:
         """Whether ``module`` is one of SpikingJelly's neurons."""
