@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "ConfigError",
     "ExportError",
+    "MissingDependencyError",
     "ModelEditedError",
     "ModelFileError",
     "NonFiniteWeightError",
@@ -78,3 +79,7 @@ class ModelFileError(SxqError, ValueError):
 
 class ModelEditedError(ModelFileError):
     """A file was changed after it was exported."""
+
+
+class MissingDependencyError(SxqError, ImportError):
+    """An optional package that this feature needs is not installed."""
