@@ -11,21 +11,30 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 from snn_extreme_quant.errors import ConfigError, UnmatchedNameError
-from snn_extreme_quant.registry import suggest
+from snn_extreme_quant.registry import Registry, suggest
 
-__all__ = ["Binary", "Float", "PrecisionPlan", "Ternary", "WeightConfig", "config_from_dict"]
+__all__ = ["CONFIGS", "Binary", "Float", "PrecisionPlan", "Ternary", "Uniform", "WeightConfig", "config_from_dict"]
 
-Granularity = Literal["tensor", "channel"]
+Granularity = Literal["tensor", "channel", "group"]
 
 
 @dataclass(frozen=True)
 class WeightConfig:
-    """Base of all weight precisions; ``kind`` names the scheme in files and on the command line."""
+    """Base of all weight precisions; ``kind`` names the scheme in files and on the command line.
+
+    A third party's precision is a frozen dataclass derived from this class and registered in :data:`CONFIGS`; what
+    carries it out goes into :data:`snn_extreme_quant.quantizers.injectors.INJECTORS`.
+    """
 
     kind: ClassVar[str] = ""
+
+    @property
+    def bits(self) -> int:
+        """Bits a stored weight takes (32 for float; a ternary weight of 1.58 bit is stored in 2)."""
+        return 32
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; :func:`config_from_dict` is the inverse."""
@@ -39,66 +48,170 @@ class Float(WeightConfig):
     kind: ClassVar[str] = "float"
 
 
-@dataclass(frozen=True)
 class _Scaled(WeightConfig):
-    """A scheme with one scale per tensor or per output channel."""
+    """A scheme with scales, by tensor, output channel or group.
 
-    per: Granularity = "channel"
+    No dataclass itself, so that each scheme lists its fields in the order in which one writes them.
+    """
+
+    per: Granularity
+    scale: str
+    group_size: int | None
+    _SCALES: ClassVar[tuple[str, ...]]
 
     def __post_init__(self) -> None:
-        if self.per not in ("tensor", "channel"):
-            raise ConfigError(f"{type(self).__name__}(per={self.per!r}): use per='tensor' or per='channel'.")
+        if self.per not in ("tensor", "channel", "group"):
+            self._refuse("per", "use per='tensor', per='channel' or per='group'")
+        if self.scale not in self._SCALES:
+            self._refuse("scale", "use " + " or ".join(f"scale={name!r}" for name in self._SCALES))
+        if self.per != "group":
+            if self.group_size is not None:
+                self._refuse("group_size", "leave group_size out, or use per='group'")
+        elif type(self.group_size) is not int or self.group_size < 1:
+            self._refuse("group_size", "per='group' needs group_size=..., the inputs that share a scale (64, say)")
+
+    def _refuse(self, field: str, remedy: str) -> NoReturn:
+        raise ConfigError(f"{type(self).__name__}({field}={getattr(self, field)!r}): {remedy}.")
+
+    def __repr__(self) -> str:
+        """Show ``per`` and what differs from the defaults."""
+        shown = [f for f in fields(self) if f.name == "per" or getattr(self, f.name) != f.default]
+        return f"{type(self).__name__}({', '.join(f'{f.name}={getattr(self, f.name)!r}' for f in shown)})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Binary(_Scaled):
     r"""Weights in {-1, +1} times a scale (1 bit).
 
     .. math:: \hat W = \beta\,\mathrm{sign}(W - \alpha), \qquad \beta = \mathrm{mean}\,|W|
 
-    with :math:`\alpha = 0` (binary-weight network, Rastegari et al. 2016, section 3.1; sign(0) = +1) or, with
-    ``center=True``, :math:`\alpha = \mathrm{mean}(W)` and ties to -1 (BitNet, Wang et al. 2023, equations 1-3).
-    The means run over the whole tensor or over each output channel.
+    with :math:`\alpha = 0` (binary-weight network, Rastegari et al. 2016, section 3.1; the sign is the sign bit) or,
+    with ``center=True``, :math:`\alpha = \mathrm{mean}(W)` and ties to -1 (BitNet, Wang et al. 2023,
+    equations 1-3). The means run over the tensor, the output channel or the group.
 
     Args:
-        per: ``"channel"`` (one scale an output channel) or ``"tensor"``.
+        per: ``"channel"`` (one scale an output channel), ``"tensor"``, or ``"group"`` (one for every ``group_size``
+            inputs of an output channel).
         center: subtract the mean before taking the sign.
+        scale: ``"mean"``, or ``"learned"``: :math:`\beta` is a parameter that starts at the mean and is trained by
+            the rule of LSQ (Esser et al. 2020).
+        group_size: with ``per="group"``: inputs of a linear layer, or input channels of a convolution, that share a
+            scale. The last group takes what is left.
+
+    Raises:
+        ConfigError: a value, or a combination of values, that means nothing.
 
     Example:
-        >>> Binary(per="tensor", center=True).to_dict()
-        {'kind': 'binary', 'per': 'tensor', 'center': True}
+        >>> Binary(per="tensor", center=True)
+        Binary(per='tensor', center=True)
+        >>> Binary(per="group", group_size=64).to_dict()
+        {'kind': 'binary', 'per': 'group', 'center': False, 'scale': 'mean', 'group_size': 64}
     """
 
     kind: ClassVar[str] = "binary"
+    _SCALES: ClassVar[tuple[str, ...]] = ("mean", "learned")
+
+    per: Granularity = "channel"
     center: bool = False
+    scale: Literal["mean", "learned"] = "mean"
+    group_size: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.center, bool):
-            raise ConfigError(f"Binary(center={self.center!r}): use True or False.")
+            self._refuse("center", "use True or False")
+
+    @property
+    def bits(self) -> int:
+        """1."""
+        return 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ternary(_Scaled):
     r"""Weights in {-1, 0, +1} times a scale (1.58 bit).
 
-    .. math:: \hat W = \gamma\,\mathrm{clamp}(\mathrm{round}(W/\gamma), -1, 1),
-              \qquad \gamma = \max(\mathrm{mean}\,|W|, 10^{-5})
+    .. math:: \hat W = \gamma\,\mathrm{clamp}(\mathrm{round}(W/\gamma), -1, 1)
 
-    (BitNet b1.58, Ma et al. 2024, equations 1-3). The mean runs over the whole tensor or over each output channel.
+    The scale :math:`\gamma` is, over the tensor, the output channel or the group,
+
+    - ``"absmean"``: :math:`\mathrm{mean}\,|W|` (BitNet b1.58, Ma et al. 2024, equations 1-3);
+    - ``"twn"``: codes are :math:`\mathrm{sign}(W)` where :math:`|W| > 0.7\,\mathrm{mean}\,|W|`, else 0, and the
+      scale is the mean of those :math:`|W|` (ternary weight networks, Li et al. 2016, section 2.2);
+    - ``"mse"``: the :math:`\gamma` of the least :math:`\lVert W - \hat W\rVert^2`, found exactly by sorting;
+    - ``"learned"``: a parameter that starts at ``"mse"``'s value and is trained by the rule of LSQ (Esser et
+      al. 2020).
+
+    No scale is below :math:`10^{-5}`.
 
     Args:
-        per: ``"channel"`` (one scale an output channel) or ``"tensor"`` (as published).
+        per: ``"channel"`` (one scale an output channel), ``"tensor"`` (as b1.58 was published), or ``"group"``.
+        scale: how the scale is found.
+        group_size: as for :class:`Binary`.
+
+    Raises:
+        ConfigError: a value, or a combination of values, that means nothing.
 
     Example:
-        >>> Ternary().per
-        'channel'
+        >>> Ternary(), Ternary(scale="twn")
+        (Ternary(per='channel'), Ternary(per='channel', scale='twn'))
     """
 
     kind: ClassVar[str] = "ternary"
+    _SCALES: ClassVar[tuple[str, ...]] = ("absmean", "twn", "mse", "learned")
+
+    per: Granularity = "channel"
+    scale: Literal["absmean", "twn", "mse", "learned"] = "absmean"
+    group_size: int | None = None
+
+    @property
+    def bits(self) -> int:
+        """2: what a code takes in memory."""
+        return 2
 
 
-_KINDS: dict[str, type[WeightConfig]] = {c.kind: c for c in (Float, Binary, Ternary)}
+@dataclass(frozen=True, repr=False)
+class Uniform(_Scaled):
+    r"""Integer weights of ``bits`` bit, symmetric around 0, times a scale; meant for post-training quantisation.
+
+    .. math:: \hat W = s\,\mathrm{clamp}(\mathrm{round}(W/s), -q, q), \qquad q = 2^{b-1} - 1
+
+    with :math:`s = \max|W| / q` or, with ``scale="mse"``, the :math:`s` of the least
+    :math:`\lVert W - \hat W\rVert^2` that a search finds. The code :math:`-2^{b-1}` is not used (narrow range), as in
+    Jacob et al. 2018, section 3.
+
+    Args:
+        bits: b, 2 to 16.
+        per: ``"channel"`` (one scale an output channel), ``"tensor"`` or ``"group"``.
+        scale: ``"max"`` or ``"mse"``.
+        group_size: as for :class:`Binary`.
+
+    Raises:
+        ConfigError: a value, or a combination of values, that means nothing.
+
+    Example:
+        >>> Uniform(4, scale="mse")
+        Uniform(bits=4, per='channel', scale='mse')
+    """
+
+    kind: ClassVar[str] = "uniform"
+    _SCALES: ClassVar[tuple[str, ...]] = ("max", "mse")
+
+    bits: int = 8
+    per: Granularity = "channel"
+    scale: Literal["max", "mse"] = "max"
+    group_size: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.bits) is not int or not 2 <= self.bits <= 16:
+            self._refuse("bits", "use 2 to 16; for 1 bit use Binary()")
+
+
+#: The precisions by ``kind``; third parties may add theirs.
+CONFIGS: Registry[type[WeightConfig]] = Registry("weight precision")
+for _config in (Float, Binary, Ternary, Uniform):
+    CONFIGS.register(_config.kind, _config, origin="snn_extreme_quant")
 
 
 def config_from_dict(data: Mapping[str, Any]) -> WeightConfig:
@@ -115,9 +228,9 @@ def config_from_dict(data: Mapping[str, Any]) -> WeightConfig:
         raise ConfigError(f"{data!r} is not a precision; use a dictionary like {Ternary().to_dict()}.")
     data = dict(data)
     kind = data.pop("kind", None)
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise ConfigError(f"No weight precision is called {kind!r}. {suggest(str(kind), _KINDS)}")
-    cls = _KINDS[kind]
+    if not isinstance(kind, str) or kind not in CONFIGS:
+        raise ConfigError(f"No weight precision is called {kind!r}. {suggest(str(kind), CONFIGS)}")
+    cls = CONFIGS.get(kind)
     known = {f.name for f in fields(cls)}
     unknown = sorted(set(data) - known)
     if unknown:
@@ -142,7 +255,7 @@ class PrecisionPlan:
     Example:
         >>> plan = PrecisionPlan({"head": Float(), "features.*": Binary()}, default=Ternary())
         >>> plan.config_for("features.0"), PrecisionPlan.from_json(plan.to_json()) == plan
-        (Binary(per='channel', center=False), True)
+        (Binary(per='channel'), True)
     """
 
     rules: tuple[tuple[str, WeightConfig], ...] = ()
@@ -161,11 +274,14 @@ class PrecisionPlan:
         try:
             pairs = tuple((p, c) for p, c in (rules.items() if isinstance(rules, Mapping) else rules))
         except (TypeError, ValueError) as error:
-            raise ConfigError(f"A plan maps layer names to Binary(), Ternary() or Float(); got {rules!r}.") from error
+            raise ConfigError(
+                f"A plan maps layer names to Binary(), Ternary(), Uniform() or Float(); got {rules!r}."
+            ) from error
         for pattern, config in (*pairs, ("default", default)):
             if not isinstance(pattern, str) or not isinstance(config, WeightConfig):
                 raise ConfigError(
-                    f"A plan maps layer names to Binary(), Ternary() or Float(); got {pattern!r}: {config!r}."
+                    "A plan maps layer names to Binary(), Ternary(), Uniform() or Float();"
+                    f" got {pattern!r}: {config!r}."
                 )
         object.__setattr__(self, "rules", pairs)
         object.__setattr__(self, "default", default)

@@ -67,7 +67,7 @@ def test_configs_are_frozen_and_hashable() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Ternary(per="row"), r"Ternary\(per='row'\): use per='tensor' or per='channel'"),
+        (lambda: Ternary(per="row"), r"Ternary\(per='row'\): use per='tensor', per='channel' or per='group'"),
         (lambda: Binary(per=None), r"Binary\(per=None\): use per='tensor'"),
         (lambda: Binary(per=["tensor"]), r"use per='tensor'"),
         (lambda: Binary(center="yes"), r"Binary\(center='yes'\): use True or False"),

@@ -21,19 +21,20 @@ __all__ = ["Linear"]
 
 
 class Linear(IntegerFirst, _Base):
-    r"""``nn.Linear`` with binary or ternary weights: :math:`y = (x c^\top)\,\gamma + b`.
+    r"""``nn.Linear`` with quantised weights: :math:`y = (x c^\top)\,\gamma + b`.
 
     A Brevitas ``QuantLinear`` in all but its forward pass, which is integer-first.
 
     Shapes:
         input ``(..., in_features)``, output ``(..., out_features)``; codes ``(out_features, in_features)``,
-        scales ``(out_features,)``.
+        scales ``(out_features,)``, or ``(out_features, groups)`` with ``per="group"``.
 
     Args:
         in_features: inputs of each neuron.
         out_features: neurons.
         bias: whether to add a (float) bias.
-        config: :class:`~snn_extreme_quant.Binary` or :class:`~snn_extreme_quant.Ternary` (the default).
+        config: :class:`~snn_extreme_quant.Binary`, :class:`~snn_extreme_quant.Ternary` (the default) or
+            :class:`~snn_extreme_quant.Uniform`.
         device: where the parameters live.
         dtype: type of the latent weight.
 
@@ -63,15 +64,9 @@ class Linear(IntegerFirst, _Base):
     def _empty_like(cls, module: Any, config: WeightConfig) -> Self:
         return cls(module.in_features, module.out_features, module.bias is not None, config, device="meta")
 
-    def product(self, input: Tensor) -> Tensor:
-        """Sum the inputs with their codes, then scale."""
-        codes, scale = self.integer_weight()
-        return F.linear(input, codes) * scale
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the scaled sum plus the bias."""
-        output = self.product(input)
-        return output if self.bias is None else output + self.bias
+    def _sums(self, input: Tensor, codes: Tensor) -> Tensor:
+        """Sum the inputs with their codes."""
+        return F.linear(input, codes)
 
     def to_float(self) -> nn.Linear:
         """Return an ``nn.Linear`` with the dequantised weight."""

@@ -1,4 +1,5 @@
 """From float weights to integer codes and scales, and from codes to packed bytes.
 
-``packing`` is pure numpy; ``core`` is torch; ``injectors`` makes the two available to Brevitas layers.
+``packing`` is pure numpy. ``core`` is what the schemes in ``binary``, ``ternary`` and ``uniform`` share, with their
+``gradients`` and ``granularity``; ``injectors`` makes them available to Brevitas layers.
 """

@@ -447,7 +447,7 @@ def test_hooks_move_over_and_their_handles_remove_them(kind) -> None:
 
 def test_repr_shows_geometry_and_precision() -> None:
     text = repr(Linear(3, 2, config=Binary(per="tensor")))
-    assert text == "Linear(in_features=3, out_features=2, bias=True, Binary(per='tensor', center=False))"
+    assert text == "Linear(in_features=3, out_features=2, bias=True, Binary(per='tensor'))"
 
 
 def test_compiles_without_reading_the_cache() -> None:

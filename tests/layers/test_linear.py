@@ -27,7 +27,7 @@ def test_default_is_ternary() -> None:
 
 
 def test_float_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"Use Binary\(...\) or Ternary\(...\)"):
+    with pytest.raises(ConfigError, match=r"Use Binary\(...\), Ternary\(...\) or Uniform\(...\)"):
         Linear(2, 2, config=Float())
 
 
