@@ -14,9 +14,21 @@ from torch import Tensor, nn
 
 from snn_extreme_quant.errors import UnsupportedNeuronError
 from snn_extreme_quant.frameworks import NeuronReading
+from snn_extreme_quant.frameworks.checks import readable_class
 from snn_extreme_quant.neurons import NeuronSpec
+from snn_extreme_quant_snntorch.options import (
+    amplitude_of,
+    float32,
+    refuse_options,
+    reset_of,
+    returns_state,
+    timing_of,
+    unit_interval,
+)
+from snn_extreme_quant_snntorch.recurrent import read_rleaky, read_rsynaptic
+from snn_extreme_quant_snntorch.unreadable import UNREADABLE
 
-__all__ = ["INNER_LAYERS", "READERS", "is_neuron", "read_neuron"]
+__all__ = ["READERS", "is_neuron", "read_neuron"]
 
 #: Methods that make up a neuron's forward pass and its initial state: who overrides one computes something else.
 _DYNAMICS = (
@@ -25,14 +37,12 @@ _DYNAMICS = (
     "mem_reset",
     "reset_mem",
     "_base_state_function",
+    "_base_state_reset_zero",
+    "_base_state_reset_sub_function",
     "_base_sub",
     "_base_zero",
     "_base_int",
 )
-_RESETS = {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}
-
-#: Layers inside neurons that are called as modules.
-INNER_LAYERS: dict[str, tuple[str, ...]] = {"RLeaky": ("recurrent",), "RSynaptic": ("recurrent",)}
 
 
 def is_neuron(module: nn.Module) -> bool:
@@ -45,99 +55,83 @@ def is_neuron(module: nn.Module) -> bool:
     return isinstance(module, (SpikingNeuron, snntorch.LeakyParallel))
 
 
-def _float32(owner: Any, name: str) -> Tensor:
-    value = torch.as_tensor(getattr(owner, name)).detach()
-    if value.dim() and value.dtype == torch.float64:
-        raise UnsupportedNeuronError(
-            f"{type(owner).__name__}.{name} is a float64 vector, which makes the neuron compute in float64;"
-            f" pass {name}=....float()."
-        )
-    return value.float().clone()
+def _reading(
+    neuron: Any, charge: str, reset: str, parameters: dict[str, Tensor], arguments: tuple[str, ...] = ()
+) -> NeuronReading:
+    amplitude = amplitude_of(neuron)
+    spec = NeuronSpec(charge, "gt", reset, timing_of(neuron), graded=amplitude is not None)  # type: ignore[arg-type]
+    parameters["threshold"] = float32(neuron, "threshold")
+    if amplitude is not None:
+        parameters["amplitude"] = amplitude
+    return NeuronReading(spec, parameters, returns_state=returns_state(neuron), arguments=arguments)
 
 
-def _reset_of(neuron: Any) -> str:
-    method = getattr(neuron.state_function, "__name__", repr(neuron.state_function))
-    reset = _RESETS.get(method)
-    if reset is None or reset != neuron.reset_mechanism:
-        raise UnsupportedNeuronError(
-            f"{type(neuron).__name__} was built with another reset mechanism than {neuron.reset_mechanism!r}, which it"
-            f" says now; snnTorch then mixes the two. Build it with reset_mechanism={neuron.reset_mechanism!r}."
-        )
-    return reset
-
-
-def _refuse_options(neuron: Any) -> None:
-    name = type(neuron).__name__
-    if neuron.inhibition:
-        raise UnsupportedNeuronError(f"{name}(inhibition=True) couples the neurons of a layer; use inhibition=False.")
-    if neuron.state_quant:
-        raise UnsupportedNeuronError(
-            f"{name}(state_quant=...) rounds the membrane potential by an arbitrary function; use state_quant=False."
-        )
-    probe = torch.tensor([-1.0, -1e-30, 0.0, 1e-30, 1.0])
-    try:
-        with torch.no_grad():
-            fires = torch.equal(neuron.spike_grad(probe), (probe > 0).float())
-    except Exception:  # a user's function may fail in any way
-        fires = False
-    if not fires:
-        raise UnsupportedNeuronError(
-            f"{name}(spike_grad=...) does not give 1 above and 0 at and below threshold; use one of snntorch.surrogate."
-        )
+def _canceling(neuron: Any) -> str:
+    # All but Leaky reset to zero by taking the new state off itself.
+    return {"zero": "cancel"}.get(reset_of(neuron), reset_of(neuron))
 
 
 def _leaky(neuron: Any) -> NeuronReading:
-    graded = not bool((neuron.graded_spikes_factor == 1).all())
-    if graded and bool((neuron.graded_spikes_factor == 0).any()):
-        raise UnsupportedNeuronError("Leaky(graded_spikes_factor=0) never gives a spike; use a factor other than 0.")
-    timing = "delayed" if neuron.reset_delay else "compensated"
-    spec = NeuronSpec("leak", "gt", _reset_of(neuron), timing, graded)  # type: ignore[arg-type]
-    parameters = {"threshold": _float32(neuron, "threshold"), "decay": _float32(neuron, "beta").clamp(0, 1)}
-    if graded:
-        parameters["amplitude"] = _float32(neuron, "graded_spikes_factor")
-    return NeuronReading(spec, parameters, returns_state=neuron.output or not neuron.init_hidden)
+    return _reading(neuron, "leak", reset_of(neuron), {"decay": unit_interval(neuron, "beta")})
 
 
 def _lapicque(neuron: Any) -> NeuronReading:
-    reset = {"zero": "cancel"}.get(_reset_of(neuron), neuron.reset_mechanism)
-    spec = NeuronSpec("lapicque", "gt", reset, "delayed")
-    for name in ("R", "C", "time_step"):
-        _float32(neuron, name)
+    parameters = {"resistance": float32(neuron, "R"), "time_step": float32(neuron, "time_step")}
+    float32(neuron, "C")  # refused as a float64 vector
     rc = neuron.R.detach() * neuron.C.detach()
+    parameters |= {"inverse_rc": (1 / rc).float(), "decay": (1 - neuron.time_step.detach() / rc).float()}
+    return _reading(neuron, "lapicque", _canceling(neuron), parameters)
+
+
+def _synaptic(neuron: Any) -> NeuronReading:
+    parameters = {"decay": unit_interval(neuron, "beta"), "current_decay": unit_interval(neuron, "alpha")}
+    return _reading(neuron, "synaptic", _canceling(neuron), parameters, ("i", "v"))
+
+
+def _alpha(neuron: Any) -> NeuronReading:
     parameters = {
-        "threshold": _float32(neuron, "threshold"),
-        "resistance": _float32(neuron, "R"),
-        "inverse_rc": (1 / rc).float(),
-        "time_step": _float32(neuron, "time_step"),
-        "decay": (1 - neuron.time_step.detach() / rc).float(),
+        "excitation_decay": unit_interval(neuron, "alpha"),
+        "inhibition_decay": unit_interval(neuron, "beta"),
     }
-    return NeuronReading(spec, parameters, returns_state=neuron.output or not neuron.init_hidden)
+    # In the precision and the order of snnTorch: rounding to float32 comes last.
+    alpha, beta = neuron.alpha.detach().clamp(0, 1), neuron.beta.detach().clamp(0, 1)
+    parameters["gain"] = (torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1).float()
+    if not bool(torch.isfinite(parameters["gain"]).all()):
+        raise UnsupportedNeuronError(
+            f"{type(neuron).__name__} has alpha or beta of 0, or both equal: its gain"
+            " log(alpha) / (log(beta) - log(alpha)) + 1 is not finite; use 0 < beta < alpha."
+        )
+    return _reading(neuron, "alpha", _canceling(neuron), parameters, ("i_exc", "i_inh", "v"))
 
 
-READERS: dict[str, Callable[[Any], NeuronReading]] = {"Leaky": _leaky, "Lapicque": _lapicque}
+def _delta_leaky(neuron: Any) -> NeuronReading:
+    spec = NeuronSpec("leak", "gt", "none", "same_step", fire="change")
+    # Unlike Leaky it does not clamp beta; resets, grading and quantised states it takes and ignores.
+    parameters = {"threshold": float32(neuron, "delta_threshold"), "decay": float32(neuron, "beta")}
+    return NeuronReading(spec, parameters, returns_state=True, arguments=("v", "v_before"), grouped=True)
+
+
+#: By class name.
+READERS: dict[str, Callable[[Any], NeuronReading]] = {
+    "Alpha": _alpha,
+    "DeltaLeaky": _delta_leaky,
+    "Lapicque": _lapicque,
+    "Leaky": _leaky,
+    "RLeaky": read_rleaky,
+    "RSynaptic": read_rsynaptic,
+    "Synaptic": _synaptic,
+}
 
 
 def read_neuron(module: nn.Module) -> NeuronReading:
-    """Read a ``Leaky`` or ``Lapicque``.
+    """Read a neuron of one of the classes in :data:`READERS`.
 
     Raises:
         UnsupportedNeuronError: another class, a subclass with dynamics of its own, or an option without exact spec.
     """
     import snntorch
 
-    known = {getattr(snntorch, name): reader for name, reader in READERS.items()}
-    cls = type(module)
-    base = next((c for c in cls.__mro__ if c in known), None)
-    if base is None:
-        raise UnsupportedNeuronError(
-            f"{cls.__name__} is no neuron of snnTorch that has an exact spec; use snntorch's {' or '.join(READERS)}."
-        )
-    for owner in (module, *cls.__mro__[: cls.__mro__.index(base)]):
-        changed = sorted(set(_DYNAMICS) & set(vars(owner)))
-        if changed:
-            raise UnsupportedNeuronError(
-                f"{cls.__name__} overrides {changed[0]}() of snntorch.{base.__name__}, so what it computes is not"
-                f" known; use snntorch.{base.__name__} itself."
-            )
-    _refuse_options(module)
-    return known[base](module)
+    readable = [getattr(snntorch, name) for name in READERS]
+    base = readable_class(module, readable, _DYNAMICS, UNREADABLE)
+    refuse_options(module)
+    return READERS[base.__name__](module)

@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from snn_extreme_quant.frameworks import NeuronReading
-from snn_extreme_quant_snntorch.neurons import INNER_LAYERS, READERS, is_neuron, read_neuron
+from snn_extreme_quant_snntorch.layers import inner_layers
+from snn_extreme_quant_snntorch.neurons import READERS, is_neuron, read_neuron
+from snn_extreme_quant_snntorch.unreadable import UNREADABLE
 
 __all__ = ["SnnTorch"]
 
@@ -35,26 +37,32 @@ class SnnTorch:
         return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
 
     def neuron_classes(self) -> Sequence[type[nn.Module]]:
-        """``Leaky`` and ``Lapicque``."""
+        """The classes with an exact spec."""
         import snntorch
 
         return [getattr(snntorch, name) for name in READERS]
 
     def unreadable_neurons(self) -> Mapping[str, str]:
-        """The framework's other neurons, each with the reason why it has no exact spec."""
-        return {}
+        """The other neurons of snnTorch, each with the reason why it has no exact spec."""
+        return UNREADABLE
 
     def inner_layers(self, module: nn.Module) -> Sequence[str]:
         """Names of the layers inside a neuron that it calls as modules."""
-        return INNER_LAYERS.get(type(module).__name__, ())
+        return inner_layers(module)
 
     def is_neuron(self, module: nn.Module) -> bool:
         """Whether ``module`` is one of snnTorch's neurons."""
         return is_neuron(module)
 
     def read_neuron(self, module: nn.Module) -> NeuronReading:
-        """Read a ``Leaky`` or ``Lapicque``; others are refused with the reason."""
+        """Read a neuron of one of :meth:`neuron_classes`; others are refused with the reason."""
         return read_neuron(module)
+
+    def write_neuron(self, reading: NeuronReading) -> nn.Module:
+        """Make the neuron that reads as ``reading``, for ``from_nir``."""
+        from snn_extreme_quant_snntorch.writing import write_neuron
+
+        return write_neuron(reading)
 
     def layers(self) -> Mapping[type[nn.Module], type[nn.Module]]:
         """None: snnTorch has no layers of its own."""

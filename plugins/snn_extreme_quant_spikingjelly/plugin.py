@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from snn_extreme_quant.frameworks import NeuronReading
-from snn_extreme_quant_spikingjelly.neurons import INNER_LAYERS, READERS, is_neuron, read_neuron
+from snn_extreme_quant_spikingjelly.neurons import READERS, is_neuron, read_neuron
+from snn_extreme_quant_spikingjelly.unreadable import UNREADABLE
 
 __all__ = ["SpikingJelly"]
 
@@ -31,29 +32,45 @@ class SpikingJelly:
         return spec is not None and spec.origin is not None  # a mere folder of that name has no origin
 
     def neuron_classes(self) -> Sequence[type[nn.Module]]:
-        """``IFNode`` and ``LIFNode``."""
+        """The classes with an exact spec."""
         from spikingjelly.activation_based import neuron
 
         return [getattr(neuron, name) for name in READERS]
 
     def unreadable_neurons(self) -> Mapping[str, str]:
-        """The framework's other neurons, each with the reason why it has no exact spec."""
-        return {}
+        """SpikingJelly's other neurons and stateful layers, each with the reason why it has no exact spec."""
+        return UNREADABLE
 
     def inner_layers(self, module: nn.Module) -> Sequence[str]:
-        """Names of the layers inside a neuron that it calls as modules."""
-        return INNER_LAYERS.get(type(module).__name__, ())
+        """Names of the layers inside a stateful container that it calls as modules."""
+        if "spikingjelly.activation_based.layer" not in sys.modules:
+            return ()
+        from snn_extreme_quant_spikingjelly.layers import inner_layers
+
+        return inner_layers(module)
 
     def is_neuron(self, module: nn.Module) -> bool:
         """Whether ``module`` is one of SpikingJelly's neurons."""
         return is_neuron(module)
 
     def read_neuron(self, module: nn.Module) -> NeuronReading:
-        """Read an ``IFNode`` or ``LIFNode``; others are refused with the reason."""
+        """Read a neuron of one of :meth:`neuron_classes`; others are refused with the reason."""
         return read_neuron(module)
 
+    def write_neuron(self, reading: NeuronReading) -> nn.Module:
+        """Make the neuron that reads as ``reading``, for ``from_nir``."""
+        from snn_extreme_quant_spikingjelly.writing import write_neuron
+
+        return write_neuron(reading)
+
+    def write_layer(self, module: nn.Module, multi_step: bool) -> nn.Module:
+        """Make torch's layer into SpikingJelly's, which know step modes, for ``from_nir``."""
+        from snn_extreme_quant_spikingjelly.writing import write_layer
+
+        return write_layer(module, multi_step)
+
     def layers(self) -> Mapping[type[nn.Module], type[nn.Module]]:
-        """SpikingJelly's own ``Linear``, ``Conv1d`` and ``Conv2d``, with ``step_mode``."""
+        """SpikingJelly's own layers with weights, which know ``step_mode``."""
         if "spikingjelly.activation_based.layer" not in sys.modules:
             return {}  # never imported, so no model holds one; a snnTorch user need not wait for the import
         from snn_extreme_quant_spikingjelly.layers import LAYERS

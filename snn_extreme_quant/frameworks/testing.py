@@ -33,11 +33,24 @@ __all__ = ["FrameworkContract", "NeuronCase", "assert_same_bits", "random_curren
 
 
 class NeuronCase(NamedTuple):
-    """A neuron to test: a label, a function that makes a fresh one, and how many features wide its input is."""
+    """A neuron to test: a label, a function that makes a fresh one, and the shape of its input.
+
+    ``width`` is a number of features, or the shape of one sample, ``(C, H, W)``.
+    """
 
     label: str
     make: Callable[[], nn.Module]
-    width: int = 8
+    width: int | tuple[int, ...] = 8
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one sample.
+
+        Example:
+            >>> NeuronCase("plain", nn.Identity, 4).shape, NeuronCase("image", nn.Identity, (2, 5, 5)).shape
+            ((4,), (2, 5, 5))
+        """
+        return (self.width,) if isinstance(self.width, int) else self.width
 
 
 def assert_same_bits(actual: Tensor, expected: Tensor, what: str) -> None:
@@ -61,7 +74,7 @@ def assert_same_bits(actual: Tensor, expected: Tensor, what: str) -> None:
         )
 
 
-def random_currents(steps: int, batch: int, width: int, thresholds: Tensor, seed: int = 0) -> Tensor:
+def random_currents(steps: int, batch: int, width: int | tuple[int, ...], thresholds: Tensor, seed: int = 0) -> Tensor:
     """Return input currents that provoke the cases in which two implementations of a neuron differ.
 
     A quarter each are normal numbers, multiples of a quarter of the threshold (the potential then lands *on* the
@@ -71,24 +84,25 @@ def random_currents(steps: int, batch: int, width: int, thresholds: Tensor, seed
     Args:
         steps: T, time steps.
         batch: B, sequences.
-        width: N, features.
-        thresholds: broadcastable to ``(N,)``.
+        width: N, features, or the shape of one sample, ``(C, H, W)``.
+        thresholds: broadcastable to one sample.
         seed: of the random numbers.
 
     Returns:
-        float32 of shape ``(T, B, N)``.
+        float32 of shape ``(T, B, N)`` or ``(T, B, C, H, W)``.
     """
     g = torch.Generator().manual_seed(seed)
-    shape = (steps, batch, width)
-    theta = thresholds.detach().float().expand(width)
+    sample = (width,) if isinstance(width, int) else width
+    shape = (steps, batch, *sample)
+    theta = thresholds.detach().float().expand(sample)
     infinity = torch.tensor(torch.inf)
     special = torch.stack([theta, torch.nextafter(theta, infinity), torch.nextafter(theta, -infinity), -theta])
     odd = torch.tensor([0.0, -0.0, 1e-40, -1e-40, 1e6, -1e6, 1e-3, 3.0])
-    columns = torch.arange(width).expand(shape)
+    near = special[:, None, None].expand(-1, steps, batch, *sample)
     kinds = (
         torch.randn(shape, generator=g),
         torch.randint(-4, 9, shape, generator=g) * (theta / 4),
-        special[torch.randint(0, len(special), shape, generator=g), columns],
+        near.gather(0, torch.randint(0, len(special), shape, generator=g)[None])[0],
         odd[torch.randint(0, len(odd), shape, generator=g)],
     )
     choice = torch.randint(0, len(kinds), shape, generator=g)
@@ -129,7 +143,10 @@ class FrameworkContract:
         return build(6, 4) if issubclass(cls, nn.Linear) else build(2, 4, 3)  # type: ignore[no-any-return]
 
     def run(self, module: nn.Module, reading: NeuronReading, currents: Tensor) -> tuple[Tensor, Tensor]:
-        """Run a neuron over currents ``(T, B, N)``; return its spikes ``(T, B, N)`` and last potential ``(B, N)``."""
+        """Run a neuron over currents ``(T, B, N)``; return its spikes ``(T, B, N)`` and last potential ``(B, N)``.
+
+        For neurons of another input shape N is that shape.
+        """
         with torch.no_grad():
             outputs = [module(currents)] if reading.multi_step else [module(x) for x in currents]
         if reading.returns_state:
@@ -144,9 +161,9 @@ class FrameworkContract:
                 reading.spec, reading.parameters, currents, reading.initial_state(), reading.recurrent
             )
 
-    def potential_after_reset(self, module: nn.Module, reading: NeuronReading, width: int) -> Tensor:
+    def potential_after_reset(self, module: nn.Module, reading: NeuronReading, shape: tuple[int, ...]) -> Tensor:
         """Return the potential from which ``module``, as it is now, would start; found by one step from it."""
-        quiet = torch.zeros(1, 2, width)
+        quiet = torch.zeros(1, 2, *shape)
         want = self._follow(reading, quiet)[1]["v"][-1]
         _, have = self.run(copy.deepcopy(module), reading, quiet)
         assert_same_bits(have, want, "membrane potential one step after a reset")
@@ -206,8 +223,8 @@ class FrameworkContract:
         assert isinstance(reading, NeuronReading)
         assert tuple(sorted(reading.parameters)) == tuple(sorted(reading.spec.parameter_names))
         for name, value in reading.parameters.items():
-            shape = (value + torch.zeros(neuron.width)).shape
-            assert shape == (neuron.width,), f"{name}: shape {tuple(value.shape)} for {neuron.width} features"
+            shape = (value + torch.zeros(neuron.shape)).shape
+            assert shape == neuron.shape, f"{name}: shape {tuple(value.shape)} for input of {neuron.shape}"
         assert NeuronSpec.from_operator(reading.spec.operator) == reading.spec
         assert all(torch.equal(before[k], v) for k, v in module.state_dict().items()), "reading changed the neuron"
 
@@ -225,7 +242,7 @@ class FrameworkContract:
         """The spec's step function gives the neuron's own spikes and potentials, bit for bit."""
         module = neuron.make()
         reading = self.framework.read_neuron(module)
-        x = random_currents(24, 64, neuron.width, reading.parameters["threshold"])
+        x = random_currents(24, 64, neuron.shape, reading.parameters["threshold"])
         spikes, states = self._follow(reading, x)
         for length in (1, 7, len(x)):  # the potential is seen at the end of a run alone
             self.framework.reset(module)
@@ -242,7 +259,7 @@ class FrameworkContract:
         reading = self.framework.read_neuron(module)
         if not reading.returns_state:
             pytest.skip("returns spikes alone")
-        x = random_currents(9, 4, neuron.width, reading.parameters["threshold"])
+        x = random_currents(9, 4, neuron.shape, reading.parameters["threshold"])
         _, states = self._follow(reading, x)
         states["v_before"] = torch.cat([reading.initial_state()["v"].expand_as(x[:1]), states["v"][:-1]])
         for t, current in enumerate(x):
@@ -298,10 +315,10 @@ class FrameworkContract:
         module = neuron.make()
         net = _Net(module)
         reading = self.framework.read_neuron(module)
-        x = random_currents(5, 2, neuron.width, reading.parameters["threshold"])
+        x = random_currents(5, 2, neuron.shape, reading.parameters["threshold"])
         fresh, _ = self.run(module, reading, x)
         self.framework.reset(net)
-        self.potential_after_reset(module, reading, neuron.width)
+        self.potential_after_reset(module, reading, neuron.shape)
         again, _ = self.run(module, reading, x)
         assert_same_bits(again, fresh, "spikes after a reset")
 
@@ -310,7 +327,7 @@ class FrameworkContract:
         module = neuron.make()
         reading = self.framework.read_neuron(module)
         for batch in (3, 5):
-            x = random_currents(2, batch, neuron.width, reading.parameters["threshold"])
+            x = random_currents(2, batch, neuron.shape, reading.parameters["threshold"])
             spikes, _ = self.run(module, reading, x)
             assert spikes.shape == x.shape
             self.framework.reset(module)
@@ -319,7 +336,7 @@ class FrameworkContract:
         """Resetting one model does not touch another."""
         mine, other = neuron.make(), neuron.make()
         reading = self.framework.read_neuron(mine)
-        x = random_currents(5, 2, neuron.width, reading.parameters["threshold"])
+        x = random_currents(5, 2, neuron.shape, reading.parameters["threshold"])
         self.run(mine, reading, x)
         _, before = self.run(other, reading, x)
         before = before.clone()
@@ -330,7 +347,7 @@ class FrameworkContract:
         """A neuron put back into an earlier state goes on from there, even after a reset."""
         module = neuron.make()
         reading = self.framework.read_neuron(module)
-        x = random_currents(12, 2, neuron.width, reading.parameters["threshold"])
+        x = random_currents(12, 2, neuron.shape, reading.parameters["threshold"])
         self.run(module, reading, x[:5])
         state = self.framework.get_state(module)
         expected, _ = self.run(module, reading, x[5:])
@@ -344,7 +361,7 @@ class FrameworkContract:
         """The state of a neuron that has not run yet can be put back too."""
         module = neuron.make()
         reading = self.framework.read_neuron(module)
-        x = random_currents(6, 2, neuron.width, reading.parameters["threshold"])
+        x = random_currents(6, 2, neuron.shape, reading.parameters["threshold"])
         state = self.framework.get_state(module)
         expected, _ = self.run(module, reading, x)
         self.framework.set_state(module, state)
@@ -374,15 +391,15 @@ class FrameworkContract:
         net.blocks[0][0]["neuron"] = module  # type: ignore[index]
         self.framework.after_swap(net)
         reading = self.framework.read_neuron(module)
-        self.run(module, reading, random_currents(5, 2, neuron.width, reading.parameters["threshold"]))
+        self.run(module, reading, random_currents(5, 2, neuron.shape, reading.parameters["threshold"]))
         self.framework.reset(net)
-        self.potential_after_reset(module, reading, neuron.width)
+        self.potential_after_reset(module, reading, neuron.shape)
 
     def test_capturing_leaves_things_as_they_were(self, neuron: NeuronCase) -> None:
         """``capturing()`` gives a fresh context manager each time, lets neurons run, and propagates errors."""
         module = neuron.make()
         reading = self.framework.read_neuron(module)
-        x = random_currents(4, 2, neuron.width, reading.parameters["threshold"])
+        x = random_currents(4, 2, neuron.shape, reading.parameters["threshold"])
         expected, _ = self.run(module, reading, x)
         for _ in range(2):
             self.framework.reset(module)

@@ -13,9 +13,11 @@ from snntorch import surrogate
 from snntorch._neurons.neurons import SpikingNeuron
 from torch import Tensor, nn
 
+from snn_extreme_quant import Ternary
 from snn_extreme_quant.errors import UnsupportedNeuronError
 from snn_extreme_quant.frameworks import reset
 from snn_extreme_quant.frameworks.testing import FrameworkContract, NeuronCase, assert_same_bits, random_currents
+from snn_extreme_quant.layers import Conv2d, Linear
 from snn_extreme_quant.neurons import neuron_sequence
 from snn_extreme_quant_snntorch import plugin
 
@@ -23,7 +25,32 @@ WIDTH = 4
 STEPS = 12
 RESETS = ("subtract", "zero", "none")
 BETA_VECTOR = torch.tensor([0.95, 0.5, 1.4, -0.2])
+ALPHA_VECTOR = torch.tensor([0.9, 0.6, 0.99, 0.2])
 THRESHOLD_VECTOR = torch.tensor([1.0, 0.3, 0.75, 2.5])
+
+
+#: The neurons' attributes by the names that the spec has for their states.
+STATES = {"v": "mem", "i": "syn", "i_exc": "syn_exc", "i_inh": "syn_inh", "s": "spk"}
+
+
+def quantised(neuron: Any) -> Any:
+    """Quantise the layer inside a recurrent neuron, as ``quantize_`` does."""
+    (name,) = plugin.inner_layers(neuron)
+    layer = getattr(neuron, name)
+    swapped = (Linear if isinstance(layer, nn.Linear) else Conv2d).from_float(layer, Ternary())
+    setattr(neuron, name, swapped)
+    return neuron
+
+
+def seeded(make: Callable[[], nn.Module]) -> Callable[[], nn.Module]:
+    """Draw the same weights each time."""
+
+    def build() -> nn.Module:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return make()
+
+    return build
 
 
 class TestContract(FrameworkContract):
@@ -36,25 +63,55 @@ class TestContract(FrameworkContract):
         NeuronCase("leaky-zero-vector", lambda: snn.Leaky(beta=BETA_VECTOR, reset_mechanism="zero"), WIDTH),
         NeuronCase("leaky-same-step", lambda: snn.Leaky(beta=0.8, reset_delay=False, graded_spikes_factor=2.0)),
         NeuronCase("leaky-learnt", lambda: snn.Leaky(beta=0.8, learn_beta=True, learn_threshold=True)),
+        NeuronCase("leaky-image", lambda: snn.Leaky(beta=torch.tensor([0.5, 0.9]).view(2, 1, 1)), (2, 5, 4)),
         NeuronCase("lapicque", lambda: snn.Lapicque(beta=0.5, threshold=0.5)),
         NeuronCase("lapicque-rc", lambda: snn.Lapicque(R=2, C=3, threshold=0.2, reset_mechanism="zero")),
+        NeuronCase("synaptic", lambda: snn.Synaptic(alpha=0.8, beta=0.9)),
+        NeuronCase("synaptic-hidden", lambda: snn.Synaptic(alpha=0.8, beta=0.9, init_hidden=True)),
+        NeuronCase("synaptic-same-step", lambda: snn.Synaptic(alpha=0.8, beta=BETA_VECTOR, reset_delay=False), WIDTH),
+        NeuronCase("alpha", lambda: snn.Alpha(alpha=0.9, beta=0.8)),
+        NeuronCase("alpha-subtract", lambda: snn.Alpha(alpha=0.9, beta=0.8, reset_mechanism="subtract")),
+        NeuronCase("alpha-hidden", lambda: snn.Alpha(alpha=0.9, beta=0.8, init_hidden=True)),
+        NeuronCase("delta", lambda: snn.DeltaLeaky(beta=0.5, init_hidden=True)),
+        NeuronCase("rleaky-linear", seeded(lambda: snn.RLeaky(beta=0.9, linear_features=8))),
+        NeuronCase("rleaky-linear-hidden", seeded(lambda: snn.RLeaky(0.9, linear_features=8, init_hidden=True))),
+        NeuronCase("rleaky-ternary", seeded(lambda: quantised(snn.RLeaky(0.9, linear_features=8)))),
+        NeuronCase("rleaky-conv", seeded(lambda: snn.RLeaky(0.9, conv2d_channels=2, kernel_size=3)), (2, 5, 4)),
+        NeuronCase(
+            "rleaky-conv-ternary",
+            seeded(lambda: quantised(snn.RLeaky(0.9, conv2d_channels=2, kernel_size=(3, 1)))),
+            (2, 5, 4),
+        ),
+        NeuronCase("rleaky-one-to-one", lambda: snn.RLeaky(0.9, V=BETA_VECTOR, all_to_all=False), WIDTH),
+        NeuronCase("rsynaptic-linear", seeded(lambda: snn.RSynaptic(0.8, 0.9, linear_features=8))),
+        NeuronCase("rsynaptic-ternary", seeded(lambda: quantised(snn.RSynaptic(0.8, 0.9, linear_features=8)))),
+        NeuronCase(
+            "rsynaptic-conv", seeded(lambda: snn.RSynaptic(0.8, 0.9, conv2d_channels=2, kernel_size=3)), (2, 5, 4)
+        ),
+        NeuronCase("rsynaptic-one-to-one", lambda: snn.RSynaptic(0.8, 0.9, V=-0.5, all_to_all=False)),
     )
 
 
-def check_bit_for_bit(neuron: Any, sequences: int, seed: int) -> bool:
+def check_bit_for_bit(neuron: Any, sequences: int, seed: int, shape: tuple[int, ...] = (WIDTH,)) -> bool:
     """Compare neuron and spec on ``sequences`` random sequences; return whether a spike was among them."""
     reading = plugin.read_neuron(neuron)
-    currents = random_currents(STEPS, sequences, WIDTH, reading.parameters["threshold"], seed)
-    spikes, potentials = neuron_sequence(reading.spec, reading.parameters, currents, torch.full((), reading.v0))
-    own_spikes, own_potentials = [], []
+    currents = random_currents(STEPS, sequences, shape, reading.parameters["threshold"], seed)
+    with torch.no_grad():
+        spikes, states = neuron_sequence(
+            reading.spec, reading.parameters, currents, reading.initial_state(), reading.recurrent
+        )
+    own_spikes = []
+    own_states: dict[str, list[Tensor]] = {name: [] for name in reading.spec.states}
     with torch.no_grad():
         for x in currents:
             output = neuron(x)
             assert isinstance(output, tuple) == reading.returns_state
             own_spikes.append(output[0] if reading.returns_state else output)
-            own_potentials.append(neuron.mem)
+            for name, values in own_states.items():
+                values.append(getattr(neuron, STATES[name]))
     assert_same_bits(torch.stack(own_spikes), spikes, "spikes")
-    assert_same_bits(torch.stack(own_potentials), potentials, "membrane potentials")
+    for name, values in own_states.items():
+        assert_same_bits(torch.stack(values), states[name], f"state {name!r}")
     return bool((spikes != 0).any())
 
 
@@ -124,6 +181,180 @@ def test_lapicque_is_reproduced_bit_for_bit(mechanism: str) -> None:
     assert (seed + 1) * 32 * 3 >= 10_000
 
 
+@pytest.mark.parametrize("reset_delay", [True, False])
+@pytest.mark.parametrize("mechanism", RESETS)
+def test_synaptic_is_reproduced_bit_for_bit(mechanism: str, reset_delay: bool) -> None:
+    """All combinations of options, 24 sequences each: 10,368 sequences over the six cases of this test."""
+    grid = itertools.product(
+        (0.8, ALPHA_VECTOR),
+        (0.9, BETA_VECTOR, 1.7),
+        (0.75, THRESHOLD_VECTOR),
+        (False, True),
+        ((False, False), (True, False), (True, True)),
+    )
+    fired = 0
+    for seed, (alpha, beta, threshold, learn, (init_hidden, output)) in enumerate(grid):
+        neuron = snn.Synaptic(
+            alpha=learnable(alpha, learn),
+            beta=learnable(beta, learn),
+            threshold=learnable(threshold, learn),
+            learn_alpha=learn,
+            learn_beta=learn,
+            learn_threshold=learn,
+            init_hidden=init_hidden,
+            output=output,
+            reset_mechanism=mechanism,
+            reset_delay=reset_delay,
+        )
+        fired += check_bit_for_bit(neuron, 24, seed)
+    assert (seed + 1) * 24 * 6 >= 10_000
+    assert fired > seed * 0.9
+
+
+@pytest.mark.parametrize("mechanism", RESETS)
+def test_alpha_is_reproduced_bit_for_bit(mechanism: str) -> None:
+    """All combinations of options, 72 sequences each: 10,368 sequences over the three cases of this test."""
+    grid = itertools.product(
+        ((0.9, 0.8), (0.95, torch.tensor([0.5, 0.1, 0.9, 0.3])), (ALPHA_VECTOR, ALPHA_VECTOR / 2), (1.0, 0.5)),
+        (0.75, THRESHOLD_VECTOR),
+        (False, True),
+        ((False, False), (True, False), (True, True)),
+    )
+    fired = 0
+    for seed, ((alpha, beta), threshold, learn, (init_hidden, output)) in enumerate(grid):
+        neuron = snn.Alpha(
+            alpha=alpha,
+            beta=learnable(beta, learn),
+            threshold=learnable(threshold, learn),
+            learn_beta=learn,
+            learn_threshold=learn,
+            init_hidden=init_hidden,
+            output=output,
+            reset_mechanism=mechanism,
+        )
+        fired += check_bit_for_bit(neuron, 72, seed)
+    assert (seed + 1) * 72 * 3 >= 10_000
+    assert fired > seed * 0.9
+
+
+#: How spikes come back: arguments of the neuron, and the shape of its input.
+FEEDBACKS: tuple[tuple[dict[str, Any], tuple[int, ...]], ...] = (
+    ({"linear_features": WIDTH}, (WIDTH,)),
+    ({"conv2d_channels": 3, "kernel_size": 3}, (3, 4, 5)),
+    ({"conv2d_channels": 2, "kernel_size": (5, 1)}, (2, 5, 4)),
+    ({"all_to_all": False, "V": 0.5}, (WIDTH,)),
+    ({"all_to_all": False, "V": BETA_VECTOR}, (WIDTH,)),
+)
+
+
+@pytest.mark.parametrize("reset_delay", [True, False])
+@pytest.mark.parametrize("mechanism", RESETS)
+def test_rleaky_is_reproduced_bit_for_bit(mechanism: str, reset_delay: bool) -> None:
+    """All combinations of options, 14 sequences each: 10,752 sequences over the six cases of this test."""
+    grid = itertools.product((0.9, 1.7), (0.75, 0.25), (False, True), (False, True), ((False, False), (True, True)))
+    seed = 0
+    for beta, threshold, learn, low_bit, (init_hidden, output) in grid:
+        for feedback, shape in FEEDBACKS:
+            if low_bit and "V" in feedback:
+                continue
+            neuron = snn.RLeaky(
+                beta=learnable(beta, learn),
+                threshold=learnable(threshold, learn),
+                learn_beta=learn,
+                learn_threshold=learn,
+                learn_recurrent=learn,
+                init_hidden=init_hidden,
+                output=output,
+                reset_mechanism=mechanism,
+                reset_delay=reset_delay,
+                **feedback,
+            )
+            assert check_bit_for_bit(quantised(neuron) if low_bit else neuron, 14, seed, shape)
+            seed += 1
+    assert seed * 14 * 6 >= 10_000
+
+
+@pytest.mark.parametrize("mechanism", RESETS)
+def test_rsynaptic_is_reproduced_bit_for_bit(mechanism: str) -> None:
+    """All combinations of options, 28 sequences each: 10,752 sequences over the three cases of this test."""
+    grid = itertools.product((0.8, 0.3), (0.75, 0.25), (False, True), (False, True), ((False, False), (True, True)))
+    seed = 0
+    for alpha, threshold, learn, low_bit, (init_hidden, output) in grid:
+        for feedback, shape in FEEDBACKS:
+            if low_bit and "V" in feedback:
+                continue
+            neuron = snn.RSynaptic(
+                alpha=learnable(alpha, learn),
+                beta=0.9,
+                threshold=learnable(threshold, learn),
+                learn_alpha=learn,
+                learn_threshold=learn,
+                learn_recurrent=learn,
+                init_hidden=init_hidden,
+                output=output,
+                reset_mechanism=mechanism,
+                **feedback,
+            )
+            assert check_bit_for_bit(quantised(neuron) if low_bit else neuron, 28, seed, shape)
+            seed += 1
+    assert seed * 28 * 3 >= 10_000
+
+
+def test_delta_leaky_is_reproduced_bit_for_bit() -> None:
+    """All combinations of options, 256 sequences each: 10,240 sequences. Beta is not clamped, resets do nothing."""
+    grid = itertools.product(
+        (0.9, BETA_VECTOR, 1.7, -0.3, 1),
+        (0.75, THRESHOLD_VECTOR),
+        (False, True),
+        ({"init_hidden": True}, {"init_hidden": True, "reset_mechanism": "zero", "reset_delay": False}),
+    )
+    for seed, (beta, threshold, learn, options) in enumerate(grid):
+        neuron = snn.DeltaLeaky(threshold, beta=learnable(beta, learn), learn_beta=learn, **options)
+        assert check_bit_for_bit(neuron, 256, seed)
+    assert (seed + 1) * 256 >= 10_000
+
+
+def test_delta_leaky_with_states_from_outside() -> None:
+    """Without ``init_hidden`` the caller hands over ``(mem, mem_prev)`` and gets the next pair."""
+    neuron = snn.DeltaLeaky(0.5, beta=0.9)
+    reading = plugin.read_neuron(neuron)
+    assert (reading.arguments, reading.grouped, reading.returns_state) == (("v", "v_before"), True, True)
+    currents = random_currents(STEPS, 16, WIDTH, reading.parameters["threshold"])
+    spikes, states = neuron_sequence(reading.spec, reading.parameters, currents, reading.initial_state())
+    pair = (torch.zeros(16, WIDTH), torch.zeros(16, WIDTH))
+    for t, x in enumerate(currents):
+        before = pair[0]
+        spike, pair = neuron(x, pair)
+        assert_same_bits(spike, spikes[t], "spikes")
+        assert_same_bits(pair[0], states["v"][t], "potential")
+        assert_same_bits(pair[1], before, "potential before")
+
+
+@pytest.mark.parametrize("make", [snn.Synaptic, snn.Alpha, snn.Lapicque])
+def test_grading_by_the_buffer_is_read(make: Any) -> None:
+    """Their constructors take no ``graded_spikes_factor``, but they multiply by the buffer, which a checkpoint sets."""
+    neuron = make(beta=0.8) if make is snn.Lapicque else make(alpha=0.9, beta=0.8)
+    neuron.graded_spikes_factor.fill_(-2.5)
+    assert plugin.read_neuron(neuron).spec.graded
+    assert check_bit_for_bit(neuron, 32, 0)
+
+
+def test_the_one_to_one_weight_is_the_one_that_is_used() -> None:
+    """After ``.to()`` the buffer ``V`` and the V of the recurrent module are two tensors; the module's counts."""
+    neuron = snn.RLeaky(0.9, V=0.5, all_to_all=False, learn_recurrent=False)
+    neuron.recurrent.V = torch.tensor(0.25)
+    assert plugin.read_neuron(neuron).parameters["feedback"].item() == 0.25
+    assert check_bit_for_bit(neuron, 32, 0)
+
+
+def test_a_loaded_reset_mechanism_that_does_not_matter() -> None:
+    """With the usual delay snnTorch never looks at the buffer that a checkpoint may have changed."""
+    neuron = snn.Leaky(0.9)
+    neuron.load_state_dict(snn.Leaky(0.9, reset_mechanism="zero").state_dict())
+    assert plugin.read_neuron(neuron).spec.reset == "subtract"
+    assert check_bit_for_bit(neuron, 32, 0)
+
+
 def test_lapicque_reads_each_constant() -> None:
     """R, C and time step reach the reading: none of them is taken from beta alone."""
     neuron = snn.Lapicque(R=2.0, C=4.0, time_step=0.5)
@@ -169,6 +400,11 @@ class Overriding(snn.Leaky):
         return super().fire(mem) * 2
 
 
+class OwnNeuron(snn.LIF):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fire(x)
+
+
 class OtherStart(snn.Leaky):
     def reset_mem(self) -> Tensor:
         self.mem = torch.full_like(self.mem, 0.5)
@@ -187,6 +423,37 @@ def changed_reset() -> nn.Module:
     return neuron
 
 
+def loaded_reset() -> nn.Module:
+    neuron = snn.Leaky(0.9, reset_delay=False)
+    neuron.load_state_dict(snn.Leaky(0.9, reset_mechanism="zero").state_dict())
+    return neuron
+
+
+def recurrent(layer: nn.Module) -> nn.Module:
+    neuron = snn.RLeaky(0.9, linear_features=4)
+    neuron.recurrent = layer
+    return neuron
+
+
+def graded_feedback() -> nn.Module:
+    neuron = snn.RLeaky(0.9, linear_features=4)
+    neuron.graded_spikes_factor.fill_(2.0)
+    return neuron
+
+
+def hooked() -> nn.Module:
+    neuron = snn.RLeaky(0.9, linear_features=4)
+    neuron.recurrent.register_forward_hook(lambda module, inputs, output: output * 2)
+    return neuron
+
+
+def zeroed_alpha() -> nn.Module:
+    neuron = snn.Alpha(alpha=0.9, beta=0.8)
+    neuron.alpha.zero_()
+    neuron.beta.zero_()
+    return neuron
+
+
 def inhibited() -> nn.Module:
     with pytest.warns(UserWarning, match="Inhibition"):
         return snn.Leaky(beta=0.5, inhibition=True)
@@ -199,17 +466,40 @@ def rounded(mem: Tensor) -> Tensor:
 DOUBLE = torch.full((WIDTH,), 0.5, dtype=torch.float64)
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
-    "Synaptic": (lambda: snn.Synaptic(alpha=0.9, beta=0.8), ("Synaptic", "use snntorch's Leaky or Lapicque")),
-    "Alpha": (lambda: snn.Alpha(alpha=0.9, beta=0.8), ("Alpha", "use snntorch's Leaky or Lapicque")),
-    "RLeaky": (lambda: snn.RLeaky(beta=0.8, linear_features=4), ("RLeaky", "use snntorch's")),
-    "RSynaptic": (lambda: snn.RSynaptic(alpha=0.9, beta=0.8, linear_features=4), ("RSynaptic", "use snntorch's")),
-    "SLSTM": (lambda: snn.SLSTM(4, 4), ("SLSTM", "use snntorch's")),
-    "StateLeaky": (lambda: snn.StateLeaky(beta=0.5, channels=4), ("StateLeaky", "use snntorch's")),
-    "LeakyParallel": (lambda: snn.LeakyParallel(4, 4), ("LeakyParallel", "use snntorch's")),
-    "DeltaLeaky": (lambda: snn.DeltaLeaky(beta=0.5), ("DeltaLeaky", "forward()", "use snntorch.Leaky itself")),
-    "overriding fire": (lambda: Overriding(beta=0.5), ("Overriding", "fire()", "use snntorch.Leaky itself")),
-    "overriding reset": (lambda: OtherStart(beta=0.5), ("OtherStart", "reset_mem()", "use snntorch.Leaky itself")),
-    "replaced fire": (changed_on_the_instance, ("Leaky", "fire()", "use snntorch.Leaky itself")),
+    "SLSTM": (lambda: snn.SLSTM(4, 4), ("SLSTM", "sigmoid", "use snntorch.RLeaky")),
+    "SConv2dLSTM": (lambda: snn.SConv2dLSTM(1, 4, 3), ("SConv2dLSTM", "sigmoid", "use snntorch.RLeaky")),
+    "StateLeaky": (lambda: snn.StateLeaky(beta=0.5, channels=4), ("StateLeaky", "convolution", "use snntorch.Leaky")),
+    "LinearLeaky": (lambda: snn.LinearLeaky(0.5, 4, 4), ("LinearLeaky", "convolution", "after a torch.nn.Linear")),
+    "AssociativeLeaky": (lambda: snn.AssociativeLeaky(4, 2, 2, 4), ("AssociativeLeaky", "cumulative", "use snntorch.")),
+    "LeakyParallel": (lambda: snn.LeakyParallel(4, 4), ("LeakyParallel", "torch.nn.RNN", "use snntorch.Leaky")),
+    "LIF": (lambda: snn.LIF(0.5), ("LIF", "base class", "use snntorch.Leaky")),
+    "own neuron": (lambda: OwnNeuron(beta=0.5), ("OwnNeuron (a LIF)", "base class", "use snntorch.Leaky")),
+    "reset_delay": (
+        lambda: snn.RSynaptic(0.9, 0.8, linear_features=4, reset_delay=False),
+        ("RSynaptic(reset_delay=False)", "use reset_delay=True"),
+    ),
+    "graded feedback": (graded_feedback, ("RLeaky", "graded", "use a factor of 1")),
+    "another recurrent layer": (
+        lambda: recurrent(nn.Bilinear(4, 4, 4)),
+        ("RLeaky.recurrent is a Bilinear", "use the torch.nn.Linear or Conv2d"),
+    ),
+    "strided recurrence": (
+        lambda: recurrent(nn.Conv2d(2, 2, 3, stride=1, padding=1, groups=2)),
+        ("RLeaky.recurrent", "another geometry", "groups 1"),
+    ),
+    "double recurrence": (
+        lambda: recurrent(nn.Linear(4, 4).double()),
+        ("RLeaky.recurrent", "torch.float64", ".float()"),
+    ),
+    "hooked recurrence": (hooked, ("RLeaky.recurrent has hooks", "remove them")),
+    "alpha of 0": (zeroed_alpha, ("Alpha has alpha or beta of 0", "use 0 < beta < alpha")),
+    "loaded reset mechanism": (
+        loaded_reset,
+        ("Leaky loaded the reset mechanism of another network", "set reset_mechanism = 'subtract'"),
+    ),
+    "overriding fire": (lambda: Overriding(beta=0.5), ("Overriding", "fire()", "use Leaky itself")),
+    "overriding reset": (lambda: OtherStart(beta=0.5), ("OtherStart", "reset_mem()", "use Leaky itself")),
+    "replaced fire": (changed_on_the_instance, ("Leaky", "fire()", "use Leaky itself")),
     "inhibition": (inhibited, ("Leaky(inhibition=True)", "use inhibition=False")),
     "state_quant": (lambda: snn.Leaky(beta=0.5, state_quant=rounded), ("state_quant", "use state_quant=False")),
     "graded surrogate": (
@@ -328,3 +618,12 @@ def test_capturing_hides_the_process_wide_list() -> None:
 
 def test_plugin_brings_no_layers() -> None:
     assert dict(plugin.layers()) == {}
+
+
+def test_every_neuron_of_snntorch_is_readable_or_has_a_reason() -> None:
+    def descendants(cls: type) -> set[type]:
+        return {cls, *(d for child in cls.__subclasses__() for d in descendants(child))}
+
+    theirs = {c.__name__ for c in descendants(SpikingNeuron) if c.__module__.startswith("snntorch.")}
+    known = [c.__name__ for c in plugin.neuron_classes()] + list(plugin.unreadable_neurons())
+    assert sorted(known) == sorted({*theirs, "LeakyParallel"})
