@@ -27,14 +27,16 @@ def _leaky(reading: NeuronReading) -> nn.Module:
 
     graded = reading.parameters.get("amplitude", 1.0)
     decay = reading.parameters["decay"]
-    return snntorch.Leaky(beta=decay, graded_spikes_factor=graded, **_options(reading), **_delays(reading))
+    neuron: nn.Module = snntorch.Leaky(beta=decay, graded_spikes_factor=graded, **_options(reading), **_delays(reading))
+    return neuron
 
 
 def _synaptic(reading: NeuronReading) -> nn.Module:
     import snntorch
 
     alpha, beta = reading.parameters["current_decay"], reading.parameters["decay"]
-    return snntorch.Synaptic(alpha=alpha, beta=beta, **_options(reading), **_delays(reading))
+    neuron: nn.Module = snntorch.Synaptic(alpha=alpha, beta=beta, **_options(reading), **_delays(reading))
+    return neuron
 
 
 def _capacity(resistance: Tensor, inverse_rc: Tensor, time_step: Tensor, decay: Tensor) -> Tensor:
@@ -83,7 +85,7 @@ def write_neuron(reading: NeuronReading) -> nn.Module:
     plain = spec.comparison == "gt" and spec.fire == "spike" and spec.feedback == "none"
     graded = spec.graded and spec.charge != "leak"
     if not plain or graded or spec.reset not in resets or spec.timing not in timings:
-        raise UnsupportedNeuronError(f"snnTorch has no neuron that charges, fires and resets as {spec.operator} does.")
+        raise UnsupportedNeuronError(f"snnTorch has no neuron that computes {spec.operator}.")
     if reading.multi_step or any(reading.initial.values()):
         raise UnsupportedNeuronError("snnTorch's neurons take single steps and start from a potential of 0.")
     return write(reading)

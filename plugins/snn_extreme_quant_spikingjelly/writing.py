@@ -16,10 +16,10 @@ __all__ = ["WRITERS", "write_layer", "write_neuron"]
 
 
 def _number(reading: NeuronReading, name: str) -> float:
-    values = reading.parameters[name].unique()
-    if values.numel() != 1:
+    values = set(reading.parameters[name].flatten().tolist())
+    if len(values) != 1:
         raise UnsupportedNeuronError(f"SpikingJelly's neurons of a layer have one {name}; these have several.")
-    return float(values.item())
+    return float(values.pop())
 
 
 def _options(reading: NeuronReading) -> dict[str, Any]:
@@ -94,10 +94,11 @@ def write_neuron(reading: NeuronReading) -> nn.Module:
         UnsupportedNeuronError: SpikingJelly has no such neuron.
     """
     spec = reading.spec
-    fits = (spec.comparison, spec.timing, spec.fire, spec.graded, spec.feedback) == ("ge", "same_step", "spike", False, "none")
+    plain = spec.fire == "spike" and spec.feedback == "none" and not spec.graded
+    fits = plain and spec.comparison == "ge" and spec.timing == "same_step"
     write = WRITERS.get(spec.charge)
     if write is None or not fits or spec.reset not in ("subtract", "value"):
-        raise UnsupportedNeuronError(f"SpikingJelly has no neuron that charges, fires and resets as {spec.operator} does.")
+        raise UnsupportedNeuronError(f"SpikingJelly has no neuron that computes {spec.operator}.")
     if reading.returns_state:
         raise UnsupportedNeuronError("SpikingJelly's neurons give spikes alone, no membrane potential.")
     node: nn.Module = write(reading)
@@ -118,9 +119,9 @@ def write_layer(module: nn.Module, multi_step: bool) -> nn.Module:
     match type(module).__name__:
         case "Linear":
             made = layer.Linear(*old("in_features", "out_features"), module.bias is not None, mode)
-        case "Conv1d" | "Conv2d" as name:
+        case "Conv1d" | "Conv2d" as cls:
             geometry = old("in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups")
-            made = getattr(layer, name)(*geometry, module.bias is not None, step_mode=mode)
+            made = getattr(layer, cls)(*geometry, module.bias is not None, step_mode=mode)
         case "AvgPool2d":
             names = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
             made = layer.AvgPool2d(*old(*names), step_mode=mode)
