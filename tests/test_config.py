@@ -13,16 +13,35 @@ from snn_extreme_quant.config import (
     Float,
     PrecisionPlan,
     Ternary,
+    Uniform,
     WeightConfig,
     config_from_dict,
 )
 from snn_extreme_quant.errors import ConfigError, UnmatchedNameError
 
-granularities = st.sampled_from(["tensor", "channel"])
+grains = st.one_of(
+    st.fixed_dictionaries({"per": st.sampled_from(["tensor", "channel"])}),
+    st.fixed_dictionaries({"per": st.just("group"), "group_size": st.integers(1, 512)}),
+)
 configs = st.one_of(
     st.builds(Float),
-    st.builds(Ternary, per=granularities),
-    st.builds(Binary, per=granularities, center=st.booleans()),
+    st.builds(
+        lambda grain, scale: Ternary(scale=scale, **grain),
+        grains,
+        st.sampled_from(["absmean", "twn", "mse", "learned"]),
+    ),
+    st.builds(
+        lambda grain, center, scale: Binary(center=center, scale=scale, **grain),
+        grains,
+        st.booleans(),
+        st.sampled_from(["mean", "learned"]),
+    ),
+    st.builds(
+        lambda grain, bits, scale: Uniform(bits, scale=scale, **grain),
+        grains,
+        st.integers(2, 16),
+        st.sampled_from(["max", "mse"]),
+    ),
 )
 plans = st.builds(PrecisionPlan, st.lists(st.tuples(st.text(max_size=12), configs), max_size=6), configs)
 
@@ -165,3 +184,52 @@ def test_check_names() -> None:
 def test_plan_file_that_is_missing(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         PrecisionPlan.load(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("config", "text"),
+    [
+        (Binary(), "Binary(per='channel')"),
+        (Binary(center=True, scale="learned"), "Binary(per='channel', center=True, scale='learned')"),
+        (Ternary(per="tensor", scale="twn"), "Ternary(per='tensor', scale='twn')"),
+        (Ternary(per="group", group_size=64), "Ternary(per='group', group_size=64)"),
+        (Uniform(), "Uniform(per='channel')"),
+        (Uniform(4, "group", "mse", 32), "Uniform(bits=4, per='group', scale='mse', group_size=32)"),
+    ],
+)
+def test_repr_shows_what_differs_and_evaluates_to_the_config(config, text) -> None:
+    assert repr(config) == text
+    assert eval(text) == config
+
+
+def test_bits() -> None:
+    assert [c.bits for c in (Float(), Binary(), Ternary(), Uniform(), Uniform(5))] == [32, 1, 2, 8, 5]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Binary(scale="absmean"), r"Binary\(scale='absmean'\): use scale='mean' or scale='learned'"),
+        (lambda: Ternary(scale="mean"), r"use scale='absmean' or scale='twn' or scale='mse' or scale='learned'"),
+        (lambda: Uniform(scale="learned"), r"use scale='max' or scale='mse'"),
+        (lambda: Uniform(scale=None), r"Uniform\(scale=None\): use"),
+        (lambda: Uniform(1), r"Uniform\(bits=1\): use 2 to 16; for 1 bit use Binary\(\)"),
+        (lambda: Uniform(17), "use 2 to 16"),
+        (lambda: Uniform(True), r"Uniform\(bits=True\): use 2 to 16"),
+        (lambda: Uniform(8.0), r"Uniform\(bits=8.0\): use 2 to 16"),
+        (lambda: Ternary(per="group"), r"Ternary\(group_size=None\): per='group' needs group_size"),
+        (lambda: Ternary(per="group", group_size=0), r"per='group' needs group_size"),
+        (lambda: Ternary(per="group", group_size=True), r"per='group' needs group_size"),
+        (lambda: Binary(group_size=64), r"Binary\(group_size=64\): leave group_size out, or use per='group'"),
+        (lambda: Uniform(per="tensor", group_size=1), "leave group_size out"),
+    ],
+)
+def test_meaningless_scales_bits_and_groups_are_refused(make, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
+
+
+def test_plans_of_the_first_release_still_load() -> None:
+    """They hold neither scale nor group size."""
+    old = {"kind": "binary", "per": "tensor", "center": True}
+    assert config_from_dict(old) == Binary(per="tensor", center=True)

@@ -65,6 +65,7 @@ __all__ = [
     "SignedTernaryWeightPerTensorFloatLearned",
     "SignedTernaryWeightPerTensorFloatMSE",
     "SignedTernaryWeightPerTensorFloatTWN",
+    "SignedWeight",
     "WeightProxy",
     "injector_for",
     "injector_key",
@@ -92,7 +93,9 @@ class WeightProxy(WeightQuantProxyFromInjector):
         nn.Module._load_from_state_dict(self, state_dict, prefix, *args)
 
 
-class _SignedWeight(ExtendedInjector):
+class SignedWeight(ExtendedInjector):
+    """Base of the injectors; a third party's sets ``tensor_quant`` and what its constructor takes."""
+
     proxy_class = WeightProxy
     signed = True
     narrow_range = True
@@ -119,18 +122,18 @@ class _PerGroup(ExtendedInjector):
     group_size = 64
 
 
-class _Binary(_SignedWeight):
+class _Binary(SignedWeight):
     tensor_quant = BinaryWeightQuant
     center = False
     scale = "mean"
 
 
-class _Ternary(_SignedWeight):
+class _Ternary(SignedWeight):
     tensor_quant = TernaryWeightQuant
     scale = "absmean"
 
 
-class _Uniform(_SignedWeight):
+class _Uniform(SignedWeight):
     tensor_quant = UniformWeightQuant
     bit_width = 8
     scale = "max"

@@ -1,106 +1,26 @@
-"""Codes, scales and gradients against a few lines of torch, and use inside plain Brevitas layers."""
+"""Gradients, learned scales and fixed scales of the quantisers."""
 
-import brevitas.nn as qnn
+import copy
+
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from snn_extreme_quant import Binary, Float, Ternary
-from snn_extreme_quant.errors import ConfigError, RegistryError
-from snn_extreme_quant.quantizers import injectors
-from snn_extreme_quant.quantizers.core import BinaryWeightQuant, TernaryWeightQuant, WeightQuant
+from snn_extreme_quant import Binary, Ternary
+from snn_extreme_quant.config import Uniform
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.quantizers.core import Options, WeightQuant
+from snn_extreme_quant.quantizers.ternary import TernaryWeightQuant
+from snn_extreme_quant.quantizers.uniform import UniformWeightQuant
+from tests.quantizers.references import CONFIGS, GROUP, LEARNED, quantizer_for, weight_of
 
-EPS = 1e-5
-SHAPES = [(7, 33), (5, 3, 4), (6, 2, 3, 3), (1, 1)]
-CONFIGS = [
-    Ternary(per="tensor"),
-    Ternary(per="channel"),
-    Binary(per="tensor"),
-    Binary(per="channel"),
-    Binary(per="tensor", center=True),
-    Binary(per="channel", center=True),
-]
+SHAPES = [(7, 33), (6, 4, 3, 3), (1, 1)]
 
 
-def quantizer_for(config: Ternary | Binary) -> WeightQuant:
-    per_channel = config.per == "channel"
-    if isinstance(config, Ternary):
-        return TernaryWeightQuant(per_channel, EPS)
-    return BinaryWeightQuant(per_channel, EPS, config.center)
-
-
-def reference(config: Ternary | Binary, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Each scheme as its paper writes it."""
-    axes = tuple(range(1, weight.dim())) if config.per == "channel" else tuple(range(weight.dim()))
-    scale = weight.abs().double().mean(axes, keepdim=True).float().clamp(min=EPS)
-    if isinstance(config, Ternary):
-        return (weight / scale).round().clamp(-1, 1), scale
-    if config.center:
-        return torch.where(weight > weight.double().mean(axes, keepdim=True).float(), 1.0, -1.0), scale
-    return torch.where(weight >= 0, 1.0, -1.0), scale
-
-
-def weight_of(shape: tuple[int, ...], seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.3 + 0.05
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_codes_and_scale_equal_the_paper(config, shape) -> None:
-    for seed in range(10):
-        weight = weight_of(shape, seed)
-        codes, scale = quantizer_for(config).integer(weight)
-        want_codes, want_scale = reference(config, weight)
-        assert torch.equal(codes, want_codes)
-        assert torch.equal(scale.expand_as(weight), want_scale.expand_as(weight))
-        assert codes.dtype == scale.dtype == torch.float32
-        levels = {-1.0, 1.0} if isinstance(config, Binary) else {-1.0, 0.0, 1.0}
-        assert set(codes.unique().tolist()) <= levels
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_an_all_zero_channel_stays_finite(config) -> None:
-    weight = torch.zeros(2, 4)
-    weight[1] = torch.tensor([1.0, -1.0, 2.0, -2.0])
-    codes, scale = quantizer_for(config).integer(weight)
-    assert torch.isfinite(codes).all()
-    assert (scale > 0).all()
-    dead = {Ternary: 0.0}.get(type(config), 1.0)
-    if isinstance(config, Binary) and config.center:
-        dead = -1.0  # ties go to -1
-    assert codes[0].tolist() == [dead] * 4
-    if config.per == "channel":
-        assert scale.flatten().tolist() == [torch.tensor(EPS).item(), 1.5]
-
-
-def test_half_a_scale_rounds_to_zero() -> None:
-    """Rounding is to even: 0.5 gives 0, and the next float above gives 1."""
-    weight = torch.tensor([[0.5, -0.5, 1.5, -1.5, 1.0, 1.0]])
-    quantizer = TernaryWeightQuant(True, EPS)
-    assert quantizer.integer(weight)[1].item() == 1.0
-    assert quantizer.codes(weight, torch.ones(1, 1)).tolist() == [[0, 0, 1, -1, 1, 1]]
-    above = torch.nextafter(torch.tensor([[0.5]]), torch.tensor(1.0))
-    assert quantizer.codes(above, torch.ones(1, 1)).item() == 1.0
-
-
-def test_codes_are_never_negative_zero() -> None:
-    codes, _ = TernaryWeightQuant(False, EPS).integer(torch.tensor([[-0.1, 1.0, -0.0]]))
-    assert codes.tolist() == [[0.0, 1.0, 0.0]]
-    assert not torch.signbit(codes).any()
-
-
-def test_sign_of_zero() -> None:
-    """Both zeros count as positive; centred, a weight that equals the mean counts as negative."""
-    assert BinaryWeightQuant(False, EPS).integer(torch.tensor([[0.0, -0.0, -1.0]]))[0].tolist() == [[1, 1, -1]]
-    centred = BinaryWeightQuant(False, EPS, center=True)
-    assert centred.integer(torch.tensor([[1.0, 2.0, 3.0]]))[0].tolist() == [[-1, -1, 1]]
-
-
-def test_centring_leaves_the_scale_alone() -> None:
-    weight = weight_of((4, 9)) + 1.0
-    plain, centred = (BinaryWeightQuant(True, EPS, center=c).integer(weight) for c in (False, True))
-    assert torch.equal(plain[1], centred[1])
-    assert not torch.equal(plain[0], centred[0])
+def spread(scale: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Scales (N, G) in the weight's shape."""
+    groups = scale if scale.shape[1] == 1 else scale.repeat_interleave(GROUP, 1)[:, : weight.shape[1]]
+    return groups.reshape(*groups.shape, *(1,) * (weight.dim() - 2)).expand_as(weight)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -109,127 +29,202 @@ def test_gradient_is_that_of_the_identity(config, shape) -> None:
     """dL/dW equals dL/d(dequantised W): nothing is multiplied by the scale and none of it goes through the scale."""
     weight = weight_of(shape).requires_grad_()
     x = weight_of(shape, 1)
-    dequantised, scale, zero, bits = quantizer_for(config)(weight)
+    dequantised, scale, zero, bits = quantizer_for(config, weight)(weight)
     ((dequantised * x).sin().sum()).backward()
     leaf = dequantised.detach().clone().requires_grad_()
     (leaf * x).sin().sum().backward()
     torch.testing.assert_close(weight.grad, leaf.grad, rtol=1e-6, atol=0)
-    assert not scale.requires_grad
+    assert scale.requires_grad == (config.scale == "learned")
     assert zero.item() == 0
-    assert bits.item() == (1 if isinstance(config, Binary) else 2)
+    assert bits.item() == config.bits
+
+
+@pytest.mark.parametrize("config", LEARNED, ids=str)
+def test_gradient_of_a_learned_scale_is_lsq(config) -> None:
+    """Esser et al. 2020, equation 3 and section 2.2, summed over the weights of each scale, in float64."""
+    weight = (weight_of((6, 8, 3)).double() * 2).requires_grad_()
+    x = weight_of((6, 8, 3), 1).double()
+    quantizer = quantizer_for(config, weight)
+    codes, scale = quantizer.integer(weight)
+    (codes * spread(scale, weight) * x).sum().backward()
+
+    s, w, c = spread(quantizer.scaling.detach(), weight), weight.detach(), codes.detach()
+    inside = ((w / s).abs() < 1) & isinstance(config, Ternary)
+    assert inside.any() == isinstance(config, Ternary)
+    terms = x * torch.where(inside, (w / s).round() - w / s, c)
+    count = {"tensor": [144.0], "channel": [24.0], "group": [9.0, 9.0, 6.0]}[config.per]
+    if config.per == "tensor":
+        sums = terms.sum().view(1, 1)
+    else:
+        parts = [terms] if config.per == "channel" else terms.split(GROUP, 1)
+        sums = torch.stack([part.flatten(1).sum(1) for part in parts], 1)
+    want = sums / torch.tensor(count, dtype=torch.float64).sqrt()
+    torch.testing.assert_close(quantizer.scaling.grad, want, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("config", LEARNED, ids=str)
+def test_a_learned_scale_starts_at_the_least_squares_one(config) -> None:
+    weight = weight_of((6, 8))
+    grain = {"per": config.per, "group_size": config.group_size}
+    start = Binary(**grain) if isinstance(config, Binary) else Ternary(scale="mse", **grain)
+    quantizer = quantizer_for(config, weight)
+    assert torch.equal(quantizer.integer(weight)[1], quantizer_for(start, weight).integer(weight)[1])
+    rows = 1 if config.per == "tensor" else 6
+    assert quantizer.scaling.shape == (rows, 3 if config.per == "group" else 1)
+
+
+def test_a_learned_scale_is_used_by_its_magnitude_and_never_vanishes() -> None:
+    weight = torch.tensor([[0.5, -0.5, 0.1], [0.5, -0.5, 0.1]])
+    quantizer = quantizer_for(Ternary(scale="learned"), weight)
+    with torch.no_grad():
+        quantizer.scaling.copy_(torch.tensor([[-0.4], [0.0]]))
+    codes, scale = quantizer.integer(weight)
+    torch.testing.assert_close(scale.detach(), torch.tensor([[0.4], [1e-5]]))
+    assert codes.tolist() == [[1, -1, 0], [1, -1, 1]]
+    (codes * scale).sum().backward()
+    # The gradient passes the floor, and follows the sign of the parameter.
+    assert (quantizer.scaling.grad != 0).all()
+    scale_grad = torch.tensor([[1 - 1 + (0 - 0.25)], [1.0]]) / 3**0.5
+    torch.testing.assert_close(quantizer.scaling.grad, scale_grad * torch.tensor([[-1.0], [1.0]]))
+
+
+def test_training_a_learned_scale_lowers_the_error() -> None:
+    weight = weight_of((4, 64)) * 3
+    quantizer = quantizer_for(Ternary(scale="learned"), weight)
+    with torch.no_grad():
+        quantizer.scaling.mul_(3)
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.02)
+    errors = []
+    for _ in range(150):
+        optimizer.zero_grad()
+        error = (quantizer(weight)[0] - weight).square().sum()
+        error.backward()
+        optimizer.step()
+        errors.append(error.item())
+    best = quantizer_for(Ternary(scale="mse"), weight)(weight)[0]
+    assert errors[-1] < 0.8 * errors[0]
+    assert errors[-1] < 1.05 * (best - weight).square().sum().item()
+
+
+@pytest.mark.parametrize("config", [Ternary(), *LEARNED], ids=str)
+def test_codes_serve_several_backward_passes(config) -> None:
+    weight = weight_of((3, 8)).requires_grad_()
+    quantizer = quantizer_for(config, weight)
+    codes, scale = quantizer.integer(weight)
+    for _ in range(2):
+        (codes * spread(scale, weight)).sum().backward()
+    torch.testing.assert_close(weight.grad, torch.full_like(weight, 2.0), rtol=1e-6, atol=0)
+    if config.scale == "learned":
+        twice = quantizer.scaling.grad.clone()
+        quantizer.scaling.grad = None
+        codes, scale = quantizer.integer(weight)
+        (codes * spread(scale, weight)).sum().backward()
+        torch.testing.assert_close(twice, 2 * quantizer.scaling.grad)
 
 
 def test_gradient_through_codes_alone_is_divided_by_the_scale() -> None:
     """An integer-first layer multiplies by the scale afterwards, which gives the identity again."""
     weight = weight_of((3, 8)).requires_grad_()
-    codes, scale = TernaryWeightQuant(True, EPS).integer(weight)
+    codes, scale = TernaryWeightQuant("channel").integer(weight)
     codes.sum().backward()
     torch.testing.assert_close(weight.grad, (1 / scale).expand_as(weight), rtol=1e-6, atol=0)
 
 
-def test_codes_serve_several_backward_passes() -> None:
-    weight = weight_of((3, 8)).requires_grad_()
-    codes, scale = TernaryWeightQuant(True, EPS).integer(weight)
-    for _ in range(2):
-        (codes * scale).sum().backward()
-    torch.testing.assert_close(weight.grad, torch.full_like(weight, 2.0), rtol=1e-6, atol=0)
-
-
-def test_no_graph_without_need() -> None:
-    quantizer = TernaryWeightQuant(True, EPS)
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_no_graph_without_need(config) -> None:
     weight = weight_of((3, 8))
-    assert not quantizer.integer(weight)[0].requires_grad
+    quantizer = quantizer_for(config, weight).requires_grad_(False)
+    assert not any(t.requires_grad for t in quantizer.integer(weight))
+    weight.requires_grad_()
     with torch.no_grad():
-        assert not quantizer.integer(weight.clone().requires_grad_())[0].requires_grad
+        assert not any(t.requires_grad for t in quantizer.requires_grad_(True).integer(weight))
+
+
+# Fixed scales.
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_result_does_not_depend_on_threads(config) -> None:
-    weight = weight_of((64, 4099), 3)
-    quantizer = quantizer_for(config)
-    threads = torch.get_num_threads()
-    try:
-        results = []
-        for count in (1, 2, 5):
-            torch.set_num_threads(count)
-            results.append(quantizer.integer(weight))
-    finally:
-        torch.set_num_threads(threads)
-    for codes, scale in results[1:]:
-        assert torch.equal(codes, results[0][0])
-        assert torch.equal(scale, results[0][1])
+def test_a_fixed_scale_is_used_until_it_is_taken_back(config) -> None:
+    weight = weight_of((6, 8))
+    quantizer = quantizer_for(config, weight)
+    codes, scale = quantizer.integer(weight)
+    quantizer.fix_scale(scale)
+    assert "fixed_scale" in quantizer.state_dict()
+    fixed = quantizer.integer(2 * weight)
+    assert torch.equal(fixed[1], scale)
+    if not isinstance(config, Binary):
+        want = (2 * weight / spread(scale, weight)).round().clamp(-quantizer.largest, quantizer.largest)
+        assert torch.equal(fixed[0], want)
+    quantizer.fix_scale(None)
+    assert "fixed_scale" not in quantizer.state_dict()
+    again = quantizer.integer(weight)
+    assert torch.equal(again[0], codes)
+    assert torch.equal(again[1], scale)
 
 
-def test_scale_is_the_correctly_rounded_mean() -> None:
-    """A float32 sum of a long row would be off; the float64 one rounds once."""
-    weight = weight_of((1, 200_003), 4)
-    exact = sum(abs(v) for v in weight.flatten().tolist()) / weight.numel()
-    assert TernaryWeightQuant(True, EPS).integer(weight)[1].item() == torch.tensor(exact, dtype=torch.float32).item()
+@pytest.mark.parametrize("config", [c for c in CONFIGS if not getattr(c, "center", False)], ids=str)
+def test_codes_of_a_lattice_point_are_reproduced(config) -> None:
+    """With the scale fixed, codes times scale quantise to themselves."""
+    weight = weight_of((6, 8, 3)) * 5
+    quantizer = quantizer_for(config, weight)
+    with torch.no_grad():
+        codes, scale = quantizer.integer(weight)
+        quantizer.fix_scale(scale)
+        assert torch.equal(quantizer.integer(codes * spread(scale, weight))[0], codes)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_other_dtypes_keep_theirs(config, dtype) -> None:
-    codes, scale = quantizer_for(config).integer(weight_of((4, 8)).to(dtype))
-    assert codes.dtype == scale.dtype == dtype
-    assert codes.abs().max() <= 1
+def test_fix_scale_takes_a_vector() -> None:
+    quantizer = TernaryWeightQuant("channel")
+    quantizer.fix_scale(torch.tensor([0.5, 2.0]))
+    assert quantizer.integer(torch.ones(2, 3))[0].tolist() == [[1, 1, 1], [0, 0, 0]]
+    assert quantizer.integer(torch.ones(2, 3))[1].tolist() == [[0.5], [2.0]]
 
 
-# Inside Brevitas.
-
-
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
 @pytest.mark.parametrize(
-    "make",
+    ("scale", "message"),
     [
-        lambda injector: qnn.QuantLinear(9, 5, weight_quant=injector),
-        lambda injector: qnn.QuantConv2d(3, 5, 3, weight_quant=injector),
-        lambda injector: qnn.QuantConv1d(3, 5, 3, weight_quant=injector),
+        (torch.tensor([0.5, 0.0]), "not all positive and finite"),
+        (torch.tensor([0.5, -1.0]), "not all positive and finite"),
+        (torch.tensor([0.5, torch.nan]), "not all positive and finite"),
+        (torch.tensor([0.5, torch.inf]), "not all positive and finite"),
+        (torch.tensor(0.5), r"got shape \(\)\."),
+        (torch.ones(2, 1, 1), r"got shape \(2, 1, 1\)"),
     ],
-    ids=["linear", "conv2d", "conv1d"],
 )
-def test_brevitas_layers_take_our_quantisers(make, config) -> None:
-    layer = make(injectors.injector_for(config))
-    quantised = layer.quant_weight()
-    codes, scale = quantizer_for(config).integer(layer.weight)
-    assert torch.equal(quantised.int(), codes.to(torch.int8))
-    assert torch.equal(quantised.scale.expand_as(layer.weight), scale.expand_as(layer.weight))
-    assert torch.equal(quantised.value, codes * scale)
-    assert quantised.is_valid
+def test_fixed_scales_that_mean_nothing(scale, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TernaryWeightQuant("channel").fix_scale(scale)
 
 
-def test_brevitas_layer_does_not_write_into_its_weight() -> None:
-    """Brevitas' own binary quantiser clamps the latent weight in place."""
-    layer = qnn.QuantLinear(9, 5, weight_quant=injectors.SignedBinaryWeightPerTensorFloat)
-    before = layer.weight.detach().clone()
-    layer.quant_weight()
-    layer(torch.ones(1, 9)).sum().backward()
-    assert torch.equal(layer.weight, before)
+def test_a_fixed_scale_for_another_weight_is_refused() -> None:
+    quantizer = TernaryWeightQuant("channel")
+    quantizer.fix_scale(torch.ones(3))
+    with pytest.raises(ConfigError, match=r"scale has shape \(3, 1\), but a weight of shape \(2, 3\) needs \(2, 1\)"):
+        quantizer.integer(torch.ones(2, 3))
 
 
-@pytest.mark.parametrize("name", [n for n in injectors.__all__ if n.startswith("Signed")])
-def test_named_injectors(name: str) -> None:
-    layer = qnn.QuantLinear(9, 5, weight_quant=getattr(injectors, name))
-    quantizer = layer.weight_quant.tensor_quant
-    assert quantizer.per_channel == ("PerChannel" in name)
-    assert getattr(quantizer, "center", False) == name.endswith("Centered")
-    assert isinstance(quantizer, TernaryWeightQuant if "Ternary" in name else BinaryWeightQuant)
+@pytest.mark.parametrize("config", [Ternary(), Ternary(scale="learned"), Uniform(4, per="group", group_size=GROUP)])
+def test_a_fresh_quantiser_loads_a_fixed_scale(config) -> None:
+    weight = weight_of((6, 8))
+    source, target = (quantizer_for(config, weight) for _ in range(2))
+    source.fix_scale(source.integer(weight)[1] * 1.5)
+    target.load_state_dict(source.state_dict(), strict=True)
+    assert torch.equal(target.integer(weight)[1], source.integer(weight)[1])
+    other = copy.deepcopy(target)
+    other.fix_scale(None)
+    assert not torch.equal(other.integer(weight)[1], target.integer(weight)[1])
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=str)
-def test_injector_for_carries_out_the_config(config) -> None:
-    quantizer = nn.Module()
-    quantizer = qnn.QuantLinear(4, 2, weight_quant=injectors.injector_for(config)).weight_quant.tensor_quant
-    wanted = quantizer_for(config)
-    assert (type(quantizer), quantizer.per_channel) == (type(wanted), wanted.per_channel)
-    assert getattr(quantizer, "center", None) == getattr(wanted, "center", None)
+def test_a_learned_scale_needs_a_weight() -> None:
+    with pytest.raises(ConfigError, match="needs the weight it starts from"):
+        TernaryWeightQuant("channel", scale="learned")
 
 
-def test_float_has_no_quantiser() -> None:
-    with pytest.raises(ConfigError, match=r"No weight quantiser carries out Float\(\)\. Use Binary\(...\) or Ternary"):
-        injectors.injector_for(Float())
+def test_the_base_class_alone_is_no_scheme() -> None:
+    with pytest.raises(NotImplementedError):
+        WeightQuant(Options("tensor")).integer(torch.ones(1, 2))
 
 
-def test_third_parties_cannot_take_our_names() -> None:
-    with pytest.raises(RegistryError, match="snn_extreme_quant and again by somebody"):
-        injectors.INJECTORS.register("kind=ternary,per=tensor", object(), origin="somebody")
+def test_uniform_keeps_no_state() -> None:
+    assert not UniformWeightQuant("channel").state_dict()
+    assert not list(nn.Module.parameters(UniformWeightQuant("channel")))

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.quantizers.packing import LAYOUT_VERSION, LAYOUTS, pack, unpack
 
-CODES = {"binary8": (-1, 1), "ternary4": (-1, 0, 1), "ternary5": (-1, 0, 1)}
+CODES = {
+    "binary8": (-1, 1),
+    "ternary4": (-1, 0, 1),
+    "ternary5": (-1, 0, 1),
+    "int4": range(-7, 8),
+    "int8": range(-127, 128),
+    "int16": range(-32767, 32768),
+}
+BYTE_LAYOUTS = [name for name in CODES if name != "int16"]
 
 
 @st.composite
@@ -18,7 +26,7 @@ def matrices(draw):
     layout = draw(st.sampled_from(sorted(LAYOUTS)))
     rows, columns = draw(st.integers(0, 5)), draw(st.integers(0, 23))
     values = draw(st.lists(st.sampled_from(CODES[layout]), min_size=rows * columns, max_size=rows * columns))
-    return layout, np.array(values, np.int8).reshape(rows, columns)
+    return layout, np.array(values, np.int16).reshape(rows, columns)
 
 
 @given(matrices())
@@ -26,9 +34,10 @@ def test_round_trip(case) -> None:
     layout, codes = case
     packed = pack(codes, layout)
     assert packed.dtype == np.uint8
-    assert packed.shape == (codes.shape[0], -(-codes.shape[1] // LAYOUTS[layout].per_byte))
+    width = 2 * codes.shape[1] if layout == "int16" else -(-codes.shape[1] // LAYOUTS[layout].per_byte)
+    assert packed.shape == (codes.shape[0], width) == (codes.shape[0], LAYOUTS[layout].packed_columns(codes.shape[1]))
     again = unpack(packed, codes.shape[1], layout)
-    assert again.dtype == np.int8
+    assert again.dtype == (np.int16 if layout == "int16" else np.int8)
     assert np.array_equal(again, codes)
 
 
@@ -39,7 +48,7 @@ def test_shapes_at_the_edge(layout, shape) -> None:
     assert np.array_equal(unpack(pack(codes, layout), shape[1], layout), codes)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", BYTE_LAYOUTS)
 def test_every_byte_that_can_occur_round_trips_and_no_other_is_accepted(layout) -> None:
     kind = LAYOUTS[layout]
     rows = np.array(list(itertools.product(CODES[layout], repeat=kind.per_byte)), np.int8)
@@ -51,19 +60,42 @@ def test_every_byte_that_can_occur_round_trips_and_no_other_is_accepted(layout) 
             unpack(np.array([[byte]], np.uint8), kind.per_byte, layout)
 
 
+def test_every_pair_of_bytes_that_can_occur_round_trips_and_no_other_is_accepted() -> None:
+    codes = np.arange(-32767, 32768).reshape(1, -1)
+    packed = pack(codes, "int16")
+    assert np.array_equal(unpack(packed, 65535, "int16"), codes)
+    with pytest.raises(ConfigError, match="not of layout 'int16': the data is damaged"):
+        unpack(np.array([[255, 255]], np.uint8), 1, "int16")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_largest_code(layout) -> None:
+    assert LAYOUTS[layout].largest == max(CODES[layout]) == -min(CODES[layout])
+
+
+def test_columns_that_are_views_unpack() -> None:
+    """Part of a larger array, as an embedding reads rows."""
+    codes = np.arange(-6, 6).reshape(4, 3)
+    for layout in ("int4", "int8", "int16"):
+        assert np.array_equal(unpack(pack(codes, layout)[1::2], 3, layout), codes[1::2])
+
+
 @pytest.mark.parametrize(
     ("layout", "codes", "frozen"),
     [
         ("binary8", [1, -1, -1, 1, 1, 1, -1, 1, 1], [0b10111001, 0b1]),
         ("ternary4", [-1, 0, 1, 1, 0], [0 + 1 * 4 + 2 * 16 + 2 * 64, 1]),
         ("ternary5", [-1, 0, 1, 1, 0, 1, -1], [0 + 1 * 3 + 2 * 9 + 2 * 27 + 1 * 81, 2]),
+        ("int4", [-7, 7, 0], [0 + 14 * 16, 7]),
+        ("int8", [-127, 0, 127], [0, 127, 254]),
+        ("int16", [-32767, 0, 1, 32767], [0, 0, 0xFF, 0x7F, 0x00, 0x80, 0xFE, 0xFF]),
     ],
 )
 def test_layouts_are_frozen(layout, codes, frozen) -> None:
     """Files hold these bytes: a change here needs a new layout name."""
     assert pack([codes], layout).tolist() == [frozen]
     assert LAYOUT_VERSION == 1
-    assert sorted(LAYOUTS) == ["binary8", "ternary4", "ternary5"]
+    assert sorted(LAYOUTS) == ["binary8", "int16", "int4", "int8", "ternary4", "ternary5"]
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, np.float64])
@@ -80,6 +112,10 @@ def test_any_number_type_that_holds_codes_is_packed(dtype) -> None:
         ([[3]], "binary8"),
         ([[0.5]], "ternary4"),
         ([[1e20]], "ternary4"),
+        ([[8]], "int4"),
+        ([[-8]], "int4"),
+        ([[-128]], "int8"),
+        ([[-32768]], "int16"),
     ],
 )
 def test_codes_that_do_not_fit_are_refused(codes, layout) -> None:
