@@ -57,7 +57,7 @@ def readable_class(
 
 
 def fires_like_a_step(function: Callable[[Tensor], Any], *, at_zero: bool) -> bool:
-    """Whether a surrogate's forward pass gives 1 above zero (and, if ``at_zero``, at zero), and 0 elsewhere.
+    """Whether a surrogate's forward pass gives float32 1 above zero (and, if ``at_zero``, at zero), else 0.
 
     Example:
         >>> fires_like_a_step(lambda x: (x > 0).float(), at_zero=False)
@@ -70,6 +70,7 @@ def fires_like_a_step(function: Callable[[Tensor], Any], *, at_zero: bool) -> bo
     try:
         with torch.no_grad():
             # Twice, because what draws random numbers may be right once.
-            return all(torch.equal(function(probe.clone()), want.float()) for _ in range(2))
+            outputs = [function(probe.clone()) for _ in range(2)]
+            return all(s.dtype == torch.float32 and torch.equal(s, want.float()) for s in outputs)
     except Exception:  # a user's function may fail in any way
         return False

@@ -278,10 +278,13 @@ class FrameworkContract:
             assert len(reason) > 10, f"{name}: {reason!r} is no reason"
 
     def test_inner_layers_exist(self, neuron: NeuronCase) -> None:
-        """The layers inside a neuron are modules of it."""
+        """The layers inside a neuron are modules of it; what is no neuron has none."""
         module = neuron.make()
-        for name in self.framework.inner_layers(module):
-            assert isinstance(module.get_submodule(name), nn.Module)
+        names = self.framework.inner_layers(module)
+        assert not isinstance(names, str), f"inner_layers is a sequence of names, not {names!r}"
+        missing = set(names) - {name for name, _ in module.named_modules() if name}
+        assert not missing, f"{type(module).__name__} holds no {sorted(missing)}"
+        assert not tuple(self.framework.inner_layers(nn.Linear(2, 2))), "a Linear has inner layers"
 
     def test_refuses_other_modules(self) -> None:
         """Reading what is no neuron raises UnsupportedNeuronError with the class."""

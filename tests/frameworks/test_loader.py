@@ -29,6 +29,12 @@ class Plugin:
     def neuron_classes(self) -> list[Any]:
         return []
 
+    def unreadable_neurons(self) -> dict[str, str]:
+        return {}
+
+    def inner_layers(self, module: Any) -> tuple[str, ...]:
+        return ()
+
     def is_neuron(self, module: Any) -> bool:
         return False
 

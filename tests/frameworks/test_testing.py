@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from snn_extreme_quant import NeuronSpec
 from snn_extreme_quant.errors import UnsupportedNeuronError
-from snn_extreme_quant.frameworks import NeuronReading
+from snn_extreme_quant.frameworks import API_VERSION, NeuronReading
 from snn_extreme_quant.frameworks.testing import FrameworkContract, NeuronCase, assert_same_bits, random_currents
 from snn_extreme_quant.layers import Linear
 from snn_extreme_quant.neurons import neuron_step
@@ -19,14 +19,17 @@ SPEC = NeuronSpec("leak", "ge", "subtract", "same_step")
 
 
 class Toy(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, states: bool = False) -> None:
         super().__init__()
         self.register_buffer("threshold", torch.tensor(1.0))
+        self.states = states
         self.v = torch.zeros(())
 
-    def forward(self, x: Tensor) -> Tensor:
-        spike, self.v = neuron_step(SPEC, {"threshold": self.threshold, "decay": torch.tensor(0.9)}, x, self.v)
-        return spike
+    def forward(self, x: Tensor) -> Any:
+        numbers = {"threshold": self.threshold, "decay": torch.tensor(0.9)}
+        spike, new = neuron_step(SPEC, numbers, x, {"v": self.v})
+        self.v = new["v"]
+        return (spike, self.v) if self.states else spike
 
     def clear(self) -> None:
         self.v = torch.zeros(())
@@ -38,7 +41,7 @@ class OwnLinear(nn.Linear):
 
 class GoodPlugin:
     name = "toy"
-    api_version = 1
+    api_version = API_VERSION
     requirement = "packaging>=1"
     install = "pip install toy"
     reset_methods = ("clear",)
@@ -49,13 +52,20 @@ class GoodPlugin:
     def neuron_classes(self) -> Any:
         return [Toy]
 
+    def unreadable_neurons(self) -> Any:
+        return {"Gelu": "it is smooth, and no spec describes that; use Toy."}
+
+    def inner_layers(self, module: nn.Module) -> Any:
+        return ()
+
     def is_neuron(self, module: nn.Module) -> bool:
         return isinstance(module, Toy)
 
     def read_neuron(self, module: nn.Module) -> NeuronReading:
         if type(module) is not Toy:
             raise UnsupportedNeuronError(f"{type(module).__name__} is not read; use Toy.")
-        return NeuronReading(SPEC, {"threshold": module.threshold.clone(), "decay": torch.tensor(0.9)})
+        numbers = {"threshold": module.threshold.clone(), "decay": torch.tensor(0.9)}
+        return NeuronReading(SPEC, numbers, returns_state=module.states)
 
     def layers(self) -> Any:
         return {OwnLinear: Linear}
@@ -80,7 +90,7 @@ class GoodPlugin:
 class TestGoodPlugin(FrameworkContract):
     framework = GoodPlugin()
     potential = "v"
-    neurons = (("toy", Toy, 8),)
+    neurons = (("toy", Toy, 8), ("toy-states", lambda: Toy(states=True), 8), ("toy-image", Toy, (2, 3, 3)))
 
 
 class ApartLayer(Linear):
@@ -109,15 +119,15 @@ def reset_everything(plugin: Any, model: nn.Module) -> None:
         module.clear()
 
 
-def made() -> Toy:
-    OTHERS.append(Toy())
+def made(states: bool = False) -> Toy:
+    OTHERS.append(Toy(states))
     return OTHERS[-1]
 
 
 #: Test of the contract -> plugins that must fail it: name of the member, and what it is instead.
 DEFECTS: dict[str, list[tuple[str, Any]]] = {
     "test_satisfies_the_protocol": [("name", "Toy"), ("install", " "), ("reset_methods", "clear"), ("name", " ")],
-    "test_is_written_for_this_contract": [("api_version", 2)],
+    "test_is_written_for_this_contract": [("api_version", API_VERSION + 1)],
     "test_requirement_is_a_requirement": [("requirement", "toy")],
     "test_is_available_never_raises": [("is_available", lambda self: False), ("is_available", lambda self: "yes")],
     "test_neuron_classes_are_module_types": [
@@ -138,11 +148,25 @@ DEFECTS: dict[str, list[tuple[str, Any]]] = {
         ("read_neuron", lambda self, m: reading(spec=NeuronSpec("leak", "gt", "subtract", "same_step"))),
         ("read_neuron", lambda self, m: reading(spec=NeuronSpec("leak", "ge", "subtract", "delayed"))),
         ("read_neuron", lambda self, m: reading(spec=NeuronSpec("leak", "ge", "zero", "same_step"))),
-        ("read_neuron", lambda self, m: reading(v0=0.1)),
+        ("read_neuron", lambda self, m: reading(initial={"v": 0.1})),
         (
             "read_neuron",
             lambda self, m: reading(parameters={"threshold": torch.tensor(1.0), "decay": torch.tensor(0.9000001)}),
         ),
+    ],
+    "test_returned_states_are_those_of_the_spec": [
+        ("read_neuron", lambda self, m: reading(returns_state=True, initial={"v": 0.1})),
+        ("read_neuron", lambda self, m: reading(returns_state=True, arguments=("v", "v_before"))),
+        ("read_neuron", lambda self, m: reading(returns_state=True, grouped=True)),
+    ],
+    "test_unreadable_neurons_have_reasons": [
+        ("unreadable_neurons", lambda self: {"Toy": "it is a toy, and no spec describes it."}),
+        ("unreadable_neurons", lambda self: {"Gelu": "no"}),
+    ],
+    "test_inner_layers_exist": [
+        ("inner_layers", lambda self, m: ("recurrent",)),
+        ("inner_layers", lambda self, m: "threshold"),
+        ("inner_layers", lambda self, m: () if isinstance(m, Toy) else ("weight",)),
     ],
     "test_refuses_other_modules": [("read_neuron", lambda self, m: reading())],
     "test_refuses_changed_dynamics": [("read_neuron", lambda self, m: reading())],
@@ -150,7 +174,7 @@ DEFECTS: dict[str, list[tuple[str, Any]]] = {
     "test_reset_restores_v0_when_nested": [
         ("reset", lambda self, model: None),
         ("reset", reset_children_only),
-        ("read_neuron", lambda self, m: reading(v0=0.1)),
+        ("read_neuron", lambda self, m: reading(initial={"v": 0.1})),
     ],
     "test_reset_allows_another_batch_size": [("reset", lambda self, model: None)],
     "test_reset_leaves_other_models_alone": [("reset", reset_everything)],
@@ -192,7 +216,8 @@ def test_nothing_else_is_caught(test: str, monkeypatch: pytest.MonkeyPatch) -> N
 def run_contract_test(test: str, plugin: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Call one test of the contract, outside pytest's own collection."""
     OTHERS.clear()
-    case = NeuronCase("toy", made)
+    states = test == "test_returned_states_are_those_of_the_spec"
+    case = NeuronCase("toy", lambda: made(states))
     contract = type("Contract", (FrameworkContract,), {"framework": plugin, "neurons": (case,), "potential": "v"})()
     method = getattr(contract, test)
     available = {"neuron": case, "monkeypatch": monkeypatch}
@@ -209,6 +234,15 @@ def test_assert_same_bits() -> None:
     ):
         with pytest.raises(AssertionError, match=message):
             assert_same_bits(torch.tensor([1.0, 0.0]), other, "x")
+
+
+def test_random_currents_of_images_follow_the_channel() -> None:
+    theta = torch.tensor([0.75, 0.3]).view(2, 1, 1)
+    x = random_currents(20, 10, (2, 3, 4), theta)
+    assert x.shape == (20, 10, 2, 3, 4)
+    for channel in range(2):
+        assert bool((x[:, :, channel] == theta[channel]).any())
+        assert not bool((x[:, :, channel] == theta[1 - channel]).any())
 
 
 def test_random_currents_hit_the_threshold_and_its_neighbours() -> None:
