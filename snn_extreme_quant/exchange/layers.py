@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snn_extreme_quant.errors import ModelFileError, UnsupportedModelError
+from snn_extreme_quant.errors import ModelEditedError, ModelFileError, UnsupportedModelError
+from snn_extreme_quant.exchange.metadata import KEY
 from snn_extreme_quant.exchange.tracing import FlowNode
 from snn_extreme_quant.layers import IntegerFirst
 
@@ -36,8 +37,33 @@ def _weights(layer: Any, at: FlowNode, axes: int) -> Any:
     if layer.padding_mode != "zeros":
         raise UnsupportedModelError(f"Layer {at.name!r} pads with {layer.padding_mode!r}; NIR convolves with zeros.")
     _check_axes(at, axes)
-    weight = _array(layer.weight)
+    weight = _dense(_array(layer.weight), layer.groups)
     return weight, np.zeros(len(weight), np.float32) if layer.bias is None else _array(layer.bias)
+
+
+def _dense(weight: np.ndarray, groups: int) -> np.ndarray:
+    """Return a grouped convolution's weight as that of a convolution without groups: zeros outside the blocks.
+
+    nir takes a weight's second axis for the input's channels, so its files with groups do not load, and SpikingJelly
+    refuses groups.
+    """
+    blocks = np.split(weight, groups)
+    dense = [np.zeros((len(block), groups, *block.shape[1:]), weight.dtype) for block in blocks]
+    for group, block in enumerate(blocks):
+        dense[group][:, group] = block
+    return np.concatenate(dense).reshape(len(weight), groups * weight.shape[1], *weight.shape[2:])
+
+
+def _blocks(name: str, weight: np.ndarray, groups: int) -> np.ndarray:
+    """Undo :func:`_dense`; raises ModelEditedError if there are other weights than zeros outside the blocks."""
+    parts = np.split(weight, groups)
+    blocks = np.concatenate([np.split(part, groups, axis=1)[group] for group, part in enumerate(parts)])
+    if not np.array_equal(_dense(blocks, groups), weight):
+        raise ModelEditedError(
+            f"The weight of node {name!r} connects channels that were of different groups: it was changed after"
+            f" to_nir(). Delete node.metadata[{KEY!r}] to load it as a convolution without groups."
+        )
+    return blocks
 
 
 def _check_axes(at: FlowNode, axes: int) -> None:
@@ -64,7 +90,7 @@ def _conv1d(nir: Any, layer: Any, at: FlowNode, lead: int) -> Any:
         stride=layer.stride[0],
         padding=padding,
         dilation=layer.dilation[0],
-        groups=layer.groups,
+        groups=1,
         bias=bias,
     )
 
@@ -82,7 +108,7 @@ def _conv2d(nir: Any, layer: Any, at: FlowNode, lead: int) -> Any:
         stride=layer.stride,
         padding=layer.padding,
         dilation=layer.dilation,
-        groups=layer.groups,
+        groups=1,
         bias=bias,
     )
 
@@ -167,11 +193,13 @@ def _to_linear(node: Any, bias: bool) -> nn.Module:
     return _parameters(nn.Linear(columns, rows, bias, device="meta"), node.weight, node.bias if bias else None)
 
 
-def _to_conv(node: Any, bias: bool) -> nn.Module:
+def _to_conv(node: Any, bias: bool, name: str, groups: int) -> nn.Module:
     weight = np.asarray(node.weight)
     cls: Any = nn.Conv1d if weight.ndim == 3 else nn.Conv2d
-    geometry = (_plain(getattr(node, name)) for name in ("stride", "padding", "dilation", "groups"))
-    stride, padding, dilation, groups = geometry
+    stride, padding, dilation, own = (
+        _plain(getattr(node, field)) for field in ("stride", "padding", "dilation", "groups")
+    )
+    weight, groups = (weight, own) if groups == 1 else (_blocks(name, weight, groups), groups)
     layer = cls(
         weight.shape[1] * groups,
         weight.shape[0],
@@ -196,28 +224,30 @@ def _to_flatten(node: Any) -> nn.Module:
     return nn.Flatten(start + 1 if start >= 0 else start, end + 1 if end >= 0 else end)
 
 
-_READERS: dict[str, Callable[[Any, bool], nn.Module]] = {
-    "Linear": lambda node, _: _to_linear(node, bias=False),
-    "Affine": _to_linear,
+_READERS: dict[str, Callable[[Any, bool, str, int], nn.Module]] = {
+    "Linear": lambda node, *_: _to_linear(node, bias=False),
+    "Affine": lambda node, *_: _to_linear(node, bias=True),
     "Conv1d": _to_conv,
     "Conv2d": _to_conv,
-    "AvgPool2d": lambda node, _: _to_pool(node, None),
-    "SumPool2d": lambda node, _: _to_pool(node, 1),
-    "Flatten": lambda node, _: _to_flatten(node),
+    "AvgPool2d": lambda node, *_: _to_pool(node, None),
+    "SumPool2d": lambda node, *_: _to_pool(node, 1),
+    "Flatten": lambda node, *_: _to_flatten(node),
 }
 
 
-def layer_from_node(name: str, node: Any, bias: bool = True) -> nn.Module:
+def layer_from_node(name: str, node: Any, bias: bool = True, groups: int = 1) -> nn.Module:
     """Return the float layer of a NIR node.
 
     Args:
         name: the node's, for errors.
         node: a NIR node that is no neuron.
         bias: whether the layer has one; NIR's convolutions always do, if only of zeros.
+        groups: of the convolution that the node was made from.
 
     Raises:
         UnsupportedModelError: there is no layer for the node.
         ModelFileError: its fields do not fit each other.
+        ModelEditedError: its weight is not one of so many groups any more.
     """
     kind = type(node).__name__
     reader = _READERS.get(kind)
@@ -226,6 +256,8 @@ def layer_from_node(name: str, node: Any, bias: bool = True) -> nn.Module:
             f"Node {name!r} is a NIR {kind}, for which there is no layer; there are {', '.join(_READERS)} and neurons."
         )
     try:
-        return reader(node, bias)
+        return reader(node, bias, name, groups)
+    except ModelEditedError:
+        raise
     except (ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise ModelFileError(f"Node {name!r} ({kind}) does not make a layer: {error}.") from error

@@ -27,7 +27,7 @@ KEY = "snn_extreme_quant"
 VERSION = 1
 
 
-def pack_about(arrays: Mapping[str, np.ndarray] | None = None, **about: Any) -> dict[str, Any]:
+def pack_about(about: Mapping[str, Any], arrays: Mapping[str, np.ndarray] | None = None) -> dict[str, Any]:
     """Return metadata of JSON-ready values and arrays."""
     return {KEY: {"about": json.dumps({"version": VERSION, **about}), **(arrays or {})}}
 
@@ -52,19 +52,18 @@ def about(node: Any) -> dict[str, Any] | None:
     return {**data, **arrays}
 
 
-def pack_codes(layer: IntegerFirst, **more: Any) -> dict[str, Any]:
+def pack_codes(layer: IntegerFirst, more: Mapping[str, Any]) -> dict[str, Any]:
     """Return a quantised layer's codes, scale, bit width and config as metadata."""
     codes, scale = (value.detach().cpu() for value in layer.integer_weight())
-    matrix = codes.flatten(1).T.to(torch.int32).numpy()
+    matrix = np.ascontiguousarray(codes.flatten(1).T.to(torch.int32).numpy())
     layout = layer.quantizer.layout
-    return pack_about(
-        {"codes": pack(matrix, layout), "scale": scale.float().numpy()},
-        config=layer.config.to_dict(),
-        layout=layout,
-        bits=layer.quantizer.bits,
-        shape=list(codes.shape),
-        **more,
-    )
+    about = {
+        "config": layer.config.to_dict(),
+        "layout": layout,
+        "bits": layer.quantizer.bits,
+        "shape": list(codes.shape),
+    }
+    return pack_about({**about, **more}, {"codes": pack(matrix, layout), "scale": scale.float().numpy()})
 
 
 def codes_of(name: str, data: Mapping[str, Any]) -> tuple[Tensor, Tensor, WeightConfig]:
@@ -99,17 +98,16 @@ def check_weight(name: str, weight: Tensor, baked: Tensor) -> None:
         )
 
 
-def pack_neuron(reading: NeuronReading, **more: Any) -> dict[str, Any]:
+def pack_neuron(reading: NeuronReading, more: Mapping[str, Any]) -> dict[str, Any]:
     """Return a neuron's spec, parameters and initial state as metadata."""
     values = {name: value.cpu().numpy() for name, value in reading.parameters.items()}
-    return pack_about(
-        {f"parameter_{name}": value.reshape(-1) for name, value in values.items()},
-        spec=reading.spec.to_dict(),
-        shapes={name: list(value.shape) for name, value in values.items()},
-        initial=dict(reading.initial),
-        multi_step=reading.multi_step,
-        **more,
-    )
+    about = {
+        "spec": reading.spec.to_dict(),
+        "shapes": {name: list(value.shape) for name, value in values.items()},
+        "initial": dict(reading.initial),
+        "multi_step": reading.multi_step,
+    }
+    return pack_about({**about, **more}, {f"parameter_{name}": value.reshape(-1) for name, value in values.items()})
 
 
 def reading_of(name: str, data: Mapping[str, Any]) -> NeuronReading:

@@ -190,7 +190,7 @@ def _check_neuron(name: str, framework: Framework, neuron: nn.Module, wanted: Ne
 
 def _layer(name: str, node: Any, framework: Framework | None, multi_step: bool) -> nn.Module:
     own = about(node) or {}
-    float_layer = layer_from_node(name, node, bool(own.get("bias", True)))
+    float_layer = layer_from_node(name, node, bool(own.get("bias", True)), int(own.get("groups", 1)))
     write = getattr(framework, "write_layer", None)
     if write is not None:
         float_layer = write(float_layer, multi_step)

@@ -71,16 +71,11 @@ def to_nir(model: nn.Module, sample: Tensor | None = None, *, dt: float = 1e-4, 
     edges = [(source, at.name) for at in flow.nodes for source in at.sources]
     edges += [(source, "output") for source in flow.output]
     names = sorted({neuron.framework.name for neuron in neurons_of(model)})
-    metadata = pack_about(framework=names[0] if len(names) == 1 else None, dt=dt, multi_step=flow.multi_step)
+    metadata = pack_about({"framework": names[0] if len(names) == 1 else None, "dt": dt, "multi_step": flow.multi_step})
     try:
         graph = nir.NIRGraph(nodes=nodes, edges=edges, metadata=metadata)
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise UnsupportedModelError(f"nir refuses the graph: {error}") from error
-    for at in flow.nodes:
-        if getattr(graph.nodes[at.name], "groups", 1) != 1:
-            # nir takes the weight's second axis for the input's channels, which groups make fewer. Without an input
-            # shape it infers the type from the node before, as it did here.
-            graph.nodes[at.name].input_shape = None
     return graph
 
 
@@ -90,8 +85,8 @@ def _shape(shape: tuple[int, ...], lead: int) -> Any:
 
 def _layer(nir: Any, at: FlowNode, lead: int) -> Any:
     node = node_from_layer(nir, at, lead)
-    bias = getattr(at.module, "bias", None) is not None
-    node.metadata = pack_codes(at.module, bias=bias) if isinstance(at.module, IntegerFirst) else pack_about(bias=bias)
+    about = {"bias": getattr(at.module, "bias", None) is not None, "groups": getattr(at.module, "groups", 1)}
+    node.metadata = pack_codes(at.module, about) if isinstance(at.module, IntegerFirst) else pack_about(about)
     return node
 
 
@@ -111,5 +106,5 @@ def _neuron(nir: Any, at: FlowNode, flow: Flow, lead: int, dt: float, exact: boo
         raise UnsupportedNeuronError(f"Layer {at.name!r}: {error}") from error
     # Only the last neuron's state leaves the model; the others' is dropped inside.
     returns_state = flow.returns_state and flow.output == (at.name,)
-    metadata = pack_neuron(reading, returns_state=returns_state, losses=lost, dt=dt)
+    metadata = pack_neuron(reading, {"returns_state": returns_state, "losses": lost, "dt": dt})
     return getattr(nir, kind)(**fields, metadata=metadata)

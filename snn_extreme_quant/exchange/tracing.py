@@ -119,7 +119,9 @@ def _undisturbed(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[Non
 
 def _default_sample(model: nn.Module, multi_step: bool) -> Tensor:
     """Return zeros of the shape that a model that starts with a linear layer takes."""
-    first = next((m for m in model.modules() if not any(True for _ in m.children())), None)
+    first = next(
+        (m for m in model.modules() if isinstance(m, IntegerFirst) or not any(True for _ in m.children())), None
+    )
     if not isinstance(first, nn.Linear):
         raise SampleError(
             f"The shape that {type(model).__name__} takes cannot be told from its first layer,"
