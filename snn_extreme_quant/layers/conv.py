@@ -14,11 +14,13 @@ from snn_extreme_quant.quantizers.injectors import injector_for
 if TYPE_CHECKING:
     from torch.nn import Conv1d as _Conv1dBase
     from torch.nn import Conv2d as _Conv2dBase
+    from torch.nn import Conv3d as _Conv3dBase
 else:
     from brevitas.nn import QuantConv1d as _Conv1dBase
     from brevitas.nn import QuantConv2d as _Conv2dBase
+    from brevitas.nn import QuantConv3d as _Conv3dBase
 
-__all__ = ["Conv1d", "Conv2d"]
+__all__ = ["Conv1d", "Conv2d", "Conv3d"]
 
 
 class _Conv(IntegerFirst):
@@ -61,26 +63,17 @@ class _Conv(IntegerFirst):
         options: dict[str, Any] = {"config": config, "device": "meta"}
         return cls(*_geometry(module), **options)
 
-    def product(self, input: Tensor) -> Tensor:
-        """Convolve the inputs with the codes, then scale."""
-        codes, scale = self.integer_weight()
-        output: Tensor = self._conv_forward(input, codes, None) * scale.view(self._per_channel)
-        return output
+    def _sums(self, input: Tensor, codes: Tensor) -> Tensor:
+        return cast("Tensor", self._conv_forward(input, codes, None))
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the scaled convolution plus the bias."""
-        output = self.product(input)
-        return output if self.bias is None else output + self.bias.view(self._per_channel)
-
-    @property
-    def _per_channel(self) -> tuple[int, ...]:
-        return (-1, *(1,) * (self.weight.dim() - 2))
+    def _per_output(self, values: Tensor) -> Tensor:
+        return values.view(-1, *(1,) * (self.weight.dim() - 2))
 
     def to_float(self) -> nn.Module:
         """Return the ``torch.nn`` convolution with the dequantised weight."""
         layer: Any = self._FLOAT(*_geometry(self), device="meta")
         layer.weight, layer.bias = self._float_weight(), self._float_bias()
-        return cast("nn.Module", layer)
+        return cast("nn.Module", layer.train(self.training))
 
 
 def _geometry(module: Any) -> tuple[Any, ...]:
@@ -89,10 +82,11 @@ def _geometry(module: Any) -> tuple[Any, ...]:
 
 
 class Conv1d(_Conv, _Conv1dBase):
-    r"""``nn.Conv1d`` with binary or ternary weights: :math:`y = (x * c)\,\gamma + b`, integer-first.
+    r"""``nn.Conv1d`` with low-bit weights: :math:`y = (x * c)\,\gamma + b`, integer-first.
 
     Shapes:
-        input ``(B, C, L)``, output ``(B, N, L')``; codes ``(N, C / groups, k)``, scales ``(N,)``.
+        input ``(B, C, L)`` or ``(C, L)``, output ``(B, N, L')`` or ``(N, L')``; codes ``(N, C / groups, k)``, scales
+        ``(N,)``.
 
     Example:
         >>> Conv1d(2, 4, 3, padding="same")(torch.ones(1, 2, 5)).shape
@@ -100,13 +94,15 @@ class Conv1d(_Conv, _Conv1dBase):
     """
 
     _FLOAT = nn.Conv1d
+    _input_axis = -2
 
 
 class Conv2d(_Conv, _Conv2dBase):
-    r"""``nn.Conv2d`` with binary or ternary weights: :math:`y = (x * c)\,\gamma + b`, integer-first.
+    r"""``nn.Conv2d`` with low-bit weights: :math:`y = (x * c)\,\gamma + b`, integer-first.
 
     Shapes:
-        input ``(B, C, H, W)``, output ``(B, N, H', W')``; codes ``(N, C / groups, kh, kw)``, scales ``(N,)``.
+        input ``(B, C, H, W)`` or ``(C, H, W)``, output ``(B, N, H', W')`` or ``(N, H', W')``; codes
+        ``(N, C / groups, kh, kw)``, scales ``(N,)``.
 
     Example:
         >>> from snn_extreme_quant import Binary
@@ -115,3 +111,20 @@ class Conv2d(_Conv, _Conv2dBase):
     """
 
     _FLOAT = nn.Conv2d
+    _input_axis = -3
+
+
+class Conv3d(_Conv, _Conv3dBase):
+    r"""``nn.Conv3d`` with low-bit weights: :math:`y = (x * c)\,\gamma + b`, integer-first.
+
+    Shapes:
+        input ``(B, C, D, H, W)`` or ``(C, D, H, W)``, output ``(B, N, D', H', W')`` or ``(N, D', H', W')``; codes
+        ``(N, C / groups, kd, kh, kw)``, scales ``(N,)``.
+
+    Example:
+        >>> Conv3d(1, 4, 3, padding=1)(torch.ones(1, 1, 4, 8, 8)).shape
+        torch.Size([1, 4, 4, 8, 8])
+    """
+
+    _FLOAT = nn.Conv3d
+    _input_axis = -4
