@@ -21,6 +21,7 @@ from snn_extreme_quant.errors import (
     UnsupportedModelError,
 )
 from snn_extreme_quant.layers import Conv1d, Conv2d, IntegerFirst, Linear
+from snn_extreme_quant.replace.targets import TORCH_LAYERS
 
 
 class Features(nn.Module):
@@ -118,7 +119,7 @@ def test_tied_weights_stay_tied() -> None:
 def test_a_tie_to_a_layer_that_is_not_swapped_stays() -> None:
     net = nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7))
     net[1].weight = net[0].weight
-    quantize_(net, Ternary())
+    quantize_(net, Ternary(), skip=["0"])
     assert net[1].weight is net[0].weight
     assert type(net[0]) is nn.Embedding
 
@@ -169,6 +170,37 @@ def test_copies_before_and_after() -> None:
     reset(net)
     reset(twin)
     assert torch.equal(twin(x), net(x))
+
+
+@pytest.mark.parametrize("name", TORCH_LAYERS, ids=lambda cls: cls.__name__)
+def test_every_layer_of_torch_and_its_sibling_here(name) -> None:
+    """Also with a precision per group, which keeps the shapes of codes apart from those of weights."""
+    make = {nn.Linear: lambda: nn.Linear(4, 6), nn.Embedding: lambda: nn.Embedding(4, 6)}.get(
+        name, lambda: name(4, 6, 3)
+    )
+    net = nn.Sequential(make())
+    quantize_(net, Ternary(per="group", group_size=2))
+    assert type(net[0]) is TORCH_LAYERS[name]
+    assert type(net[0].to_float()) is name
+
+
+def test_layers_are_built_before_any_is_swapped() -> None:
+    """A precision that one layer cannot have is an error that names it, and leaves all as they were."""
+    net = nn.Sequential(nn.Linear(4, 4), nn.Conv2d(4, 4, 3, groups=2), nn.ConvTranspose1d(4, 4, 3, groups=4))
+    before = snapshot(net)
+    with pytest.raises(ConfigError, match=r"Layer '1': .*groups=2.*use per='channel'"):
+        quantize_(net, Ternary(per="group", group_size=2))
+    assert_unchanged(net, before)
+    quantize_(net, PrecisionPlan({"1": Ternary(), "2": Binary()}, default=Ternary(per="group", group_size=2)))
+    assert isinstance(net[1], Conv2d)
+
+
+def test_learned_scales_are_announced() -> None:
+    net = mlp()
+    report = quantize_(net, PrecisionPlan({"0": Ternary(scale="learned")}, default=Ternary()))
+    assert report.notes == ("1 learned scales are new Parameters: make the optimiser after this, or add them to it",)
+    assert str(report).endswith(report.notes[0])
+    assert quantize_(mlp(), Ternary()).notes == ()
 
 
 def test_buffers_and_other_modules_stay() -> None:
@@ -320,7 +352,7 @@ def test_a_plan_that_contradicts_itself_on_a_shared_layer() -> None:
     ("config", "message"),
     [
         (Float(), r"quantize_\(model, Float\(\)\) would change nothing"),
-        ("ternary", r"takes Binary\(\), Ternary\(\) or a PrecisionPlan; got 'ternary'"),
+        ("ternary", r"takes Binary\(\), Ternary\(\), Uniform\(\) or a PrecisionPlan; got 'ternary'"),
         (Ternary, "takes Binary"),
         (None, "takes Binary"),
     ],
@@ -353,11 +385,11 @@ def test_non_finite_weights(value, position) -> None:
     [
         (nn.Sequential, "Sequential: it has no weight matrices"),
         (lambda: nn.Sequential(nn.ReLU(), nn.BatchNorm1d(3)), "it has no weight matrices"),
-        (lambda: nn.Sequential(nn.Embedding(3, 3)), "0: no quantised layer for Embedding"),
-        (lambda: nn.Sequential(nn.Conv3d(1, 1, 1)), "0: no quantised layer for Conv3d"),
+        (lambda: nn.Sequential(nn.EmbeddingBag(3, 3)), "0: no quantised layer for EmbeddingBag"),
+        (lambda: nn.Sequential(nn.LSTM(3, 3)), "0: LSTM multiplies by its weights itself"),
         (lambda: snn.Leaky(0.5), "Leaky: it has no weight matrices"),
     ],
-    ids=["empty", "no matrix", "embedding", "conv3d", "a neuron"],
+    ids=["empty", "no matrix", "embedding bag", "lstm", "a neuron"],
 )
 def test_nothing_to_quantise(make: Callable[[], nn.Module], why) -> None:
     net = make()
@@ -434,9 +466,13 @@ LEFT: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "own forward": (lambda: Doubled(2, 2), "Doubled overrides Linear.forward()"),
     "own _conv_forward": (lambda: DoubledConv(1, 1, 1), "DoubledConv overrides Conv2d._conv_forward()"),
     "forward on the instance": (with_forward_on_the_instance, "its forward() was replaced on the instance"),
-    "embedding": (lambda: nn.Embedding(3, 3), "no quantised layer for Embedding"),
+    "embedding bag": (lambda: nn.EmbeddingBag(3, 3), "no quantised layer for EmbeddingBag"),
     "bilinear": (lambda: nn.Bilinear(2, 2, 2), "no quantised layer for Bilinear"),
-    "transposed": (lambda: nn.ConvTranspose2d(1, 1, 1), "no quantised layer for ConvTranspose2d"),
+    "rnn": (lambda: nn.RNN(2, 2), "RNN multiplies by its weights itself, not through layers"),
+    "gru": (lambda: nn.GRU(2, 2), "GRU multiplies by its weights itself"),
+    "lstm": (lambda: nn.LSTM(2, 2), "LSTM multiplies by its weights itself"),
+    "lstm cell": (lambda: nn.LSTMCell(2, 2), "LSTMCell multiplies by its weights itself"),
+    "attention": (lambda: nn.MultiheadAttention(2, 2).train(), "MultiheadAttention multiplies by its weights itself"),
 }
 
 
@@ -473,37 +509,6 @@ def test_a_subclass_that_computes_the_same_is_swapped() -> None:
     assert type(net[0]) is Linear
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: nn.MultiheadAttention(4, 2),
-        lambda: nn.TransformerEncoderLayer(4, 2, 8),
-        lambda: nn.TransformerDecoderLayer(4, 2, 8),
-    ],
-    ids=["attention", "encoder", "decoder"],
-)
-def test_modules_that_read_their_layers_weights_themselves(make) -> None:
-    """Their fast paths take ``.weight``: swapped layers would silently run in float."""
-    odd = make()
-    before = snapshot(odd)
-    net = nn.Sequential(odd, nn.Linear(4, 4))
-    report = quantize_(net, Ternary())
-    assert_unchanged(odd, before)
-    assert report.left
-    assert any("reads the weights of its layers itself" in e.reason for e in report.left)
-    inside = [e for e in report.left if e.name.startswith("0.") and e.type.endswith("Linear")]
-    assert inside, "the layers inside are not reported"
-    assert all("reads the weights of its layers itself" in e.reason for e in inside)
-
-
-def test_weights_inside_neurons_are_left() -> None:
-    net = nn.Sequential(nn.Linear(4, 4), snn.RLeaky(0.5, linear_features=4), snn.Leaky(0.5))
-    recurrent = net[1].recurrent
-    report = quantize_(net, Ternary())
-    assert net[1].recurrent is recurrent
-    assert [(e.name, e.reason) for e in report.left] == [("1.recurrent", "inside the neuron '1'")]
-
-
 def test_quantising_twice() -> None:
     net = mlp()
     quantize_(net, Ternary(), skip=["4"])
@@ -521,14 +526,14 @@ def test_quantising_twice() -> None:
 
 
 def test_report_text() -> None:
-    net = nn.Sequential(nn.Linear(4, 8), nn.Conv2d(1, 2, 3), nn.Embedding(3, 4), nn.Linear(8, 2))
+    net = nn.Sequential(nn.Linear(4, 8), nn.Conv2d(1, 2, 3), nn.LSTM(3, 4), nn.Linear(8, 2))
     report = quantize_(net, PrecisionPlan({"0": Binary()}, default=Ternary()), skip=["3"])
     assert str(report).splitlines() == [
         "2 layers quantised, 2 left in float",
-        "0  Linear     binary   8x4",
-        "1  Conv2d     ternary  2x1x3x3",
-        "2  Embedding  float    no quantised layer for Embedding",
-        "3  Linear     float    skipped by name",
+        "0  Linear  binary   8x4",
+        "1  Conv2d  ternary  2x1x3x3",
+        "2  LSTM    float    LSTM multiplies by its weights itself, not through layers that could be swapped",
+        "3  Linear  float    skipped by name",
     ]
 
 
@@ -538,8 +543,8 @@ def test_report_says_which_layer_was_meant_when_one_only_is_swapped() -> None:
 
 
 def test_plan_that_names_a_layer_that_cannot_be_quantised_says_why() -> None:
-    model = nn.Sequential(nn.Linear(4, 4), nn.Embedding(3, 4))
-    with pytest.raises(UnmatchedNameError, match=r"'1' cannot be quantised: no quantised layer for Embedding"):
+    model = nn.Sequential(nn.Linear(4, 4), nn.EmbeddingBag(3, 4))
+    with pytest.raises(UnmatchedNameError, match=r"'1' cannot be quantised: no quantised layer for EmbeddingBag"):
         quantize_(model, PrecisionPlan({"1": Binary()}, default=Ternary()))
 
 

@@ -11,6 +11,7 @@ Example:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from spikingjelly.activation_based import base, functional
@@ -28,7 +29,18 @@ if TYPE_CHECKING:
 else:
     _StepModule = base.StepModule
 
-__all__ = ["LAYERS", "Conv1d", "Conv2d", "Linear"]
+__all__ = [
+    "INNER_LAYERS",
+    "LAYERS",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Linear",
+    "inner_layers",
+]
 
 
 class _Stepped(_StepModule):
@@ -52,7 +64,7 @@ class _Stepped(_StepModule):
 
 
 class Linear(_Stepped, layers.Linear):
-    """SpikingJelly's ``layer.Linear`` with binary or ternary weights (either mode reads the last axis)."""
+    """SpikingJelly's ``layer.Linear`` with low-bit weights (either mode reads the last axis)."""
 
 
 class _SteppedConv(_Stepped):
@@ -76,19 +88,65 @@ class _SteppedConv(_Stepped):
 
 
 class Conv1d(_SteppedConv, layers.Conv1d):
-    """SpikingJelly's ``layer.Conv1d`` with binary or ternary weights."""
+    """SpikingJelly's ``layer.Conv1d`` with low-bit weights."""
 
     _SEQUENCE = ("T", "N", "C", "L")
 
 
 class Conv2d(_SteppedConv, layers.Conv2d):
-    """SpikingJelly's ``layer.Conv2d`` with binary or ternary weights."""
+    """SpikingJelly's ``layer.Conv2d`` with low-bit weights."""
 
     _SEQUENCE = ("T", "N", "C", "H", "W")
+
+
+class Conv3d(_SteppedConv, layers.Conv3d):
+    """SpikingJelly's ``layer.Conv3d`` with low-bit weights."""
+
+    _SEQUENCE = ("T", "N", "C", "D", "H", "W")
+
+
+class ConvTranspose1d(_SteppedConv, layers.ConvTranspose1d):  # type: ignore[misc]
+    """SpikingJelly's ``layer.ConvTranspose1d`` with low-bit weights."""
+
+    _SEQUENCE = ("T", "N", "C", "L")
+
+
+class ConvTranspose2d(_SteppedConv, layers.ConvTranspose2d):  # type: ignore[misc]
+    """SpikingJelly's ``layer.ConvTranspose2d`` with low-bit weights."""
+
+    _SEQUENCE = ("T", "N", "C", "H", "W")
+
+
+class ConvTranspose3d(_SteppedConv, layers.ConvTranspose3d):  # type: ignore[misc]
+    """SpikingJelly's ``layer.ConvTranspose3d`` with low-bit weights."""
+
+    _SEQUENCE = ("T", "N", "C", "D", "H", "W")
 
 
 LAYERS: dict[type[nn.Module], type[nn.Module]] = {
     sj_layer.Linear: Linear,
     sj_layer.Conv1d: Conv1d,
     sj_layer.Conv2d: Conv2d,
+    sj_layer.Conv3d: Conv3d,
+    sj_layer.ConvTranspose1d: ConvTranspose1d,
+    sj_layer.ConvTranspose2d: ConvTranspose2d,
+    sj_layer.ConvTranspose3d: ConvTranspose3d,
 }
+
+#: Stateful containers, which count as neurons, each with the children that it calls like any module.
+INNER_LAYERS: dict[type[nn.Module], tuple[str, ...]] = {
+    sj_layer.LinearRecurrentContainer: ("sub_module", "rc"),
+    sj_layer.ElementWiseRecurrentContainer: ("sub_module",),
+}
+
+
+def inner_layers(module: nn.Module) -> Sequence[str]:
+    """Return the attributes of a stateful module that it calls like any layer, and which may therefore be swapped.
+
+    Subclasses of the containers may use their children in another way: they get none.
+
+    Example:
+        >>> inner_layers(sj_layer.LinearRecurrentContainer(sj_layer.Linear(4, 4), 4, 4))
+        ('sub_module', 'rc')
+    """
+    return INNER_LAYERS.get(type(module), ())
