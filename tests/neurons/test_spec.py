@@ -1,31 +1,74 @@
+import itertools
 import json
+from contextlib import suppress
 from typing import get_args
 
 import pytest
 
 from snn_extreme_quant import NeuronSpec
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.neurons.spec import Charge, Comparison, Reset, Timing
+from snn_extreme_quant.neurons.spec import Charge, Comparison, Feedback, Fire, Reset, Timing
 
 LEGAL = {
     "same_step": {"subtract", "zero", "value", "none"},
     "delayed": {"subtract", "zero", "cancel", "none"},
-    "compensated": {"subtract", "zero", "none"},
+    "compensated": {"subtract", "zero", "cancel", "none"},
 }
-ALL = [
-    NeuronSpec(charge, comparison, reset, timing, graded)
-    for charge in get_args(Charge)
-    for comparison in get_args(Comparison)
-    for timing, resets in LEGAL.items()
-    for reset in sorted(resets)
-    for graded in (False, True)
-]
+
+
+def every_spec() -> list[NeuronSpec]:
+    """Return each combination of choices that is not refused."""
+    specs = []
+    for choices in itertools.product(
+        *map(get_args, (Charge, Comparison, Reset, Timing)), (False, True), *map(get_args, (Fire, Feedback))
+    ):
+        with suppress(ConfigError):
+            specs.append(NeuronSpec(*choices))
+    return specs
+
+
+ALL = every_spec()
 
 
 def test_operators_are_unique_and_name_the_spec() -> None:
-    assert len({spec.operator for spec in ALL}) == len(ALL) == 220
+    # Plain spikes, graded or not: 8 charges x 2 comparisons x 12 pairs of reset and timing, and alpha with 3 of them.
+    plain = [spec for spec in ALL if spec.fire == "spike" and spec.feedback == "none"]
+    assert len(plain) == (8 * 12 + 3) * 2 * 2
+    # Ternary with 4 resets, counts with 2, changes with 1; feedback in 3 ways for 2 charges.
+    assert len([spec for spec in ALL if spec.fire != "spike"]) == 8 * 2 * (4 + 2 + 1)
+    assert len([spec for spec in ALL if spec.feedback != "none"]) == 2 * 2 * 12 * 3
+    assert len({spec.operator for spec in ALL}) == len(ALL)
     for spec in ALL:
         assert NeuronSpec.from_operator(spec.operator) == spec
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({"fire": "ternary", "timing": "delayed"}, "fire='ternary' goes with timing='same_step' and graded=False"),
+        ({"fire": "count", "graded": True}, "fire='count' goes with timing='same_step' and graded=False"),
+        ({"fire": "count", "reset": "value"}, "fire='count' does not go with reset='value'"),
+        ({"fire": "change", "reset": "subtract"}, "fire='change' does not go with reset='subtract'"),
+        ({"charge": "alpha"}, "charge='alpha' goes with timing='delayed'"),
+        ({"charge": "alpha", "timing": "delayed", "reset": "zero"}, "charge='alpha' goes with timing='delayed'"),
+        ({"charge": "relax", "feedback": "linear"}, "feedback goes with charge 'leak' or 'synaptic'"),
+        ({"feedback": "linear", "graded": True}, "feedback goes with .* plain spikes alone"),
+        ({"feedback": "conv", "fire": "ternary"}, "feedback goes with .* plain spikes alone"),
+    ],
+    ids=lambda value: "-".join(map(str, value.values())) if isinstance(value, dict) else None,
+)
+def test_choices_that_do_not_go_together(choices, message) -> None:
+    legal = {"charge": "leak", "comparison": "gt", "reset": "subtract", "timing": "same_step"}
+    with pytest.raises(ConfigError, match=message):
+        NeuronSpec(**{**legal, **choices})
+
+
+def test_states_and_outputs() -> None:
+    assert NeuronSpec("leak", "gt", "none", "delayed").states == ("v",)
+    assert NeuronSpec("alpha", "gt", "none", "delayed").outputs == ("s", "v", "i_exc", "i_inh")
+    fed = NeuronSpec("synaptic", "gt", "none", "delayed", feedback="conv")
+    assert fed.states == ("v", "i", "s")
+    assert fed.outputs == ("s", "v", "i")
 
 
 def test_json_round_trip() -> None:
@@ -50,15 +93,31 @@ def test_reset_and_timing_must_go_together(timing, reset) -> None:
         ("comparison", ("leak", "eq", "subtract", "delayed")),
         ("reset", ("leak", "gt", "subtrakt", "delayed")),
         ("timing", ("leak", "gt", "subtract", "later")),
+        ("fire", ("leak", "gt", "subtract", "same_step", False, "burst")),
+        ("feedback", ("leak", "gt", "subtract", "same_step", False, "spike", "full")),
+        ("graded", ("leak", "gt", "subtract", "same_step", "yes")),
     ],
 )
 def test_unknown_choices_are_refused(field, values) -> None:
-    with pytest.raises(ConfigError, match=rf"NeuronSpec\({field}=.*: use one of"):
+    with pytest.raises(ConfigError, match=rf"NeuronSpec\({field}=.*: use "):
         NeuronSpec(*values)
 
 
 @pytest.mark.parametrize(
-    "name", ["", "LIF", "LIF_leak_gt", "Conv", "LIF_leak_gt_subtract_later", "LIF_leek_gt_none_delayed"]
+    "name",
+    [
+        "",
+        "LIF",
+        "LIF_leak_gt",
+        "Conv",
+        "LIF_leak_gt_subtract_later",
+        "LIF_leek_gt_none_delayed",
+        "LIF_leak_gt_none_delayed_burst",
+        "LIF_leak_gt_none_delayed_fed_",
+        "LIF_leak_gt_none_delayed_fed_full",
+        "LIF_leak_gt_none_delayed_graded_graded",
+        "LIF_leak_ge_none_same_step_spike",
+    ],
 )
 def test_other_operators_are_refused(name) -> None:
     with pytest.raises(ConfigError):
@@ -93,6 +152,9 @@ def test_parameter_names() -> None:
         "time_step",
         "decay",
     )
+    assert NeuronSpec("leak", "ge", "subtract", "same_step", fire="count").parameter_names[-1] == "levels"
+    assert NeuronSpec("leak", "ge", "none", "delayed", feedback="elementwise").parameter_names[-1] == "feedback"
+    assert NeuronSpec("leak", "ge", "none", "delayed", feedback="linear").parameter_names == ("threshold", "decay")
 
 
 def test_specs_are_hashable_and_picklable() -> None:
