@@ -11,9 +11,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_extreme_quant import Binary, Ternary
+from snn_extreme_quant.config import Uniform
 from snn_extreme_quant.layers import Conv1d, Conv2d, IntegerFirst, Linear
 
-CONFIGS = [Ternary(), Ternary(per="tensor"), Binary(), Binary(per="tensor", center=True)]
+CONFIGS = [
+    Ternary(),
+    Ternary(per="tensor"),
+    Binary(),
+    Binary(per="tensor", center=True),
+    Ternary(scale="learned"),
+    Ternary(per="tensor", scale="twn"),
+    Uniform(4, scale="mse"),
+]
 
 #: Quantised class, float class, constructor arguments, input shape.
 KINDS = {
