@@ -19,7 +19,11 @@ def _options(reading: NeuronReading) -> dict[str, Any]:
 
 
 def _delays(reading: NeuronReading) -> dict[str, Any]:
-    return {"reset_mechanism": reading.spec.reset, "reset_delay": reading.spec.timing == "delayed"}
+    return {"reset_mechanism": _reset(reading), "reset_delay": reading.spec.timing == "delayed"}
+
+
+def _reset(reading: NeuronReading) -> str:
+    return {"cancel": "zero"}.get(reading.spec.reset, reading.spec.reset)
 
 
 def _leaky(reading: NeuronReading) -> nn.Module:
@@ -57,9 +61,8 @@ def _lapicque(reading: NeuronReading) -> nn.Module:
     import snntorch
 
     p = reading.parameters
-    reset = {"cancel": "zero"}.get(reading.spec.reset, reading.spec.reset)
     # The constructor takes numbers alone; its buffers hold tensors.
-    neuron: Any = snntorch.Lapicque(R=1.0, C=1.0, reset_mechanism=reset, **_options(reading))
+    neuron: Any = snntorch.Lapicque(R=1.0, C=1.0, reset_mechanism=_reset(reading), **_options(reading))
     neuron.R, neuron.time_step = p["resistance"].clone(), p["time_step"].clone()
     neuron.C = _capacity(p["resistance"], p["inverse_rc"], p["time_step"], p["decay"])
     neuron.beta = torch.exp(-neuron.time_step / (neuron.R * neuron.C))
@@ -70,7 +73,7 @@ def _lapicque(reading: NeuronReading) -> nn.Module:
 WRITERS: dict[str, tuple[tuple[str, ...], tuple[str, ...], Callable[[NeuronReading], nn.Module]]] = {
     "leak": (("subtract", "zero", "none"), ("delayed", "compensated"), _leaky),
     "lapicque": (("subtract", "cancel", "none"), ("delayed",), _lapicque),
-    "synaptic": (("subtract", "zero", "none"), ("delayed", "compensated"), _synaptic),
+    "synaptic": (("subtract", "cancel", "none"), ("delayed", "compensated"), _synaptic),
 }
 
 

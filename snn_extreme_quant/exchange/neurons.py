@@ -174,7 +174,10 @@ def _same(a: Array, b: Array | float) -> bool:
 
 def _reading(charge: str, comparison: str, reset: str, timing: str, **parameters: Array) -> NeuronReading:
     spec = NeuronSpec(charge, comparison, reset, timing)  # type: ignore[arg-type]
-    return NeuronReading(spec, {k: torch.from_numpy(np.asarray(v, np.float32)) for k, v in parameters.items()})
+    values = {name: torch.from_numpy(np.asarray(value, np.float32)) for name, value in parameters.items()}
+    # NIR says nothing of the first potential; neurons with a reset potential start from it.
+    initial = {"v": float(np.unique(parameters["v_reset"])[0])} if reset == "value" else {}
+    return NeuronReading(spec, values, initial)
 
 
 def _from_if(node: Any, dt: float) -> Iterable[NeuronReading]:
@@ -211,7 +214,7 @@ def _from_cuba_lif(node: Any, dt: float) -> Iterable[NeuronReading]:
     shared = {"decay": _one(1.0 - 1.0 / membrane), "current_decay": _one(1.0 - 1.0 / synapse)}
     threshold = _one(node.v_threshold) if _same(gain, 1.0) else _one(_one(node.v_threshold) / gain)
     if _same(reset, 0.0):
-        yield _reading("synaptic", "gt", "zero", "compensated", threshold=threshold, **shared)
+        yield _reading("synaptic", "gt", "cancel", "compensated", threshold=threshold, **shared)
     if _same(gain, 1.0) or _same(reset, 0.0):
         yield _reading("synaptic", "ge", "value", "same_step", threshold=threshold, v_reset=reset, **shared)
 

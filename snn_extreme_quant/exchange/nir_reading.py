@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import graphlib
+import keyword
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,7 @@ def _layer(name: str, node: Any, framework: Framework | None, multi_step: bool) 
 def _assembled(
     nir: Any, graph: Any, order: list[str], sources: dict[str, list[str]], modules: dict[str, nn.Module]
 ) -> nn.Module:
+    targets = _targets(modules)
     traced = fx.Graph()
     values: dict[str, Any] = {}
     for name in order:
@@ -227,5 +229,19 @@ def _assembled(
         if isinstance(node, nir.Output):
             traced.output(signal)
         else:
-            values[name] = traced.call_module(name, (signal,))
-    return fx.GraphModule(dict(modules), traced, "FromNIR")
+            values[name] = traced.call_module(targets[name], (signal,))
+    return fx.GraphModule({targets[name]: module for name, module in modules.items()}, traced, "FromNIR")
+
+
+def _targets(names: Iterable[str]) -> dict[str, str]:
+    """Return the name of the module for each node: the node's, but where Python or torch do not allow it."""
+    targets: dict[str, str] = {}
+    for name in names:
+        parts = [part or "_" for part in name.split(".")]
+        # What a module has already (forward, train), and "if", which is what nir calls a node of type IF.
+        parts = [f"{part}_" if keyword.iskeyword(part) or hasattr(fx.GraphModule, part) else part for part in parts]
+        target = ".".join(parts)
+        if any(other.startswith(f"{name}.") for other in names) or target in targets.values():
+            target = f"{'_'.join(parts)}_{len(targets)}"
+        targets[name] = target
+    return targets

@@ -105,6 +105,26 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
         lambda: two_layers(*(_lapicque(R=2.0, C=3.7, reset_mechanism="zero") for _ in range(2))),
         (3, 12),
     ),
+    "Synaptic": (
+        lambda: two_layers(
+            snn.Synaptic(alpha=0.6, beta=0.83, threshold=0.3, init_hidden=True, reset_mechanism="zero"),
+            snn.Synaptic(alpha=0.1, beta=torch.linspace(0.1, 0.9, 5), init_hidden=True, output=True, threshold=0.4),
+        ),
+        (3, 12),
+    ),
+    "CUBALIFNode": (
+        lambda: two_layers(
+            neuron.CUBALIFNode(c_decay=0.31, v_decay=0.77, v_threshold=0.3), neuron.CUBALIFNode(v_reset=None)
+        ),
+        (3, 12),
+    ),
+    "ParametricLIFNode": (
+        lambda: two_layers(
+            neuron.ParametricLIFNode(init_tau=2.7, v_threshold=0.1),
+            neuron.ParametricLIFNode(init_tau=9.1, decay_input=False, v_threshold=0.3, v_reset=-0.125),
+        ),
+        (3, 12),
+    ),
     "LIFNode": (lambda: two_layers(neuron.LIFNode(v_threshold=0.2), neuron.LIFNode(tau=3.7, v_threshold=0.1)), (3, 12)),
     "LIFNode soft": (
         lambda: two_layers(
