@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from torch.utils import _pytree as pytree
 from snn_extreme_quant.errors import SxqError, UnsupportedModelError
 from snn_extreme_quant.frameworks import neurons_of
 
+from .averages import write_out_averages
+from .batch_norm import Fold, deployed
 from .running import StepLoop, evaluating, first_line
 from .substitution import substituted
 
@@ -122,7 +124,13 @@ def _output_names(outputs: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
-def capture(model: nn.Module, sample: Tensor, calling: str, fixed: Container[int] = ()) -> Capture:
+def capture(
+    model: nn.Module,
+    sample: Tensor,
+    calling: str,
+    fixed: Container[int] = (),
+    folds: Mapping[str, Fold] | None = None,
+) -> Capture:
     """Record ``model`` on ``sample``.
 
     Args:
@@ -130,6 +138,7 @@ def capture(model: nn.Module, sample: Tensor, calling: str, fixed: Container[int
         sample: ``(T, B, ...)`` for a step model, else what the model takes.
         calling: ``"step"`` or ``"sequence"``.
         fixed: axes of the input to be recorded with the sample's length.
+        folds: how batch norms are deployed, by name.
 
     Raises:
         UnsupportedNeuronError: a neuron has no exact spec.
@@ -149,7 +158,8 @@ def capture(model: nn.Module, sample: Tensor, calling: str, fixed: Container[int
             names.append(_output_names(outputs))
             return tuple(v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor))
 
-    with evaluating(model, neurons), substituted(model, neurons):
+    # Folded scales are packed, so folding comes first.
+    with evaluating(model, neurons), deployed(model, folds or {}), substituted(model, neurons):
         try:
             graph, guarded = _trace(_Named(), sample.detach().cpu(), fixed)
         except SxqError:
@@ -167,7 +177,7 @@ def capture(model: nn.Module, sample: Tensor, calling: str, fixed: Container[int
             f"{type(model).__name__} draws random numbers in evaluation mode ({random.name!r}), so no file can give the"
             " same spikes; encode the input before the model (sxq.rate_encode)."
         )
-    return Capture(graph, sample, calling, names[-1], guarded=guarded)
+    return Capture(write_out_averages(graph), sample, calling, names[-1], guarded=guarded)
 
 
 def _is_random(node: fx.Node) -> bool:

@@ -15,38 +15,24 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import fx
+from torch import Tensor, fx
+
+from snn_extreme_quant.neurons import NeuronSpec
+from snn_extreme_quant.quantizers.packing import LAYOUTS, unpack
 
 from . import operators  # noqa: F401 - registers the operators
+from .graphs import dims
+from .grid import BYTE, MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
 
 __all__ = ["SPIKES", "Exactness", "Grid", "LayerExactness", "analyse"]
 
 aten = torch.ops.aten
 _OURS = torch.ops.snn_xq
-_MANTISSA = 24
-_BYTE = 255
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Multiples of ``2**-fraction`` in ``[-low, high]``."""
-
-    fraction: int
-    low: float
-    high: float
-
-    @property
-    def units(self) -> float:
-        """The largest magnitude in multiples of the grid."""
-        return max(self.low, self.high) * 2.0**self.fraction
-
-
-#: The grid of 0 and 1.
-SPIKES = Grid(0, 0.0, 1.0)
 
 
 @dataclass(frozen=True)
@@ -76,7 +62,7 @@ class LayerExactness:
     @property
     def unsigned_byte(self) -> bool:
         """Whether a layer's input is an unsigned 8-bit integer on its grid, and its sums exact."""
-        return self.grid is not None and self.grid.low == 0 and self.grid.units <= _BYTE and self.fits
+        return self.grid is not None and self.grid.low == 0 and self.grid.units <= BYTE and self.fits
 
 
 @dataclass(frozen=True)
@@ -92,17 +78,27 @@ _SHAPE_ONLY = {
     aten.transpose.int, aten.movedim.int, aten.squeeze.dim, aten.squeeze.default, aten.squeeze.dims,
     aten.unsqueeze.default, aten.expand.default, aten.repeat.default, aten.select.int, aten.slice.Tensor,
     aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.unbind.int,
-    aten.split.Tensor, aten.chunk.default, aten.dropout.default, aten.lift_fresh_copy.default,
-    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool2d_with_indices.default,
-    aten.adaptive_max_pool2d.default, aten.relu.default, operator.getitem,
-    _OURS.transpose.default,
+    aten.split.Tensor, aten.split_with_sizes.default, aten.chunk.default, aten.narrow.default,
+    aten.dropout.default, aten.feature_dropout.default, aten.lift_fresh_copy.default, aten.flip.default,
+    aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, aten.max_pool2d_with_indices.default,
+    aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default,
+    aten.relu.default, aten.swapaxes.default, aten.mT.default, aten.numpy_T.default, aten.t.default,
+    aten._unsafe_view.default, aten.amax.default, operator.getitem, _OURS.transpose.default,
 }  # fmt: skip
-_JOIN = {aten.cat.default, aten.stack.default}
+_JOIN = {aten.cat.default, aten.stack.default, aten.concat.default}
 _ELEMENTWISE = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.abs.default,
     aten.clamp.default, aten.maximum.default, aten.minimum.default, aten.where.self, aten.floor.default,
-    aten.round.default, aten.add.Scalar, aten.mul.Scalar, aten.sub.Scalar, aten.div.Scalar,
+    aten.round.default, aten.add.Scalar, aten.mul.Scalar, aten.sub.Scalar, aten.div.Scalar, aten.rsub.Scalar,
+    aten.ones_like.default,
 }  # fmt: skip
+_SIZES = {
+    aten.sym_size.int, operator.mul, operator.add, operator.floordiv, operator.sub, aten.zeros.default,
+    aten.full.default, aten.zeros_like.default, aten.ones.default, aten.arange.default, aten.arange.start,
+}  # fmt: skip
+_MATRIX = {aten.matmul.default, aten.bmm.default, aten.mm.default}
+_NEURONS = (_OURS.neuron_step.default, _OURS.neuron_sequence.default)
+_PACKED = (_OURS.packed_linear.default, _OURS.packed_conv.default, _OURS.packed_conv_transpose.default)
 
 
 def analyse(module: fx.GraphModule, input_grid: Grid | None = None) -> Exactness:
@@ -112,26 +108,181 @@ def analyse(module: fx.GraphModule, input_grid: Grid | None = None) -> Exactness
         module: a recorded graph, folded or not.
         input_grid: what the model's input is promised to be; None for any real numbers.
     """
-    facts: dict[fx.Node, _Fact] = {}
-    layers: dict[str, LayerExactness] = {}
-    neurons: dict[str, LayerExactness] = {}
-    for node in module.graph.nodes:
-        if node.op in ("placeholder", "get_attr"):
-            facts[node] = _Fact(input_grid if node.op == "placeholder" else None)
-        elif node.op == "call_function":
-            if node.target in (_OURS.packed_linear.default, _OURS.packed_conv.default):
-                name = str(node.args[-1])
-                verdict = _judge(facts[node.args[0]], _fan_in(module, node))
-                _worst(layers, name, verdict)
-                root = facts[node.args[0]].reason or f"layer {name!r} {verdict.reason}"
-                facts[node] = _Fact(reason="" if verdict.exact else root)
-            elif node.target in (_OURS.neuron_step.default, _OURS.neuron_sequence.default):
-                reason = next((facts[n].reason for n in node.all_input_nodes if facts[n].reason), "")
-                _worst(neurons, str(node.args[-1]), LayerExactness(not reason, reason or "computed from exact sums"))
-                facts[node] = _Fact(None if str(node.args[3]).endswith("_graded") else SPIKES, reason)
+    return _Analysis(module, input_grid).run()
+
+
+class _Analysis:
+    def __init__(self, module: fx.GraphModule, input_grid: Grid | None) -> None:
+        self.module = module
+        self.input_grid = input_grid
+        self.facts: dict[fx.Node, _Fact] = {}
+        self.found = Exactness({}, {})
+
+    def run(self) -> Exactness:
+        for node in self.module.graph.nodes:
+            if node.op in ("placeholder", "get_attr"):
+                self.facts[node] = _Fact(self.input_grid if node.op == "placeholder" else None)
+            elif node.op == "call_function":
+                self.facts[node] = self._fact(node)
+        return self.found
+
+    def _fact(self, node: fx.Node) -> _Fact:
+        if node.target in _PACKED:
+            return self._packed(node)
+        if node.target is _OURS.packed_embedding.default:
+            _worst(self.found.layers, str(node.args[-1]), LayerExactness(True, "looks rows up, one product a value"))
+            return _Fact()
+        if node.target in _NEURONS:
+            return self._neuron(node)
+        return self._transfer(node)
+
+    def constant(self, node: Any) -> Tensor:
+        """Return the tensor that a ``get_attr`` node stands for."""
+        value: Any = self.module
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        return cast("Tensor", value)
+
+    def _packed(self, node: fx.Node) -> _Fact:
+        name, source = str(node.args[-1]), self.facts[cast("fx.Node", node.args[0])]
+        weight = _Weight(self.constant(node.args[1]), self.constant(node.args[2]).shape[0], str(node.args[-2]))
+        verdict = _judge(source, weight)
+        _worst(self.found.layers, name, verdict)
+        return _Fact(reason="" if verdict.exact else source.reason or f"layer {name!r} {verdict.reason}")
+
+    def _neuron(self, node: fx.Node) -> _Fact:
+        name, spec = str(node.args[-1]), NeuronSpec.from_operator(str(node.args[-2]))
+        reason = next((self.facts[n].reason for n in node.all_input_nodes if self.facts[n].reason), "")
+        weights, layout = cast("Sequence[fx.Node]", node.args[3]), str(node.args[4])
+        if weights and not reason:
+            if layout == "float":
+                reason = "its recurrent layer has float weights"
             else:
-                facts[node] = _transfer(node, facts)
-    return Exactness(layers, neurons)
+                weight = _Weight(self.constant(weights[0]), self.constant(weights[1]).shape[0], layout)
+                verdict = _judge(_Fact(SPIKES), weight)
+                reason = "" if verdict.exact else f"its recurrent layer {verdict.reason}"
+        _worst(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
+        return _Fact(self._spikes(node, spec), reason)
+
+    def _spikes(self, node: fx.Node, spec: NeuronSpec) -> Grid | None:
+        """Return the grid of a neuron's output."""
+        if spec.graded:
+            return None
+        if spec.fire == "count":
+            parameters = cast("Sequence[fx.Node]", node.args[2])
+            levels = self.constant(parameters[spec.parameter_names.index("levels")])
+            return Grid(0, 0.0, float(levels.max()))
+        return Grid(0, 1.0, 1.0) if spec.fire == "ternary" else SPIKES
+
+    def _transfer(self, node: fx.Node) -> _Fact:
+        target = node.target
+        inputs = [self.facts[n] for n in node.all_input_nodes]
+        reason = next((f.reason for f in inputs if f.reason), "")
+        first = self.facts.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
+        if first is not None and target is operator.getitem:
+            neuron = getattr(node.args[0], "target", None) in _NEURONS
+            return replace(first, grid=None) if neuron and node.args[1] != 0 else first
+        if first is not None and target in _SHAPE_ONLY:
+            return _Fact(first.grid, reason)
+        if first is not None and target in (aten.pad.default, aten.constant_pad_nd.default):
+            # Zeros and copies of values are on any grid.
+            zero = not any(isinstance(a, (int, float)) and a != 0 for a in (*node.args[2:], *node.kwargs.values()))
+            return _Fact(first.grid if zero else None, reason)
+        if target in _JOIN:
+            return _Fact(joined([f.grid for f in inputs]), reason)
+        if target is _OURS.fixed_point.default:
+            bits, fraction = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
+            return _Fact(Grid(fraction, 0.0, (2**bits - 1) * 2.0**-fraction), reason)
+        if first is not None and target in (aten.sum.dim_IntList, _OURS.sum_pool.default):
+            return self._sum(node, first)
+        if target in _MATRIX:
+            return self._matrix_product(node, inputs, reason)
+        if target in _ELEMENTWISE and node.kwargs.get("alpha", 1) != 1:
+            # torch multiplies and adds in one rounding (fused), ONNX in two.
+            return _Fact(None, reason or "add(..., alpha=...) rounds once in torch and twice in ONNX")
+        if target in _ELEMENTWISE:
+            return _Fact(self._elementwise_grid(node), reason)
+        if target in _SIZES:
+            return _Fact(None, reason)
+        name = getattr(target, "__name__", str(target)).split(".")[0]
+        return _Fact(None, reason or f"{name} is not known to give the same bits on every runtime")
+
+    def _sum(self, node: fx.Node, fact: _Fact) -> _Fact:
+        """A sum over some axes, or over the windows of a pooling."""
+        if fact.reason:
+            return _Fact(None, fact.reason)
+        if fact.grid is None:
+            return _Fact(None, "sums real numbers, in an order that a runtime may choose")
+        count: Any
+        if node.target is _OURS.sum_pool.default:
+            count = math.prod(cast("Sequence[int]", node.args[1]))
+        else:
+            shape, axes = dims(node.args[0]), cast("Sequence[int]", node.args[1] or range(len(dims(node.args[0]))))
+            count = math.prod(shape[axis] if isinstance(shape[axis], int) else math.inf for axis in axes)
+        if count != math.inf:
+            grid = times(fact.grid, int(count))
+            return _Fact(grid, "" if grid is not None else f"sums {count} values, which may need more than 24 bits")
+        # How many are summed depends on the input: spikes are exact up to 2**24 of them.
+        return _Fact(None, "" if fact.grid.units <= 1 else "a sum over more than spikes, of any number of them")
+
+    def _matrix_product(self, node: fx.Node, inputs: list[_Fact], reason: str) -> _Fact:
+        """Both factors are computed, as in spiking attention."""
+        if reason:
+            return _Fact(None, reason)
+        a, b = (self.facts[cast("fx.Node", n)].grid for n in node.args[:2])
+        inner = dims(node.args[0])[-1] if dims(node.args[0]) else None
+        if a is None or b is None or not isinstance(inner, int):
+            return _Fact(None, "a product of matrices of real numbers, summed in an order that a runtime may choose")
+        grid = product(a, b, inner)
+        return _Fact(grid, "" if grid is not None else f"a product of matrices over {inner}, needing over 24 bits")
+
+    def _elementwise_grid(self, node: fx.Node) -> Grid | None:
+        values = [self.facts[a].grid if isinstance(a, fx.Node) else a for a in node.args]
+        if not values or not isinstance(values[0], Grid):
+            return None
+        first = values[0]
+        if node.target in (aten.neg.default, aten.abs.default):
+            most = max(first.low, first.high)
+            return scaled(first, -1.0) if node.target is aten.neg.default else Grid(first.fraction, 0.0, most)
+        if len(values) != 2:
+            return None
+        second = values[1]
+        if isinstance(second, Grid):
+            return {
+                aten.add.Tensor: lambda: summed([first, second]),
+                aten.sub.Tensor: lambda: summed([first, Grid(second.fraction, second.high, second.low)]),
+                aten.mul.Tensor: lambda: product(first, second),
+                aten.maximum.default: lambda: joined([first, second]),
+                aten.minimum.default: lambda: joined([first, second]),
+            }.get(cast("Any", node.target), lambda: None)()
+        if isinstance(second, (int, float)) and not isinstance(second, bool):
+            if node.target in (aten.mul.Tensor, aten.mul.Scalar):
+                return scaled(first, float(second))
+            if node.target in (aten.div.Tensor, aten.div.Scalar) and second:
+                return scaled(first, 1.0 / second)
+        return None
+
+
+@dataclass(frozen=True)
+class _Weight:
+    """The stored codes of a layer."""
+
+    packed: Tensor
+    outputs: int
+    layout: str
+
+    @property
+    def fan_in(self) -> int:
+        """How many products a sum has: the rows of the packed codes."""
+        return int(self.packed.shape[0])
+
+    @property
+    def reach(self) -> int:
+        """The largest sum of magnitudes of the codes of one output."""
+        if LAYOUTS[self.layout].largest == 1:
+            return self.fan_in
+        codes = unpack(self.packed.numpy(), self.outputs, self.layout)
+        return int(abs(codes.astype("int64")).sum(0).max(initial=0))
 
 
 def _worst(into: dict[str, LayerExactness], name: str, verdict: LayerExactness) -> None:
@@ -139,85 +290,14 @@ def _worst(into: dict[str, LayerExactness], name: str, verdict: LayerExactness) 
         into[name] = verdict
 
 
-def _fan_in(module: fx.GraphModule, node: fx.Node) -> int:
-    """How many products a sum has: the rows of the packed codes."""
-    packed: Any = module
-    for part in str(node.args[1].target).split("."):  # type: ignore[union-attr]
-        packed = getattr(packed, part)
-    return int(packed.shape[0])
-
-
-def _judge(fact: _Fact, fan_in: int) -> LayerExactness:
+def _judge(fact: _Fact, weight: _Weight) -> LayerExactness:
     if fact.grid is None:
         return LayerExactness(False, fact.reason or "sums real numbers, in an order that a runtime may choose", None)
-    fits = fan_in * fact.grid.units < 2**_MANTISSA
+    fits = weight.reach * fact.grid.units < 2**MANTISSA
     if fact.reason:
         return LayerExactness(False, fact.reason, fact.grid, fits)
     if not fits:
         return LayerExactness(
-            False, f"sums {fan_in} inputs, which may need more than {_MANTISSA} bits", fact.grid, fits
+            False, f"sums {weight.fan_in} inputs, which may need more than {MANTISSA} bits", fact.grid, fits
         )
-    unit = "spikes" if fact.grid == SPIKES else f"multiples of 2^-{fact.grid.fraction} up to {fact.grid.high:g}"
-    return LayerExactness(True, f"sums of {fan_in} {unit}", fact.grid)
-
-
-def _transfer(node: fx.Node, facts: dict[fx.Node, _Fact]) -> _Fact:
-    target = node.target
-    inputs = [facts[n] for n in node.all_input_nodes]
-    reason = next((f.reason for f in inputs if f.reason), "")
-    first = facts.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
-    if first is not None and target is operator.getitem:
-        source = node.args[0]
-        neuron = getattr(source, "target", None) in (_OURS.neuron_step.default, _OURS.neuron_sequence.default)
-        return replace(first, grid=None) if neuron and node.args[1] == 1 else first
-    if first is not None and target in _SHAPE_ONLY:
-        return _Fact(first.grid, reason)
-    if target in _JOIN:
-        return _Fact(_union([f.grid for f in inputs]), reason)
-    if target is _OURS.fixed_point.default:
-        bits, fraction = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
-        return _Fact(Grid(fraction, 0.0, (2**bits - 1) * 2.0**-fraction), reason)
-    if target is aten.sum.dim_IntList:
-        # A sum of spikes is exact up to 2**24 of them. Of larger values nothing is claimed: how many are summed may
-        # depend on the input.
-        grid = inputs[0].grid
-        return _Fact(None, reason or ("" if grid is not None and grid.units <= 1 else "a sum over more than spikes"))
-    if target in _ELEMENTWISE and node.kwargs.get("alpha", 1) != 1:
-        # torch multiplies and adds in one rounding (fused), ONNX in two.
-        return _Fact(None, reason or "add(..., alpha=...) rounds once in torch and twice in ONNX")
-    if target in _ELEMENTWISE:
-        return _Fact(_elementwise_grid(node, facts), reason)
-    if target in (aten.sym_size.int, operator.mul, operator.add, operator.floordiv, operator.sub, aten.zeros.default,
-                  aten.full.default, aten.zeros_like.default, aten.ones.default):  # fmt: skip
-        return _Fact(None, reason)
-    name = getattr(target, "__name__", str(target)).split(".")[0]
-    return _Fact(None, reason or f"{name} is not known to give the same bits on every runtime")
-
-
-def _elementwise_grid(node: fx.Node, facts: dict[fx.Node, _Fact]) -> Grid | None:
-    values = [facts[a].grid if isinstance(a, fx.Node) else a for a in node.args]
-    if node.target is aten.add.Tensor and not node.kwargs and all(isinstance(v, Grid) for v in values):
-        return _sum(values)
-    if node.target is aten.mul.Tensor and len(values) == 2 and isinstance(values[1], (int, float)):
-        return _scaled(values[0], float(values[1])) if isinstance(values[0], Grid) else None
-    return None
-
-
-def _union(grids: list[Grid | None]) -> Grid | None:
-    known = [g for g in grids if g is not None]
-    if len(known) != len(grids) or not known:
-        return None
-    return Grid(max(g.fraction for g in known), max(g.low for g in known), max(g.high for g in known))
-
-
-def _sum(grids: list[Any]) -> Grid | None:
-    total = Grid(max(g.fraction for g in grids), sum(g.low for g in grids), sum(g.high for g in grids))
-    return total if total.units < 2**_MANTISSA else None
-
-
-def _scaled(grid: Grid, factor: float) -> Grid | None:
-    """Multiply by a power of two; anything else leaves the grid."""
-    if factor <= 0 or math.frexp(factor)[0] != 0.5:
-        return None
-    shift = math.frexp(factor)[1] - 1
-    return Grid(max(0, grid.fraction - shift), grid.low * factor, grid.high * factor)
+    return LayerExactness(True, f"sums of {weight.fan_in} {fact.grid}", fact.grid)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +23,14 @@ from snn_extreme_quant.errors import (
 )
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 
+from .batch_norm import Fold, unfolded, watching
 from .capture import Capture, capture
 from .exactness import SPIKES, Exactness, analyse
 from .files import check_writable, seal, write_whole
+from .functions import is_neuron
 from .graphs import is_free, neuron_calls
 from .lowering import layer_facts, lower
-from .running import at_least_two, first_line, probe
+from .running import at_least_two, first_line, probe, run_model
 from .structure import StructureError, check_structure, probing_inputs
 from .timefold import FoldError, fold_time
 
@@ -66,6 +68,7 @@ class ExportReport:
         calling: ``"step"`` if the model takes single steps, ``"sequence"`` if whole sequences.
         time: ``"free"`` if the file takes any number of time steps that the model takes; else why it is fixed.
         input_shape: the input's axes; T and B are free.
+        batch_norms: by name of each batch norm, the layer it is folded into; "" if it stays a product and a sum.
         layers: quantised layers and neurons, with what is guaranteed of each.
     """
 
@@ -74,12 +77,13 @@ class ExportReport:
     calling: str
     time: str
     input_shape: tuple[str | int, ...]
+    batch_norms: Mapping[str, str]
     layers: tuple[LayerReport, ...]
 
     @property
     def exact(self) -> bool:
         """Whether there are spikes, and every one is guaranteed to be the same as in torch."""
-        return any("LIF_" in layer.operator for layer in self.layers) and all(layer.exact for layer in self.layers)
+        return any(is_neuron(layer.operator) for layer in self.layers) and all(layer.exact for layer in self.layers)
 
     def __str__(self) -> str:
         """Render as a plain table."""
@@ -87,17 +91,22 @@ class ExportReport:
         head = f"{self.path}: {self.file_bytes} bytes, input ({shape}), time {self.time}"
         width = max((len(layer.name) for layer in self.layers), default=0)
         rows = [f"{e.name.ljust(width)}  {'exact' if e.exact else 'not exact'}: {e.reason}" for e in self.layers]
+        rows += [
+            f"{name}: folded into {layer!r}" if layer else f"{name}: a product and a sum for each channel"
+            for name, layer in self.batch_norms.items()
+        ]
         return "\n".join((head, *rows))
 
 
 @dataclass(frozen=True)
 class _Request:
-    """What is to be exported: the user's sample, how the model is called, its neurons, and what is promised."""
+    """What is to be exported: sample, how the model is called, neurons, what is promised, and its batch norms."""
 
     sample: Tensor
     calling: str
     neurons: list[NeuronInModel]
     spikes: bool
+    folds: Mapping[str, Fold]
 
 
 def as_tensor(value: Tensor | npt.ArrayLike, what: str) -> Tensor:
@@ -165,10 +174,11 @@ def _record(model: nn.Module, request: _Request, calls: int) -> Capture:
         tried.add(tuple(candidate.shape))
         shortened = any(a < b for a, b in zip(candidate.shape, request.sample.shape, strict=True))
         try:
-            recorded = capture(model, candidate, request.calling)
+            recorded = capture(model, candidate, request.calling, folds=request.folds)
             if recorded.guarded:
                 # What the model does depends on a length: keep the lengths of the user's sample.
-                recorded = capture(model, request.sample, request.calling, fixed=recorded.guarded)
+                fixed = recorded.guarded
+                recorded = capture(model, request.sample, request.calling, fixed, request.folds)
                 shortened = False
             _check(recorded.graph, model, request, [recorded.sample.shape] * 2)
         except (SampleError, StructureError, UnsupportedModelError) as error:
@@ -331,11 +341,22 @@ def export_onnx(
     if input == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
         raise SampleError("The sample is not spikes (0 and 1), which input='spikes' promises.")
     called = probe(model, inputs, neurons, calling)
-    request = _Request(inputs, called.calling, neurons, input == "spikes")
-    recorded = _record(model, request, max(called.calls.values(), default=0))
+    with watching(model) as folds:
+        run_model(model, inputs, called.calling, neurons)
+    request = _Request(inputs, called.calling, neurons, input == "spikes", folds)
+    calls = max(called.calls.values(), default=0)
+    try:
+        recorded = _record(model, request, calls)
+    except UnsupportedModelError:
+        if not any(fold.layer for fold in folds.values()):
+            raise
+        # A layer's output goes somewhere else than into its batch norm: leave the layers as they are.
+        request = replace(request, folds=unfolded(folds))
+        recorded = _record(model, request, calls)
     grid = SPIKES if request.spikes else None
     facts: dict[str, Any] = {"format": 1, "version": __version__, "calling": called.calling, "input": input}
     facts["neurons"] = sorted(called.calls)
+    facts["batch_norms"] = {name: fold.layer for name, fold in request.folds.items()}
     try:
         graph = _folded(recorded, model, request)
         axes = _axes(recorded, graph)
@@ -349,7 +370,7 @@ def export_onnx(
         if not neuron_calls(recorded.graph.graph):
             raise ExportError(f"{type(model).__name__} cannot be exported: {error}") from error
         whole = at_least_two(inputs, (1,) if called.calling == "step" else (0,))
-        recorded = capture(model, whole, called.calling, fixed=recorded.guarded)
+        recorded = capture(model, whole, called.calling, recorded.guarded, request.folds)
         axes = {axis: name for axis, name in _axes(recorded, recorded.graph).items() if name != "T"}
         shape = [3 if i in axes else size for i, size in enumerate(whole.shape)]
         try:
@@ -369,6 +390,7 @@ def export_onnx(
         calling=called.calling,
         time=time,
         input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
+        batch_norms=facts["batch_norms"],
         layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
     )
 

@@ -42,7 +42,7 @@ def neuron_calls(graph: fx.Graph) -> dict[str, list[fx.Node]]:
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
         if node.target is _STEP:
-            calls.setdefault(cast("str", node.args[4]), []).append(node)
+            calls.setdefault(cast("str", node.args[-1]), []).append(node)
     return calls
 
 

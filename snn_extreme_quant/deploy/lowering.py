@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -15,11 +16,12 @@ from onnxscript.values import Op, Opset
 from torch import Tensor, fx
 
 from snn_extreme_quant.neurons import NeuronSpec
+from snn_extreme_quant.quantizers.packing import LAYOUTS
 
 from . import functions
 from .capture import quiet_torch
 from .exactness import Exactness, LayerExactness
-from .functions import DOMAIN, DOMAIN_VERSION, OPSET
+from .functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction
 
 __all__ = ["IR_VERSION", "METADATA_KEY", "layer_facts", "lower"]
 
@@ -29,7 +31,12 @@ METADATA_KEY = "snn_extreme_quant"
 _LAYER = "sxq_layer"
 
 _Formal, _Attribute = defs.OpSchema.FormalParameter, defs.OpSchema.Attribute
-_TYPES = [("T", ["tensor(float)"], ""), ("U", ["tensor(uint8)"], "")]
+_TYPES = [
+    ("T", ["tensor(float)"], ""),
+    ("U", ["tensor(uint8)"], ""),
+    ("I", ["tensor(int64)", "tensor(int32)"], ""),
+]
+_PACKED = [("x", "T"), ("packed", "U"), ("scale", "T")]
 
 
 def _operator(
@@ -50,13 +57,13 @@ def _operator(
     return Op(Opset(DOMAIN, DOMAIN_VERSION), name, schema)
 
 
-def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) -> dict[Any, Callable[..., Any]]:
+def _translations(exactness: dict[str, LayerExactness], states_used: set[str]) -> dict[Any, Callable[..., Any]]:
     """Return how each of our torch operators becomes a node."""
 
     def packed_linear(x, packed, scale, out_features: int, layout: str, layer: str):  # type: ignore[no-untyped-def]
         verdict = exactness[layer]
-        inputs = [("x", "T"), ("packed", "U"), ("scale", "T")]
-        if verdict.unsigned_byte and verdict.grid is not None:
+        inputs = _PACKED
+        if verdict.unsigned_byte and verdict.grid is not None and _fits_pairs(verdict.grid.units, layout):
             name = functions.layer_operator("Linear", layout, integer_input=True)
             grid = 2.0**-verdict.grid.fraction
             node = _operator(name, inputs, ["y"], ["grid", "inverse_grid"])
@@ -76,9 +83,8 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
         layout: str,
         layer: str,
     ):
-        inputs = [("x", "T"), ("packed", "U"), ("scale", "T")]
         attributes = ["weight_shape", "scale_shape", "strides", "pads", "dilations", "group"]
-        node = _operator(functions.layer_operator("Conv", layout), inputs, ["y"], attributes)
+        node = _operator(functions.layer_operator("Conv", layout), _PACKED, ["y"], attributes)
         return node(
             x,
             packed,
@@ -92,21 +98,85 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
             sxq_layer=layer,
         )
 
-    def neuron(x, v, parameters, operator: str, layer: str, step: bool):  # type: ignore[no-untyped-def]
-        spec = NeuronSpec.from_operator(operator)
-        vector = any(len(p.shape) > 0 for p in parameters)
-        potential = step or layer in potentials
-        name = functions.neuron_operator(spec, vector=vector, potential=potential, step=step)
-        inputs = [("xs", "T"), ("v0", "T"), *((f"p_{n}", "T") for n in spec.parameter_names)]
-        outputs = ["spikes", "potentials"] if potential else ["spikes"]
-        result = _operator(name, inputs, outputs)(x, v, *parameters, sxq_layer=layer)
-        return tuple(result) if potential else (result, result)
+    def packed_conv_transpose(  # type: ignore[no-untyped-def]
+        x,
+        packed,
+        scale,
+        weight_shape: Sequence[int],
+        stride: Sequence[int],
+        padding: Sequence[int],
+        output_padding: Sequence[int],
+        dilation: Sequence[int],
+        groups: int,
+        layout: str,
+        layer: str,
+    ):
+        attributes = [
+            "weight_shape", "grouped_shape", "scale_shape", "strides", "pads", "dilations", "output_padding", "group",
+        ]  # fmt: skip
+        outputs, inputs, *kernel = weight_shape
+        node = _operator(functions.layer_operator("ConvTranspose", layout), _PACKED, ["y"], attributes)
+        return node(
+            x,
+            packed,
+            scale,
+            weight_shape=[inputs * groups, outputs // groups, *kernel],
+            grouped_shape=[groups, outputs // groups, inputs, -1],
+            scale_shape=[-1] + [1] * (len(weight_shape) - 1),
+            strides=list(stride),
+            pads=[*padding, *padding],
+            dilations=list(dilation),
+            output_padding=list(output_padding),
+            group=groups,
+            sxq_layer=layer,
+        )
 
-    def neuron_sequence(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]
-        return neuron(x, v, parameters, operator, layer, step=False)
+    def packed_embedding(ids, packed, scale, columns: int, layout: str, layer: str):  # type: ignore[no-untyped-def]
+        node = _operator(
+            functions.layer_operator("Embedding", layout),
+            [("x", "I"), ("packed", "U"), ("scale", "T")],
+            ["y"],
+            ["columns"],
+        )
+        return node(ids, packed, scale, columns=[columns], sxq_layer=layer)
 
-    def neuron_step(x, v, parameters, operator: str, layer: str):  # type: ignore[no-untyped-def]
-        return neuron(x, v, parameters, operator, layer, step=True)
+    def neuron(  # type: ignore[no-untyped-def]
+        x, states, parameters, weights, layout: str, geometry: Sequence[int], operator: str, layer: str, step: bool
+    ):
+        function = NeuronFunction(
+            NeuronSpec.from_operator(operator),
+            step=step,
+            vector=any(len(p.shape) > 0 for p in parameters),
+            states=step or layer in states_used,
+            layout=layout,
+            biased=len(weights) > (1 if layout == "float" else 2),
+        )
+        types = {"packed": "U"}
+        inputs = [(name, types.get(name, "T")) for name in function.inputs]
+        attributes: dict[str, list[int]] = {}
+        if function.attributes:
+            rank = (len(geometry) + 4) // 3
+            attributes = {
+                "weight_shape": list(geometry[:rank]),
+                "channel_shape": [-1] + [1] * (rank - 2),
+                "pads": list(geometry[rank:]),
+            }
+        node = _operator(function.name, inputs, function.outputs, list(attributes))
+        result = node(x, *states, *parameters, *weights, **attributes, sxq_layer=layer)
+        # Nothing reads the states of an operator that does not give them.
+        spikes = result if len(function.outputs) == 1 else result[0]
+        rest = [spikes] * (len(function.spec.outputs) - 1) if len(function.outputs) == 1 else result[1:]
+        return (spikes, *rest)
+
+    def neuron_sequence(  # type: ignore[no-untyped-def]
+        x, states, parameters, weights, layout: str, geometry: Sequence[int], operator: str, layer: str
+    ):
+        return neuron(x, states, parameters, weights, layout, geometry, operator, layer, step=False)
+
+    def neuron_step(  # type: ignore[no-untyped-def]
+        x, states, parameters, weights, layout: str, geometry: Sequence[int], operator: str, layer: str
+    ):
+        return neuron(x, states, parameters, weights, layout, geometry, operator, layer, step=True)
 
     def fixed_point(x, bits: int, fraction: int):  # type: ignore[no-untyped-def]
         scale = 2.0**fraction
@@ -117,10 +187,21 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
     def transpose(x, order: Sequence[int]):  # type: ignore[no-untyped-def]
         return op18.Transpose(x, perm=list(order))
 
+    def sum_pool(  # type: ignore[no-untyped-def]
+        x, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], channels: int
+    ):
+        ones = op18.ConstantOfShape(
+            op18.Constant(value_ints=[channels, 1, *kernel]), value=onnx.numpy_helper.from_array(np.ones(1, np.float32))
+        )
+        return op18.Conv(x, ones, strides=list(stride), pads=[*padding, *padding], group=channels)
+
     ops = torch.ops.snn_xq
     return {
+        ops.sum_pool.default: sum_pool,
         ops.packed_linear.default: packed_linear,
         ops.packed_conv.default: packed_conv,
+        ops.packed_conv_transpose.default: packed_conv_transpose,
+        ops.packed_embedding.default: packed_embedding,
         ops.neuron_sequence.default: neuron_sequence,
         ops.neuron_step.default: neuron_step,
         ops.fixed_point.default: fixed_point,
@@ -128,13 +209,19 @@ def _translations(exactness: dict[str, LayerExactness], potentials: set[str]) ->
     }
 
 
-def _potentials_used(graph: fx.Graph) -> set[str]:
-    """Names of the neuron layers whose membrane potential is an output or read by something."""
+def _fits_pairs(units: float, layout: str) -> bool:
+    """Whether products of bytes may be added in pairs of 16 bit, as onnxruntime does on processors without VNNI."""
+    largest = LAYOUTS[layout].largest
+    return layout != "int16" and 2 * units * largest < 2**15
+
+
+def _states_used(graph: fx.Graph) -> set[str]:
+    """Names of the neuron layers of which a state is an output or read by something."""
     return {
-        str(node.args[4])
+        str(node.args[-1])
         for node in graph.nodes
         if node.target is torch.ops.snn_xq.neuron_sequence.default
-        and any(user.args[1] == 1 and user.users for user in node.users)
+        and any(user.args[1] != 0 and user.users for user in node.users)
     }
 
 
@@ -164,7 +251,7 @@ def lower(
             verbose=False,
             opset_version=OPSET,
             dynamic_shapes=(dict.fromkeys(axes, torch.export.Dim.AUTO),),
-            custom_translation_table=_translations(exactness.layers, _potentials_used(graph.graph)),
+            custom_translation_table=_translations(exactness.layers, _states_used(graph.graph)),
             input_names=["input"],
             output_names=list(output_names),
             external_data=False,
@@ -244,16 +331,21 @@ def _describe(node: ir.Node, layer: str, exactness: Exactness) -> dict[str, Any]
 
 def _name_initializers(model: ir.Model, node: ir.Node, layer: str) -> None:
     """Name the constants a node of ours reads after its layer and their part in it."""
-    if node.op_type.startswith(("Binary", "Ternary")):
-        parts = [None, "packed", "scale"]
+    if functions.is_layer(node.op_type):
+        parts = ["", "packed", "scale"]
     else:
-        spec = functions.neuron_spec(node.op_type)
-        parts = [None, "v0", *spec.parameter_names]
+        parts = ["", *(name.removeprefix("p_") for name in NeuronFunction.from_name(node.op_type).inputs[1:])]
     for value, part in zip(node.inputs, parts, strict=True):
-        if part is None or value is None or value.name is None or value.name not in model.graph.initializers:
+        if not part or value is None or value.name is None or value.name not in model.graph.initializers:
             continue
         if value.name.startswith("inner.") or "." not in value.name:
-            _rename(model, value.name, f"{layer}.{part}")
+            _rename(model, value.name, _free_name(model, f"{layer}.{part}"))
+
+
+def _free_name(model: ir.Model, name: str) -> str:
+    """Return ``name``, numbered if it is taken: a layer with scales by group has several constants of a kind."""
+    taken = [name, *(f"{name}.{i}" for i in range(1, len(model.graph.initializers) + 1))]
+    return next(candidate for candidate in taken if candidate not in model.graph.initializers)
 
 
 def _rename(model: ir.Model, old: str, new: str) -> None:

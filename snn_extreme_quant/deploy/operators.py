@@ -6,7 +6,7 @@ neurons compute, operation for operation; the exporter translates each into one 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -21,46 +21,113 @@ __all__ = [
     "neuron_sequence_op",
     "neuron_step_op",
     "packed_conv",
+    "packed_conv_transpose",
+    "packed_embedding",
     "packed_linear",
+    "sum_pool",
     "transpose",
 ]
 
 NAMESPACE = "snn_xq"
-_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d}
+_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+_TRANSPOSED = {3: F.conv_transpose1d, 4: F.conv_transpose2d, 5: F.conv_transpose3d}
 
 
-def _parameters(operator: str, values: Sequence[Tensor]) -> tuple[NeuronSpec, dict[str, Tensor]]:
+# Neurons -----------------------------------------------------------------------------------------------------------
+#
+# Arguments of both operators: the input current; the states, parameters and (with feedback) the weights of the
+# recurrent layer, each as a list; its packing layout ("float" if it is not quantised, "" without feedback) and, for a
+# convolution, weight shape and padding; the spec's name; the layer's name. They return the spikes and then the states
+# but "s" (NeuronSpec.outputs).
+
+
+def _carried_out(
+    run: Callable[..., tuple[Tensor, dict[str, Tensor]]],
+    x: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    layout: str,
+    geometry: Sequence[int],
+    operator: str,
+) -> list[Tensor]:
     spec = NeuronSpec.from_operator(operator)
-    return spec, dict(zip(spec.parameter_names, values, strict=True))
+    named = dict(zip(spec.parameter_names, parameters, strict=True))
+    shape = x.shape if run is neuron_step else x.shape[1:]
+    state = {name: value.expand(shape) for name, value in zip(spec.states, states, strict=True)}
+    recurrent = _recurrent(spec, weights, layout, geometry) if weights else None
+    spikes, after = run(spec, named, x, state, recurrent)
+    # An operator may not return its inputs, nor one tensor twice.
+    return [spikes.clone(), *(after[name].clone() for name in spec.outputs[1:])]
+
+
+def _recurrent(
+    spec: NeuronSpec, weights: Sequence[Tensor], layout: str, geometry: Sequence[int]
+) -> Callable[[Tensor], Tensor]:
+    axes = (len(geometry) - 2) // 3
+    shape, padding = geometry[: axes + 2], geometry[axes + 2 :]
+
+    def apply(spikes: Tensor) -> Tensor:
+        if layout == "float":
+            bias = weights[1] if len(weights) > 1 else None
+            if spec.feedback == "linear":
+                return F.linear(spikes, weights[0], bias)
+            return _CONVOLUTIONS[spikes.dim()](spikes, weights[0], bias, padding=list(padding[:axes]))
+        packed, scale, *biases = weights
+        if spec.feedback == "linear":
+            current = F.linear(spikes, _codes(packed, (scale.shape[0], packed.shape[0]), layout, spikes.dtype)) * scale
+        else:
+            codes = _codes(packed, shape, layout, spikes.dtype)
+            current = _convolve(spikes, codes, [1] * axes, padding, [1] * axes, 1) * _by_channel(scale, codes)
+        return current if not biases else current + _by_channel(biases[0], current)
+
+    return apply
+
+
+def _by_channel(values: Tensor, like: Tensor) -> Tensor:
+    """Reshape ``(N,)`` to broadcast over a convolution's output; a linear layer's is left as it is."""
+    return values if like.dim() < 3 else values.view(-1, *(1,) * (like.dim() - 2))
 
 
 @torch.library.custom_op(f"{NAMESPACE}::neuron_step", mutates_args=())
 def neuron_step_op(
-    x: Tensor, v: Tensor, parameters: Sequence[Tensor], operator: str, layer: str
-) -> tuple[Tensor, Tensor]:
-    """One time step of a layer of neurons: spikes and membrane potential, both of ``x``'s shape."""
-    spec, named = _parameters(operator, parameters)
-    spikes, potential = neuron_step(spec, named, x, v.expand_as(x))
-    return spikes, potential.clone()
-
-
-@neuron_step_op.register_fake
-def _(x: Tensor, v: Tensor, parameters: Sequence[Tensor], operator: str, layer: str) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(x)
+    x: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    layout: str,
+    geometry: Sequence[int],
+    operator: str,
+    layer: str,
+) -> list[Tensor]:
+    """One time step of a layer of neurons: spikes and states, all of ``x``'s shape."""
+    return _carried_out(neuron_step, x, states, parameters, weights, layout, geometry, operator)
 
 
 @torch.library.custom_op(f"{NAMESPACE}::neuron_sequence", mutates_args=())
 def neuron_sequence_op(
-    x: Tensor, v: Tensor, parameters: Sequence[Tensor], operator: str, layer: str
-) -> tuple[Tensor, Tensor]:
-    """All time steps of a layer of neurons: spikes and membrane potentials, both of ``x``'s shape ``(T, ...)``."""
-    spec, named = _parameters(operator, parameters)
-    return neuron_sequence(spec, named, x, v)
+    x: Tensor,
+    states: Sequence[Tensor],
+    parameters: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    layout: str,
+    geometry: Sequence[int],
+    operator: str,
+    layer: str,
+) -> list[Tensor]:
+    """All time steps of a layer of neurons: spikes and states, all of ``x``'s shape ``(T, ...)``."""
+    return _carried_out(neuron_sequence, x, states, parameters, weights, layout, geometry, operator)
 
 
-@neuron_sequence_op.register_fake
-def _(x: Tensor, v: Tensor, parameters: Sequence[Tensor], operator: str, layer: str) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(x)
+def _neuron_fake(x: Tensor, states: Sequence[Tensor], *rest: object) -> list[Tensor]:
+    return [torch.empty_like(x) for _ in NeuronSpec.from_operator(str(rest[-2])).outputs]
+
+
+neuron_step_op.register_fake(_neuron_fake)
+neuron_sequence_op.register_fake(_neuron_fake)
+
+
+# Packed layers -----------------------------------------------------------------------------------------------------
 
 
 def _codes(packed: Tensor, shape: Sequence[int], layout: str, dtype: torch.dtype) -> Tensor:
@@ -82,6 +149,18 @@ def _(x: Tensor, packed: Tensor, scale: Tensor, out_features: int, layout: str, 
     return x.new_empty((*x.shape[:-1], out_features))
 
 
+@torch.library.custom_op(f"{NAMESPACE}::packed_embedding", mutates_args=())
+def packed_embedding(ids: Tensor, packed: Tensor, scale: Tensor, columns: int, layout: str, layer: str) -> Tensor:
+    """Look up rows of codes packed as ``(V, bytes)``, then scale each row: ``(..., D)``."""
+    rows = unpack(packed[ids.flatten()].numpy(), columns, layout)
+    return torch.from_numpy(rows).to(scale.dtype).reshape(*ids.shape, columns) * scale[ids].unsqueeze(-1)
+
+
+@packed_embedding.register_fake
+def _(ids: Tensor, packed: Tensor, scale: Tensor, columns: int, layout: str, layer: str) -> Tensor:
+    return scale.new_empty((*ids.shape, columns))
+
+
 @torch.library.custom_op(f"{NAMESPACE}::packed_conv", mutates_args=())
 def packed_conv(
     x: Tensor,
@@ -100,7 +179,7 @@ def packed_conv(
     ``padding`` is that of ONNX: begins of all axes, then ends.
     """
     codes = _codes(packed, weight_shape, layout, x.dtype)
-    return _convolve(x, codes, stride, padding, dilation, groups) * scale.view(-1, *(1,) * (codes.dim() - 2))
+    return _convolve(x, codes, stride, padding, dilation, groups) * _by_channel(scale, codes)
 
 
 @packed_conv.register_fake
@@ -132,6 +211,69 @@ def _convolve(
     return _CONVOLUTIONS[codes.dim()](x, codes, None, stride=stride, padding=before, dilation=dilation, groups=groups)
 
 
+@torch.library.custom_op(f"{NAMESPACE}::packed_conv_transpose", mutates_args=())
+def packed_conv_transpose(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    weight_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    layout: str,
+    layer: str,
+) -> Tensor:
+    """Convolve transposed, then scale by channel; ``weight_shape`` is output first: ``(N, C / groups, ...)``."""
+    codes = _codes(packed, weight_shape, layout, x.dtype)
+    return _deconvolve(x, codes, stride, padding, output_padding, dilation, groups) * _by_channel(scale, codes)
+
+
+@packed_conv_transpose.register_fake
+def _(
+    x: Tensor,
+    packed: Tensor,
+    scale: Tensor,
+    weight_shape: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    layout: str,
+    layer: str,
+) -> Tensor:
+    return _deconvolve(x, x.new_empty(tuple(weight_shape)), stride, padding, output_padding, dilation, groups)
+
+
+def _deconvolve(
+    x: Tensor,
+    codes: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    outputs, inputs, *kernel = codes.shape
+    grouped = codes.reshape(groups, outputs // groups, inputs, *kernel).transpose(1, 2)
+    weight = grouped.reshape(groups * inputs, outputs // groups, *kernel)
+    return _TRANSPOSED[codes.dim()](
+        x,
+        weight,
+        None,
+        stride=stride,
+        padding=padding,
+        output_padding=output_padding,
+        groups=groups,
+        dilation=dilation,
+    )
+
+
+# Other operators ---------------------------------------------------------------------------------------------------
+
+
 @torch.library.custom_op(f"{NAMESPACE}::fixed_point", mutates_args=())
 def fixed_point(x: Tensor, bits: int, fraction: int) -> Tensor:
     """:class:`~snn_extreme_quant.layers.FixedPointInput` without its gradient."""
@@ -153,3 +295,18 @@ def transpose(x: Tensor, order: Sequence[int]) -> Tensor:
 @transpose.register_fake
 def _(x: Tensor, order: Sequence[int]) -> Tensor:
     return x.new_empty(tuple(x.shape[axis] for axis in order))
+
+
+@torch.library.custom_op(f"{NAMESPACE}::sum_pool", mutates_args=())
+def sum_pool(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], channels: int) -> Tensor:
+    """Sum over windows of ``x`` ``(B, channels, ...)``: average pooling before its division."""
+    return _CONVOLUTIONS[x.dim()](
+        x, x.new_ones((channels, 1, *kernel)), None, stride=stride, padding=padding, groups=channels
+    )
+
+
+@sum_pool.register_fake
+def _(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence[int], channels: int) -> Tensor:
+    return _CONVOLUTIONS[x.dim()](
+        x, x.new_empty((channels, 1, *kernel)), None, stride=stride, padding=padding, groups=channels
+    )

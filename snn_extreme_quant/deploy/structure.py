@@ -31,38 +31,46 @@ class StructureError(Exception):
 
 
 class _Excitation:
-    """Random spikes and potentials in place of what neurons give, the same for graph and model.
+    """Random spikes and states in place of what neurons give, the same for graph and model.
 
     A layer that happens not to fire would hide all that is behind it, and one flipped spike would spread; with every
     neuron's output given, each stretch between neurons is compared by itself and to rounding.
     """
 
     def __init__(self, neurons: list[NeuronInModel]) -> None:
-        self.multi_step = {n.name: n.read().multi_step for n in neurons}
-        self.calls = dict.fromkeys(self.multi_step, 0)
+        self.readings = {n.name: n.read() for n in neurons}
+        self.calls = dict.fromkeys(self.readings, 0)
+        self.potentials: dict[str, Tensor] = {}
 
-    def _draw(self, name: str, call: int, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(zlib.crc32(f"{name}@{call}".encode()))
-        spikes = (torch.rand(tuple(shape), generator=generator) < 0.5).float()
-        return spikes, torch.randn(tuple(shape), generator=generator)
-
-    def step(self, name: str, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return spikes and potentials of a layer's next call."""
+    def _draw(self, name: str, shape: Sequence[int]) -> dict[str, Tensor]:
+        """Return what a layer's next call gives: spikes ``s`` and all states."""
         self.calls[name] += 1
-        return self._draw(name, self.calls[name], shape)
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{name}@{self.calls[name]}".encode()))
+        size = tuple(shape)
+        drawn = {"s": (torch.rand(size, generator=generator) < 0.5).float()}
+        for state in self.readings[name].spec.outputs[1:]:
+            drawn[state] = torch.randn(size, generator=generator)
+        before = self.potentials.get(name)
+        drawn["v_before"] = torch.zeros(size) if before is None or before.shape != drawn["v"].shape else before
+        self.potentials[name] = drawn["v"]
+        return drawn
 
-    def sequence(self, name: str, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Return spikes and potentials of all steps of a sequence; for a step neuron those of its T calls."""
-        if self.multi_step[name]:
-            return self.step(name, shape)
-        drawn = [self.step(name, shape[1:]) for _ in range(shape[0])]
-        return torch.stack([s for s, _ in drawn]), torch.stack([v for _, v in drawn])
+    def in_graph(self, name: str, shape: Sequence[int], steps: bool) -> list[Tensor]:
+        """Return the outputs of an operator; for a sequence of a step neuron those of its T calls, stacked."""
+        reading = self.readings[name]
+        draws = [self._draw(name, shape[1:]) for _ in range(shape[0])] if steps else [self._draw(name, shape)]
+        outputs = [[drawn[output] for drawn in draws] for output in reading.spec.outputs]
+        return [torch.stack(values) if steps else values[0] for values in outputs]
 
     def in_model(self, name: str, output: Any) -> Any:
         """Replace what a neuron of the model gives."""
+        reading = self.readings[name]
         value = output[0] if isinstance(output, tuple) else output
-        spikes, potentials = self.step(name, value.shape)
-        return (spikes, potentials) if isinstance(output, tuple) else spikes
+        drawn = self._draw(name, value.shape)
+        if not isinstance(output, tuple):
+            return drawn["s"]
+        states = tuple(drawn[state] for state in reading.returned)
+        return (drawn["s"], states) if reading.grouped else (drawn["s"], *states)
 
 
 class _Recorder(fx.Interpreter):
@@ -75,10 +83,11 @@ class _Recorder(fx.Interpreter):
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in (_STEP, _SEQUENCE):
-            self.currents.setdefault(args[4], []).append(args[0])
+            name, current = args[-1], args[0]
+            self.currents.setdefault(name, []).append(current)
             if self.excitation is not None:
-                draw = self.excitation.step if target is _STEP else self.excitation.sequence
-                return draw(args[4], args[0].shape)
+                steps = target is _SEQUENCE and not self.excitation.readings[name].multi_step
+                return self.excitation.in_graph(name, current.shape, steps)
         return super().call_function(target, args, kwargs)
 
 

@@ -20,6 +20,8 @@ from typing import Any, cast
 import torch
 from torch import fx
 
+from snn_extreme_quant.neurons import NeuronSpec
+
 from .graphs import ancestors, dims, neuron_calls, without_repetition
 
 __all__ = ["FoldError", "fold_time"]
@@ -94,7 +96,7 @@ class _Folder:
         self.graph = fx.Graph()
         self.whole: dict[fx.Node, Any] = {}
         self.packs: dict[tuple[fx.Node, ...], _Static | _Folded] = {}
-        self.layers: dict[str, tuple[fx.Node, fx.Node]] = {}
+        self.layers: dict[str, list[fx.Node]] = {}
         self.length: Any = None
         self.time_axis: int | None = None
         self.times: Any = None
@@ -221,7 +223,7 @@ class _Folder:
             at = -1 if step == self.steps - 1 else step
             return self._call(aten.select.int, self.layers[layer][index], 0, at)
         if node.target is _STEP:
-            raise FoldError(f"neuron {node.args[4]!r} is used in a way that is not understood")
+            raise FoldError(f"neuron {node.args[-1]!r} is used in a way that is not understood")
         return self.graph.node_copy(node, self.emit)
 
     def _joined(self, node: fx.Node) -> fx.Node | None:
@@ -381,15 +383,15 @@ class _Folder:
         if layer in self.layers:
             return
         calls = self.calls[layer]
-        for before, after in itertools.pairwise(calls):
-            state = cast("fx.Node", after.args[1])
-            if state.target is not operator.getitem or state.args != (before, 1):
-                raise FoldError(f"the membrane potential of {layer!r} is changed between steps")
-        current = self._unfold(self.pack([c.args[0] for c in calls]))
         first = calls[0]
-        args = (current, self.emit(first.args[1]), fx.map_arg(first.args[2], self.emit), *first.args[3:])
-        node = self.graph.call_function(_SEQUENCE, args)
-        self.layers[layer] = (self._call(operator.getitem, node, 0), self._call(operator.getitem, node, 1))
+        spec = NeuronSpec.from_operator(cast("str", first.args[-2]))
+        for before, after in itertools.pairwise(calls):
+            for name, state in zip(spec.states, cast("Sequence[fx.Node]", after.args[1]), strict=True):
+                if state.target is not operator.getitem or state.args != (before, spec.outputs.index(name)):
+                    raise FoldError(f"the state {name!r} of {layer!r} is changed between steps")
+        current = self._unfold(self.pack([c.args[0] for c in calls]))
+        node = self.graph.call_function(_SEQUENCE, (current, *fx.map_arg(first.args[1:], self.emit)))
+        self.layers[layer] = [self._call(operator.getitem, node, index) for index in range(len(spec.outputs))]
 
 
 def _has_folded(value: Any) -> bool:

@@ -1,0 +1,196 @@
+"""Packed layers in standard ONNX operators: unpack, integer product, scale."""
+
+from __future__ import annotations
+
+from snn_extreme_quant.quantizers.packing import LAYOUTS
+
+__all__ = ["KINDS", "LAYER_PREFIXES", "layer_operator", "layer_text", "unpack_lines"]
+
+#: What operators are called after a packing layout.
+KINDS = {"binary8": "Binary", "ternary4": "Ternary", "int4": "Int4", "int8": "Int8", "int16": "Int16"}
+LAYER_PREFIXES = tuple(KINDS.values())
+
+
+def layer_operator(kind: str, layout: str, integer_input: bool = False) -> str:
+    """Name a packed layer's operator: ``kind`` is ``"Linear"``, ``"Conv"``, ``"ConvTranspose"`` or ``"Embedding"``.
+
+    Example:
+        >>> layer_operator("Linear", "ternary4", integer_input=True)
+        'TernaryLinearInteger'
+    """
+    return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "")
+
+
+def unpack_lines(
+    layout_name: str, source: str = "packed", count: str = "count = Shape (scale)"
+) -> list[str]:
+    """From bytes ``(K, bytes)`` to ``codes`` ``(K, N)``, int8 or (of 16 bit) int32.
+
+    Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of all
+    byte values, computed in int32 because onnxruntime before 1.21 lacks int8 arithmetic.
+
+    Args:
+        layout_name: packing layout.
+        source: name of the bytes.
+        count: a line that gives ``count``, how many of the unpacked columns there are.
+    """
+    if layout_name == "int16":
+        return [
+            f"wide = Cast <to: int = 6> ({source})",
+            "in_pairs = Constant <value_ints: ints = [0, -1, 2]> ()",
+            "pairs = Reshape (wide, in_pairs)",
+            "weights_of = Constant <value: tensor = int32[2] {1, 256}> ()",
+            "weighted = Mul (pairs, weights_of)",
+            "inner = Constant <value_ints: ints = [2]> ()",
+            "digits = ReduceSum <keepdims: int = 0> (weighted, inner)",
+            f"zero_digit = Constant <value: tensor = int32 {{{LAYOUTS[layout_name].offset}}}> ()",
+            "codes = Sub (digits, zero_digit)",
+        ]
+    layout = LAYOUTS[layout_name]
+    places = ", ".join(str(layout.base**i) for i in range(layout.per_byte))
+    return [
+        "first = Constant <value: tensor = int32 {0}> ()",
+        "last = Constant <value: tensor = int32 {256}> ()",
+        "unit = Constant <value: tensor = int32 {1}> ()",
+        f"base = Constant <value: tensor = int32 {{{layout.base}}}> ()",
+        f"step_of = Constant <value: tensor = int32 {{{layout.step}}}> ()",
+        f"zero_digit = Constant <value: tensor = int32 {{{layout.offset}}}> ()",
+        f"places = Constant <value: tensor = int32[{layout.per_byte}] {{{places}}}> ()",
+        "behind = Constant <value_ints: ints = [1]> ()",
+        "bytes = Range (first, last, unit)",
+        "column = Unsqueeze (bytes, behind)",
+        "quotient = Div (column, places)",
+        "digit = Mod (quotient, base)",
+        "scaled = Mul (digit, step_of)",
+        "shifted = Sub (scaled, zero_digit)",
+        "table = Cast <to: int = 3> (shifted)",
+        f"index = Cast <to: int = 6> ({source})",
+        "groups = Gather <axis: int = 0> (table, index)",
+        "rows_columns = Constant <value_ints: ints = [0, -1]> ()",
+        "padded = Reshape (groups, rows_columns)",
+        "origin = Constant <value_ints: ints = [0]> ()",
+        count,
+        "codes = Slice (padded, origin, count, behind)",
+    ]
+
+
+#: The product with the scale, kept apart from the sums by an Unsqueeze: onnxruntime would otherwise fold the scale
+#: into the weights, and rounding every term is what this package exists to avoid.
+_SCALED = [
+    "last_axis = Constant <value_ints: ints = [-1]> ()",
+    "sums_u = Unsqueeze (sums, last_axis)",
+    "y_u = Mul (sums_u, scale_s)",
+    "y = Squeeze (y_u, last_axis)",
+]
+_CONV_SCALE = ["scale_shape = Constant <value_ints: ints = @scale_shape> ()", "scale_s = Reshape (scale, scale_shape)"]
+
+
+def layer_text(operator: str) -> str:
+    """Return the text of the ONNX function."""
+    layout = next(name for name, kind in KINDS.items() if operator.startswith(kind))
+    kind = operator.removeprefix(KINDS[layout])
+    attributes, inputs, lines = {
+        "Linear": _linear,
+        "LinearInteger": _linear_integer,
+        "Conv": _conv,
+        "ConvTranspose": _conv_transpose,
+        "Embedding": _embedding,
+    }[kind](layout)
+    head = f"{operator} <{', '.join(attributes)}>" if attributes else operator
+    return f"{head} ({', '.join(inputs)}) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
+
+
+_Parts = tuple[list[str], list[str], list[str]]
+_INPUTS = ["x", "packed", "scale"]
+
+
+def _linear(layout: str) -> _Parts:
+    lines = [
+        *unpack_lines(layout),
+        "weight = Cast <to: int = 1> (codes)",
+        "sums = MatMul (x, weight)",
+        "behind_last = Constant <value_ints: ints = [-1]> ()",
+        "scale_s = Unsqueeze (scale, behind_last)",
+        *_SCALED,
+    ]
+    return [], _INPUTS, lines
+
+
+def _linear_integer(layout: str) -> _Parts:
+    """``x`` holds multiples of ``grid`` up to 255 * grid: an integer product, exact on every processor."""
+    lines = [
+        *unpack_lines(layout),
+        "grid = Constant <value_float: float = @grid> ()",
+        "inverse = Constant <value_float: float = @inverse_grid> ()",
+        "x_i = Mul (x, inverse)",
+        "x_u = Cast <to: int = 2> (x_i)",
+        "sums_i = MatMulInteger (x_u, codes)",
+        "sums_f = Cast <to: int = 1> (sums_i)",
+        "sums = Mul (sums_f, grid)",
+        "y = Mul (sums, scale)",
+    ]
+    return ["grid", "inverse_grid"], _INPUTS, lines
+
+
+def _outputs_first(layout: str) -> list[str]:
+    """Codes ``(K, N)`` as floats ``(N, K)``."""
+    return [
+        *unpack_lines(layout),
+        "weight_f = Cast <to: int = 1> (codes)",
+        "weight_t = Transpose <perm: ints = [1, 0]> (weight_f)",
+    ]
+
+
+def _conv(layout: str) -> _Parts:
+    geometry = "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group"
+    lines = [
+        *_outputs_first(layout),
+        "weight_shape = Constant <value_ints: ints = @weight_shape> ()",
+        "weight = Reshape (weight_t, weight_shape)",
+        f"sums = Conv <{geometry}> (x, weight)",
+        *_CONV_SCALE,
+        *_SCALED,
+    ]
+    return ["weight_shape", "scale_shape", "strides", "pads", "dilations", "group"], _INPUTS, lines
+
+
+def _conv_transpose(layout: str) -> _Parts:
+    """The weight of a transposed convolution has the input channels first, group by group."""
+    geometry = (
+        "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations,"
+        " output_padding: ints = @output_padding, group: int = @group"
+    )
+    lines = [
+        *_outputs_first(layout),
+        "grouped_shape = Constant <value_ints: ints = @grouped_shape> ()",
+        "grouped = Reshape (weight_t, grouped_shape)",
+        "swapped = Transpose <perm: ints = [0, 2, 1, 3]> (grouped)",
+        "weight_shape = Constant <value_ints: ints = @weight_shape> ()",
+        "weight = Reshape (swapped, weight_shape)",
+        f"sums = ConvTranspose <{geometry}> (x, weight)",
+        *_CONV_SCALE,
+        *_SCALED,
+    ]
+    attributes = [
+        "weight_shape", "grouped_shape", "scale_shape", "strides", "pads", "dilations", "output_padding", "group",
+    ]  # fmt: skip
+    return attributes, _INPUTS, lines
+
+
+def _embedding(layout: str) -> _Parts:
+    """Only the rows looked up are unpacked."""
+    lines = [
+        "one_axis = Constant <value_ints: ints = [-1]> ()",
+        "ids_flat = Reshape (x, one_axis)",
+        "rows = Gather <axis: int = 0> (packed, ids_flat)",
+        *unpack_lines(layout, "rows", "count = Constant <value_ints: ints = @columns> ()"),
+        "row_codes = Cast <to: int = 1> (codes)",
+        "row_scale = Gather <axis: int = 0> (scale, ids_flat)",
+        "row_scale_u = Unsqueeze (row_scale, one_axis)",
+        "flat = Mul (row_codes, row_scale_u)",
+        "ids_shape = Shape (x)",
+        "columns_of = Constant <value_ints: ints = @columns> ()",
+        "y_shape = Concat <axis: int = 0> (ids_shape, columns_of)",
+        "y = Reshape (flat, y_shape)",
+    ]
+    return ["columns"], _INPUTS, lines
