@@ -2,7 +2,7 @@
 
 from snn_extreme_quant.frameworks.contract import API_VERSION, Framework, NeuronReading
 from snn_extreme_quant.frameworks.loader import PluginStatus, frameworks, plugin_statuses
-from snn_extreme_quant.frameworks.reading import NeuronInModel, neurons_of, reset
+from snn_extreme_quant.frameworks.reading import NeuronInModel, frameworks_for, neurons_of, reset
 
 __all__ = [
     "API_VERSION",
@@ -11,6 +11,7 @@ __all__ = [
     "NeuronReading",
     "PluginStatus",
     "frameworks",
+    "frameworks_for",
     "neurons_of",
     "plugin_statuses",
     "reset",

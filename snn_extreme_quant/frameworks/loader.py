@@ -129,14 +129,17 @@ def plugin_statuses() -> list[PluginStatus]:
     ]
 
 
-def frameworks() -> list[Framework]:
+def frameworks(statuses: Iterable[PluginStatus] | None = None) -> list[Framework]:
     """Return the plugins whose framework is installed.
+
+    Args:
+        statuses: what :func:`plugin_statuses` gave, if it was asked already.
 
     Raises:
         PluginError: a plugin is broken; the message names its distribution. ``SXQ_PLUGINS`` can leave it out.
     """
     found = []
-    for status in plugin_statuses():
+    for status in plugin_statuses() if statuses is None else statuses:
         if status.state == "broken":
             raise PluginError(
                 f"The plugin {status.name!r} of {status.origin} {status.origin_version} is broken: {status.detail}."

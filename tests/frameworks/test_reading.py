@@ -7,8 +7,8 @@ from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
 from snn_extreme_quant import reset
-from snn_extreme_quant.errors import UnsupportedNeuronError
-from snn_extreme_quant.frameworks import neurons_of
+from snn_extreme_quant.errors import PluginError, UnsupportedNeuronError
+from snn_extreme_quant.frameworks import frameworks_for, loader, neurons_of
 
 
 def test_neurons_are_found_at_any_depth_in_order() -> None:
@@ -68,3 +68,29 @@ def test_reset_reaches_both_frameworks_and_no_other_model() -> None:
     assert not mine[0][0].mem.any()
     assert mine[1][0].v == 0.0
     assert other[0][0].mem.tolist() == other[1][0].v.tolist() == [[0.25] * 3]
+
+
+class Renamed(snn.Leaky):
+    """A user's class, which comes from another package than its base."""
+
+
+@pytest.mark.parametrize("call", [neurons_of, reset, frameworks_for])
+def test_a_neuron_whose_plugin_is_disabled_is_named(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would pass for a layer without state."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(Renamed(0.5)))
+    monkeypatch.setenv("SXQ_PLUGINS", "spikingjelly")
+    with pytest.raises(PluginError, match=r"Layer '1\.0' is a Renamed of snntorch, whose plugin is disabled: by SXQ"):
+        call(net)
+
+
+def test_a_disabled_plugin_that_the_model_does_not_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SXQ_PLUGINS", "spikingjelly")
+    net = nn.Sequential(neuron.IFNode())
+    assert [n.name for n in neurons_of(net)] == ["0"]
+    reset(net)
+
+
+def test_a_neuron_of_a_version_that_the_plugin_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loader, "version", lambda name: "0.5")
+    with pytest.raises(PluginError, match=r"Layer '' is a Leaky of snntorch, .* unavailable: needs .*, found 0\.5;"):
+        neurons_of(snn.Leaky(0.5))
