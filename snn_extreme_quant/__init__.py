@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING
 from snn_extreme_quant._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from snn_extreme_quant.checkpoints import checkpoint_plan as checkpoint_plan
+    from snn_extreme_quant.checkpoints import load_checkpoint as load_checkpoint
+    from snn_extreme_quant.checkpoints import save_checkpoint as save_checkpoint
     from snn_extreme_quant.config import Binary as Binary
     from snn_extreme_quant.config import Float as Float
     from snn_extreme_quant.config import PrecisionPlan as PrecisionPlan
     from snn_extreme_quant.config import Ternary as Ternary
+    from snn_extreme_quant.config import Uniform as Uniform
     from snn_extreme_quant.deploy import ExportReport as ExportReport
     from snn_extreme_quant.deploy import VerifyReport as VerifyReport
     from snn_extreme_quant.deploy import export_onnx as export_onnx
@@ -22,7 +26,15 @@ if TYPE_CHECKING:
     from snn_extreme_quant.encoding import rate_encode as rate_encode
     from snn_extreme_quant.errors import SxqError as SxqError
     from snn_extreme_quant.frameworks import reset as reset
+    from snn_extreme_quant.layers import Conv1d as Conv1d
+    from snn_extreme_quant.layers import Conv2d as Conv2d
+    from snn_extreme_quant.layers import Conv3d as Conv3d
+    from snn_extreme_quant.layers import ConvTranspose1d as ConvTranspose1d
+    from snn_extreme_quant.layers import ConvTranspose2d as ConvTranspose2d
+    from snn_extreme_quant.layers import ConvTranspose3d as ConvTranspose3d
+    from snn_extreme_quant.layers import Embedding as Embedding
     from snn_extreme_quant.layers import FixedPointInput as FixedPointInput
+    from snn_extreme_quant.layers import Linear as Linear
     from snn_extreme_quant.neurons import NeuronSpec as NeuronSpec
     from snn_extreme_quant.replace import QuantizeReport as QuantizeReport
     from snn_extreme_quant.replace import quantize_ as quantize_
@@ -30,38 +42,62 @@ if TYPE_CHECKING:
 #: Where each public name lives.
 _HOME = {
     "Binary": "config",
+    "Conv1d": "layers",
+    "Conv2d": "layers",
+    "Conv3d": "layers",
+    "ConvTranspose1d": "layers",
+    "ConvTranspose2d": "layers",
+    "ConvTranspose3d": "layers",
+    "Embedding": "layers",
     "ExportReport": "deploy",
     "FixedPointInput": "layers",
     "Float": "config",
+    "Linear": "layers",
     "NeuronSpec": "neurons",
     "PrecisionPlan": "config",
     "QuantizeReport": "replace",
     "SxqError": "errors",
     "Ternary": "config",
+    "Uniform": "config",
     "VerifyReport": "deploy",
+    "checkpoint_plan": "checkpoints",
     "export_onnx": "deploy",
+    "load_checkpoint": "checkpoints",
     "quantize_": "replace",
     "rate_encode": "encoding",
     "reset": "frameworks",
+    "save_checkpoint": "checkpoints",
     "verify": "deploy",
 }
 
 __all__ = [
     "Binary",
+    "Conv1d",
+    "Conv2d",
+    "Conv3d",
+    "ConvTranspose1d",
+    "ConvTranspose2d",
+    "ConvTranspose3d",
+    "Embedding",
     "ExportReport",
     "FixedPointInput",
     "Float",
+    "Linear",
     "NeuronSpec",
     "PrecisionPlan",
     "QuantizeReport",
     "SxqError",
     "Ternary",
+    "Uniform",
     "VerifyReport",
     "__version__",
+    "checkpoint_plan",
     "export_onnx",
+    "load_checkpoint",
     "quantize_",
     "rate_encode",
     "reset",
+    "save_checkpoint",
     "verify",
 ]
 

@@ -7,6 +7,7 @@ what to do. Where a built-in type says the same, the error derives from it too, 
 from __future__ import annotations
 
 __all__ = [
+    "CheckpointError",
     "ConfigError",
     "ExportError",
     "MissingDependencyError",
@@ -59,6 +60,10 @@ class UnmatchedNameError(SxqError, ValueError):
 
 class NonFiniteWeightError(SxqError, ValueError):
     """A weight is NaN or infinite."""
+
+
+class CheckpointError(SxqError, ValueError):
+    """A checkpoint cannot be read, or is not of the model that it is loaded into."""
 
 
 class SampleError(SxqError, ValueError):
