@@ -72,8 +72,13 @@ class SnnTorch:
         """Reset the neurons of ``model`` alone (``snntorch.utils.reset`` misses nested ones and resets other nets)."""
         for module in model.modules():
             reset_mem = getattr(module, "reset_mem", None)  # neurons without it, as StateLeaky, keep no state
-            if reset_mem is not None and is_neuron(module):
-                reset_mem()
+            if reset_mem is None or not is_neuron(module):
+                continue
+            reset_mem()
+            # SLSTM and SConv2dLSTM keep their last spikes too, and with them a graph that cannot be deep-copied.
+            for name, value in vars(module).items():
+                if isinstance(value, Tensor) and value.grad_fn is not None:
+                    vars(module)[name] = value.detach()
 
     def get_state(self, module: nn.Module) -> Any:
         """Return potentials, synaptic currents and the pending reset; snnTorch replaces these tensors, never writes."""
