@@ -128,9 +128,8 @@ def watching(model: nn.Module) -> Iterator[dict[str, Fold]]:
             refused.add(name)
         seen[name] = constants
         # The channels of a linear layer are its last axis, those of a batch norm the second.
-        for source in sources.get(name, set()):
-            if x.dim() != 2 and layers[source].weight.dim() == 2:
-                sources[name].add("")
+        if x.dim() != 2 and any(source and layers[source].weight.dim() == 2 for source in sources.get(name, ())):
+            sources[name].add("")
 
     def produced(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, _args: Any, output: Tensor) -> None:

@@ -217,8 +217,10 @@ class _Analysis:
         if node.target is _OURS.sum_pool.default:
             count = math.prod(cast("Sequence[int]", node.args[1]))
         else:
-            shape, axes = dims(node.args[0]), cast("Sequence[int]", node.args[1] or range(len(dims(node.args[0]))))
-            count = math.prod(shape[axis] if isinstance(shape[axis], int) else math.inf for axis in axes)
+            shape = dims(node.args[0])
+            axes = cast("Sequence[int]", node.args[1] or range(len(shape))) if shape else ()
+            lengths = [shape[axis] for axis in axes]
+            count = math.prod(lengths) if lengths and all(isinstance(n, int) for n in lengths) else math.inf
         if count != math.inf:
             grid = times(fact.grid, int(count))
             return _Fact(grid, "" if grid is not None else f"sums {count} values, which may need more than 24 bits")

@@ -311,6 +311,8 @@ class _Folder:
             tuple(self._argument(a, rank) for a in args),
             {k: self._argument(a, rank) for k, a in kwargs.items()},
         )
+        if "val" in first.meta:
+            value.meta["val"] = first.meta["val"]  # right but for the first axis, which no length is read of
         return _Folded(value)
 
     def _pack_argument(self, values: Sequence[Any]) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ from torch import Tensor, nn
 from snn_extreme_quant.errors import ModelFileError, SampleError
 from snn_extreme_quant.frameworks import NeuronInModel
 
+from .batch_norm import deployed, unfolded, watching
 from .export import as_tensor, check_model
 from .files import read_model
-from .functions import DOMAIN
-from .running import run_model
+from .functions import DOMAIN, is_neuron
+from .running import Run, run_model
 from .session import session
 
 __all__ = ["Difference", "LayerVerification", "VerifyReport", "verify"]
@@ -66,8 +67,38 @@ class LayerVerification:
 
 
 @dataclass
+class BatchNormComparison:
+    """The model with its own batch norms against the model with the deployed ones, both in torch.
+
+    Folding rounds differently in the last bit, so a membrane potential at its threshold may fall on the other side,
+    and all that follows from that spike differs too.
+
+    Args:
+        compared: values of neuron outputs.
+        different: how many of them differ.
+        samples: how many samples were run, if the first output is ``(B, classes)`` or ``(T, B, classes)``.
+        same_answer: for how many of them that output, summed over time, has its largest value in the same place.
+    """
+
+    compared: int = 0
+    different: int = 0
+    samples: int = 0
+    same_answer: int = 0
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return (
+            f"folding the batch norms changes {self.different} of {self.compared} spikes and the answer of"
+            f" {self.samples - self.same_answer} of {self.samples} samples"
+        )
+
+
+@dataclass
 class VerifyReport:
     """What :func:`verify` found.
+
+    The model that is compared has its batch norms as they are deployed; ``batch_norms`` says how that model compares
+    with the one whose batch norms are torch's.
 
     Args:
         path: the file.
@@ -77,6 +108,7 @@ class VerifyReport:
         first_difference: the first spike that differs, if any.
         output_difference: largest difference of an output (membrane potentials, rates; infinite if only one is NaN).
         output_scale: largest magnitude of an output.
+        batch_norms: what folding the batch norms changed; None for a model without.
     """
 
     path: Path
@@ -86,6 +118,7 @@ class VerifyReport:
     first_difference: Difference | None = None
     output_difference: float = 0.0
     output_scale: float = 0.0
+    batch_norms: BatchNormComparison | None = None
 
     @property
     def spikes_compared(self) -> int:
@@ -124,6 +157,8 @@ class VerifyReport:
             rows.append(f"first difference: {self.first_difference}")
         if self.output_difference:
             rows.append(f"outputs differ by up to {self.output_difference:.3g}")
+        if self.batch_norms is not None:
+            rows.append(str(self.batch_norms))
         return "\n".join((head, *rows))
 
 
@@ -141,7 +176,7 @@ def _neuron_outputs(model: onnx.ModelProto) -> dict[str, list[str]]:
     """Return the spike tensors of each neuron layer, in order of execution: one, or one a step if unrolled."""
     found: dict[str, list[str]] = {}
     for node in model.graph.node:
-        if node.domain == DOMAIN and node.op_type.removeprefix("Step").startswith("LIF_"):
+        if node.domain == DOMAIN and is_neuron(node.op_type):
             found.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node.output[0])
     return found
 
@@ -214,7 +249,8 @@ def verify(
     for batch in _batches(inputs):
         if facts["input"] == "spikes" and not bool(((batch == 0) | (batch == 1)).all()):
             raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
-        _verify_batch(report, model, batch, facts["calling"], [by_name[n] for n in tensors], plain, inner, tensors)
+        ordered = [by_name[n] for n in tensors]
+        _verify_batch(report, model, batch, facts["calling"], ordered, plain, inner, tensors, facts["batch_norms"])
     if not report.samples:
         raise SampleError("verify() was given no input.")
     return report
@@ -238,8 +274,9 @@ def _verify_batch(
     plain: Any,
     inner: Any,
     tensors: dict[str, list[str]],
+    folded: Mapping[str, str],
 ) -> None:
-    run = run_model(model, batch, calling, neurons)
+    run = _deployed_run(report, model, batch, calling, neurons, folded)
     outputs = _run(plain, None, batch)
     flat = _run(inner, [name for group in tensors.values() for name in group], batch)
     first: tuple[int, int, Any] | None = None
@@ -285,6 +322,40 @@ def _verify_batch(
         sample = report.samples + (index[1] if len(index) > 1 else 0)
         report.first_difference = Difference(name, index[0], sample, tuple(index[2:]), expected, got)
     report.samples += samples or batch.shape[0]
+
+
+def _deployed_run(
+    report: VerifyReport,
+    model: nn.Module,
+    batch: Tensor,
+    calling: str,
+    neurons: list[NeuronInModel],
+    folded: Mapping[str, str],
+) -> Run:
+    """Run the model with its batch norms as the file has them, and note what that changes."""
+    with watching(model) as found:
+        own = run_model(model, batch, calling, neurons)
+    if not found:
+        return own
+    apart = unfolded(found)
+    with deployed(model, {name: fold if folded.get(name) else apart[name] for name, fold in found.items()}):
+        run = run_model(model, batch, calling, neurons)
+    report.batch_norms = comparison = report.batch_norms or BatchNormComparison()
+    for name, calls in own.spikes.items():
+        for before, after in zip(calls, run.spikes[name], strict=True):
+            comparison.compared += before.numel()
+            comparison.different += int((before != after).sum())
+    before, after = _answers(own), _answers(run)
+    comparison.samples += before.numel()
+    comparison.same_answer += int((before == after).sum())
+    return run
+
+
+def _answers(run: Run) -> Tensor:
+    """Return the class of each sample, from a first output ``(B, classes)`` or ``(T, B, classes)``; else nothing."""
+    output = run.outputs[0] if run.outputs else torch.zeros(0)
+    scores = output.sum(0) if output.dim() == 3 else output
+    return scores.argmax(1) if scores.dim() == 2 else torch.zeros(0)
 
 
 def _largest_difference(ours: Tensor, theirs: Tensor) -> float:

@@ -113,7 +113,7 @@ def pack(codes: npt.ArrayLike, layout: str) -> npt.NDArray[np.uint8]:
     rows, columns = codes.shape
     numbers = (codes.astype(np.int64) + kind.offset) // kind.step
     if kind.wide:
-        return numbers.astype("<u2").view(np.uint8).reshape(rows, 2 * columns)
+        return np.ascontiguousarray(numbers, "<u2").view(np.uint8).reshape(rows, 2 * columns)
     width = kind.packed_columns(columns)
     digits = np.zeros((rows, width, kind.per_byte), np.int64)
     digits.reshape(rows, width * kind.per_byte)[:, :columns] = numbers
