@@ -358,8 +358,8 @@ def test_states_that_are_no_tensors(tmp_path) -> None:
             pass
 
     path = tmp_path / "net.safetensors"
-    with pytest.raises(CheckpointError, match="'0._extra_state' is a dict; a checkpoint holds tensors"):
+    with pytest.raises(CheckpointError, match=r"'0\._extra_state' is a dict; a checkpoint holds tensors"):
         save_checkpoint(nn.Sequential(Odd()), path)
-    with pytest.raises(CheckpointError, match="'0.weight' is on the meta device"):
+    with pytest.raises(CheckpointError, match=r"'0\.weight' is on the meta device"):
         save_checkpoint(nn.Sequential(nn.Linear(2, 2, device="meta")), path)
     assert not path.exists()

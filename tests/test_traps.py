@@ -46,7 +46,7 @@ def test_utils_reset_misses_nested_neurons_and_ours_does_not() -> None:
     first = net(torch.ones(1, 4))
     assert net[1][1].mem.any()
     utils.reset(net)
-    assert net[1][1].mem.any(), "snnTorch now resets nested neurons: the note in the docs is out of date"
+    assert net[1][1].mem.any(), "snnTorch resets nested neurons now: the docs are out of date"
     sxq.reset(net)
     assert not net[1][1].mem.any()
     assert torch.equal(net(torch.ones(1, 4)), first)
@@ -128,9 +128,7 @@ def test_reset_net_remembers_the_modules_from_before_a_swap() -> None:
             net[1](torch.full((1, 4), 0.25))
     functional.reset_net(by_hand)
     functional.reset_net(ours)
-    assert isinstance(by_hand[1].v, Tensor), (
-        "SpikingJelly now sees swapped modules: the note in the docs is out of date"
-    )
+    assert isinstance(by_hand[1].v, Tensor), "SpikingJelly sees swapped modules now: the docs are out of date"
     assert ours[1].v == 0.0
     assert len(kept) == 2
     sxq.reset(by_hand)
