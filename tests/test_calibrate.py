@@ -265,6 +265,32 @@ def test_a_later_layer_sees_the_calibrated_one_before_it() -> None:
     assert torch.equal(model[2].weight, alone[2].weight)
 
 
+def test_spikingjelly_in_one_step_and_in_many() -> None:
+    """Both step modes give the layers the same rows, and so the same codes."""
+    from spikingjelly.activation_based import functional, layer, neuron
+
+    def build(step_mode: str) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            layer.Conv2d(2, 4, 3), neuron.LIFNode(v_threshold=0.3), layer.Flatten(), layer.Linear(64, 5)
+        )
+        functional.set_step_mode(model, step_mode)
+        sxq.quantize_(model, Uniform(3))
+        return model
+
+    x = mixed(6, 3, 2, 6, 6, rank=2)
+    single, multi = build("s"), build("m")
+    reports = [
+        gptq_(single, [x], run=lambda model, batch: [model(step) for step in batch]),
+        gptq_(multi, [x]),
+    ]
+    assert [entry.rows for entry in reports[0].layers] == [6 * 3 * 16, 6 * 3]
+    assert [entry.rows for entry in reports[1].layers] == [6 * 3 * 16, 6 * 3]
+    assert torch.equal(single[0].weight, multi[0].weight)
+    assert torch.equal(single[3].weight, multi[3].weight)
+    assert all(entry.error < entry.error_rounded for entry in reports[1].layers)
+
+
 # The model stays whole.
 
 
