@@ -8,8 +8,8 @@ NIR's neurons are differential equations: LIF :math:`\tau \dot v = (v_\text{leak
 .. math:: v \leftarrow v + \tfrac{\Delta t}{\tau} (v_\text{leak} - v) + \tfrac{R \Delta t}{\tau} I
 
 which is a :class:`~snn_extreme_quant.neurons.NeuronSpec`'s way of charging, solved below for :math:`\tau`, :math:`R`
-and :math:`v_\text{leak}`. Source: Pedersen et al., "Neuromorphic intermediate representation", Nature Communications
-15 (2024), table 1.
+and :math:`v_\text{leak}`. Source: Pedersen et al., "Neuromorphic intermediate representation: A unified
+instruction set for interoperable brain-inspired computing", Nature Communications 15 (2024).
 """
 
 from __future__ import annotations
