@@ -137,7 +137,7 @@ class Ternary(_Scaled):
 
     - ``"absmean"``: :math:`\mathrm{mean}\,|W|` (BitNet b1.58, Ma et al. 2024, equations 1-3);
     - ``"twn"``: codes are :math:`\mathrm{sign}(W)` where :math:`|W| > 0.7\,\mathrm{mean}\,|W|`, else 0, and the
-      scale is the mean of those :math:`|W|` (ternary weight networks, Li et al. 2016, section 2.2);
+      scale is the mean of those :math:`|W|` (ternary weight networks, Li et al. 2016);
     - ``"mse"``: the :math:`\gamma` of the least :math:`\lVert W - \hat W\rVert^2`, found exactly by sorting;
     - ``"learned"``: a parameter that starts at ``"mse"``'s value and is trained by the rule of LSQ (Esser et
       al. 2020).

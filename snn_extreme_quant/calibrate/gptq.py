@@ -26,7 +26,7 @@ def gptq_codes(
 
     With :math:`H = X^\top X + \lambda I` and the upper Cholesky factor U of :math:`H^{-1}`, column j becomes
     :math:`c_j = \mathrm{nearest}(w_j)`, and :math:`W_{:,j+1:}` changes by
-    :math:`-(w_j - s_j c_j)\,U_{j,j+1:} / U_{jj}` (Frantar et al. 2022, section 3.3 and algorithm 1).
+    :math:`-(w_j - s_j c_j)\,U_{j,j+1:} / U_{jj}` (Frantar et al. 2022, algorithm 1).
 
     Args:
         weight: W, ``(N, K)``, float64.

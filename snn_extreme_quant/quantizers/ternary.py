@@ -44,8 +44,8 @@ class TernaryWeightQuant(WeightQuant):
     - ``"absmean"``: :math:`\mathrm{mean}|W|` (BitNet b1.58, Ma et al. 2024, equations 1-3). Rounding is to even, so a
       weight of exactly half the scale becomes 0.
     - ``"twn"``: the mean of the magnitudes above :math:`\Delta = 0.7\,\mathrm{mean}|W|`; these weights survive, which
-      is not quite the rounding above (ternary weight networks, Li et al. 2016, section 2.2).
-    - ``"mse"``: the scale of the least squared error (the problem of TWN's equation 3, solved exactly).
+      is not quite the rounding above (ternary weight networks, Li et al. 2016).
+    - ``"mse"``: the scale of the least squared error (the problem that TWN approximates, solved exactly).
     - ``"learned"``: a parameter; it starts at ``"mse"``'s value, the best one without training, and gets the
       gradient of LSQ (Esser et al. 2020, equation 3).
 
