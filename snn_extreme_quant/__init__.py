@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from snn_extreme_quant._version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from snn_extreme_quant.calibrate import GptqReport as GptqReport
+    from snn_extreme_quant.calibrate import gptq_ as gptq_
     from snn_extreme_quant.checkpoints import checkpoint_plan as checkpoint_plan
     from snn_extreme_quant.checkpoints import load_checkpoint as load_checkpoint
     from snn_extreme_quant.checkpoints import save_checkpoint as save_checkpoint
@@ -52,6 +54,7 @@ _HOME = {
     "ExportReport": "deploy",
     "FixedPointInput": "layers",
     "Float": "config",
+    "GptqReport": "calibrate",
     "Linear": "layers",
     "NeuronSpec": "neurons",
     "PrecisionPlan": "config",
@@ -62,6 +65,7 @@ _HOME = {
     "VerifyReport": "deploy",
     "checkpoint_plan": "checkpoints",
     "export_onnx": "deploy",
+    "gptq_": "calibrate",
     "load_checkpoint": "checkpoints",
     "quantize_": "replace",
     "rate_encode": "encoding",
@@ -82,6 +86,7 @@ __all__ = [
     "ExportReport",
     "FixedPointInput",
     "Float",
+    "GptqReport",
     "Linear",
     "NeuronSpec",
     "PrecisionPlan",
@@ -93,6 +98,7 @@ __all__ = [
     "__version__",
     "checkpoint_plan",
     "export_onnx",
+    "gptq_",
     "load_checkpoint",
     "quantize_",
     "rate_encode",

@@ -165,12 +165,11 @@ def gptq_(
 
     Example:
         >>> import snn_extreme_quant as sxq
-        >>> from snn_extreme_quant.config import Uniform
         >>> _ = torch.manual_seed(0)
         >>> net = nn.Sequential(nn.Linear(16, 8))
-        >>> _ = sxq.quantize_(net, Uniform(bits=3))
+        >>> _ = sxq.quantize_(net, sxq.Uniform(bits=3))
         >>> mixed = torch.rand(64, 4) @ torch.rand(4, 16)  # inputs that go together
-        >>> layer = gptq_(net, [mixed]).layers[0]
+        >>> layer = sxq.gptq_(net, [mixed]).layers[0]
         >>> layer.error < layer.error_rounded
         True
     """

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_extreme_quant import Binary, Ternary
+from snn_extreme_quant import Binary, Ternary, quantize_
 from snn_extreme_quant.config import Uniform
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.layers import Conv2d, Linear
@@ -45,6 +45,18 @@ def spikes(*shape: int, seed: int = 0) -> Tensor:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.mark.parametrize("config", SCHEMES, ids=str)
+def test_every_scheme_takes_a_trained_layers_place_without_training(config) -> None:
+    """Post-training quantisation: the output is the float one up to what the bits explain."""
+    model = nn.Sequential(nn.Linear(64, 32), nn.ReLU(), nn.Conv1d(1, 4, 5))
+    quantised = copy.deepcopy(model)
+    quantize_(quantised, config)
+    weight, found = model[0].weight, quantised[0].dequantised()
+    most = {1: 0.3, 2: 0.3, 3: 0.1, 4: 0.03, 8: 1e-4}[config.bits]
+    assert 0 < (found - weight).square().sum() / weight.square().sum() < most
+    assert torch.isfinite(quantised(spikes(2, 1, 64))).all()
 
 
 # Groups.
