@@ -50,7 +50,7 @@ def is_neuron(module: nn.Module) -> bool:
         return True
     # Whatever holds state over time and is no readable neuron must be refused, not ignored. Dropout keeps its mask as
     # state, and does nothing in evaluation.
-    stateful = isinstance(module, base.MemoryModule) and bool(module._memories)
+    stateful = isinstance(module, base.MemoryModule) and bool(vars(module).get("_memories"))
     return stateful and not isinstance(module, (layer.Dropout, layer.Dropout2d))
 
 
@@ -211,7 +211,8 @@ def read_neuron(module: nn.Module) -> NeuronReading:
     from spikingjelly.activation_based import neuron as sj
 
     readable = [getattr(sj, name) for name in READERS]
-    if is_neuron(module) and not any(cls.__module__.startswith("spikingjelly.") for cls in _own_classes(module)):
+    theirs = any(cls.__module__.startswith("spikingjelly.") for cls in _own_classes(module))
+    if not theirs and is_neuron(module):
         memories = ", ".join(module._memories)  # type: ignore[arg-type]
         raise UnsupportedNeuronError(
             f"{type(module).__name__} is a MemoryModule with state of its own ({memories}), which no spec describes;"

@@ -64,10 +64,10 @@ UNREADABLE: dict[str, str] = {
     "BatchNormThroughTime1d": _TIME_NORM,
     "BatchNormThroughTime2d": _TIME_NORM,
     "BatchNormThroughTime3d": _TIME_NORM,
-    "Delay": "it keeps the inputs of earlier steps; delay the data before the model.",
+    "Delay": "it keeps the inputs of earlier steps; delay the data, or keep them in a loop over time in forward().",
     "DropConnectLinear": "it draws random samples in evaluation too; use layer.Linear, with layer.Dropout before it.",
     "ElementWiseRecurrentContainer": _RECURRENT.format("a function of yours"),
     "LinearRecurrentContainer": _RECURRENT.format("its layer rc"),
-    "NeuNorm": "it divides by a running average of the layer's spikes; use a batch norm.",
+    "NeuNorm": "it subtracts a running average of all channels; use a batch norm.",
     "SynapseFilter": "it filters spikes into a current that leaks, and fires none itself; use CUBALIFNode.",
 }
