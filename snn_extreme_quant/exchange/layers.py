@@ -14,13 +14,10 @@ from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ModelEditedError, ModelFileError, UnsupportedModelError
 from snn_extreme_quant.exchange.metadata import KEY
-from snn_extreme_quant.exchange.tracing import FlowNode
+from snn_extreme_quant.exchange.tracing import FlowNode, known_name
 from snn_extreme_quant.layers import IntegerFirst
 
 __all__ = ["layer_from_node", "node_from_layer"]
-
-#: Where classes of torch's names compute what torch's compute: torch, and SpikingJelly's wrappers with a step mode.
-_HOMES = ("torch.nn.", "spikingjelly.activation_based.layer.")
 
 
 def _array(value: Tensor) -> np.ndarray:
@@ -159,8 +156,8 @@ def node_from_layer(nir: Any, at: FlowNode, lead: int) -> Any:
     """
     layer = at.module.to_float() if isinstance(at.module, IntegerFirst) else at.module
     cls = type(layer)
-    writer = _WRITERS.get(cls.__name__)
-    if writer is None or not f"{cls.__module__}.".startswith(_HOMES):
+    writer = _WRITERS.get(known_name(layer) or "")
+    if writer is None:
         raise UnsupportedModelError(
             f"Layer {at.name!r}: NIR has no node for {cls.__module__}.{cls.__name__}; it has {', '.join(_WRITERS)} and"
             " neurons (batch norm can be folded into the layer before it)."

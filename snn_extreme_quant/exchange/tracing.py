@@ -20,12 +20,15 @@ from snn_extreme_quant.errors import SampleError, UnsupportedModelError
 from snn_extreme_quant.frameworks import NeuronInModel, NeuronReading, frameworks, neurons_of
 from snn_extreme_quant.layers import IntegerFirst
 
-__all__ = ["INPUT", "Flow", "FlowNode", "trace"]
+__all__ = ["INPUT", "Flow", "FlowNode", "known_name", "trace"]
 
 #: The source that stands for the model's input.
 INPUT = "input"
 
-#: Modules that hand their input on unchanged in evaluation, by name: SpikingJelly's own are subclasses of none.
+#: Where classes of torch's names compute what torch's compute: torch, and SpikingJelly's wrappers with a step mode.
+_HOMES = ("torch.nn.", "spikingjelly.activation_based.layer.")
+
+#: Modules of these homes that hand their input on unchanged in evaluation.
 _TRANSPARENT = ("Identity", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout")
 
 _ADDITIONS = (operator.add, operator.iadd, torch.add, "add", "add_")
@@ -58,6 +61,17 @@ class Flow:
     input_shape: tuple[int, ...]
     multi_step: bool
     returns_state: bool
+
+
+def known_name(module: nn.Module) -> str | None:
+    """Return the class name of one of torch's layers or SpikingJelly's wrappers of them; None for a user's class.
+
+    Example:
+        >>> known_name(nn.Flatten()), known_name(type("Flatten", (nn.Flatten,), {})())
+        ('Flatten', None)
+    """
+    cls = type(module)
+    return cls.__name__ if f"{cls.__module__}.".startswith(_HOMES) else None
 
 
 class _Call(nn.Module):
@@ -216,7 +230,7 @@ class _Reader:
             raise UnsupportedModelError(
                 f"{label} ({type(module).__name__}) takes {len(signals)} inputs; NIR nodes one."
             )
-        elif type(module).__name__ in _TRANSPARENT:
+        elif known_name(module) in _TRANSPARENT:
             self.carried[node] = sources
             return
         value = self.values[node]

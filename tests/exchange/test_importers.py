@@ -99,6 +99,28 @@ def test_convolutions_reach_snntorch() -> None:
     assert (imported("snntorch", to_nir(net, inputs[0]), inputs) != want).float().mean() < 0.01
 
 
+def test_sums_and_groups_reach_spikingjelly() -> None:
+    torch.manual_seed(0)
+    net = Block().eval()
+    sxq.quantize_(net, sxq.Ternary())
+    inputs = (torch.rand(20, 4, 4, 6, 6) < 0.5).float()
+    want = spikes_of(net, inputs)
+    assert want.sum() > 0
+    assert (imported("spikingjelly", to_nir(net, inputs[0]), inputs) != want).float().mean() < 0.01
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.grouped = nn.Conv2d(4, 4, 3, padding=1, groups=2)
+        self.short = nn.Conv2d(4, 4, 1)
+        self.first, self.second = lif(), neuron.IFNode(v_threshold=0.3)
+        self.head = nn.Linear(144, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(self.head(self.first(self.grouped(x) + self.short(x)).flatten(1)))
+
+
 LOSSY = {
     "subtract": (lambda: leaky(reset_delay=False), "reset by subtraction"),
     "delayed": (lambda: leaky(reset_mechanism="zero"), "in the step after the spike"),

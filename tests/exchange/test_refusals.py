@@ -71,6 +71,10 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
         lambda: nn.Sequential(nn.Linear(4, 4), type("Flatten", (nn.Flatten,), {})()),
         "Layer '1': NIR has no node for .*test_refusals.Flatten",
     ),
+    "namesake": (
+        lambda: nn.Sequential(nn.Linear(4, 4), type("Dropout", (nn.Tanh,), {})()),
+        "Layer '1': NIR has no node for .*test_refusals.Dropout",
+    ),
     "loop": (lambda: Custom(over_time), "computes one time step"),
     "branch": (lambda: Custom(branching), "decides by its input's values"),
     "twice": (lambda: Custom(twice), "Layer 'first' is called more than once"),

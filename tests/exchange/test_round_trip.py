@@ -130,6 +130,17 @@ def test_what_comes_back_can_be_trained_and_written_again(tmp_path: Path) -> Non
     assert_same_model(again, round_trip(again, sample, third))
 
 
+@pytest.mark.parametrize("name", ["Leaky subtract delayed", "SpikingJelly image, multi-step"])
+def test_what_comes_back_can_be_deployed(name: str, tmp_path: Path) -> None:
+    net, sample = build(name, sxq.Ternary())
+    again = round_trip(net, sample, tmp_path)
+    inputs = (torch.rand(6, *sample.shape[-4:], generator=torch.Generator().manual_seed(1)) < 0.5).float()
+    sxq.export_onnx(again, inputs, tmp_path / "net.onnx")
+    report = sxq.verify(net, tmp_path / "net.onnx", inputs)
+    assert report.spikes_compared > 0
+    assert report.spikes_different == 0
+
+
 def test_a_sample_is_needed_only_where_shapes_do_not_say_it() -> None:
     assert to_nir(build("Leaky subtract delayed", sxq.Ternary())[0]).nodes["0"].weight.shape == (9, 12)
     with pytest.raises(sxq.SxqError, match="give to_nir"):
