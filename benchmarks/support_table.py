@@ -230,7 +230,7 @@ so do refused options, with the remedy. A subclass is read if it overrides nothi
 are explained in [operators.md](operators.md).
 
 Options that are numbers may be vectors in snnTorch, and be trained. SpikingJelly's neurons are read in both step modes,
-also where the constructor has no `step_mode`.
+`CUBALIFNode` (whose constructor has no `step_mode`) too, and `OTTTLIFNode` in single steps alone.
 
 ## Neurons of snnTorch ({snn.requirement})
 

@@ -124,6 +124,13 @@ def _relax(neuron: Any) -> NeuronReading:
     return _read(neuron, charge, {"rest": _rest(neuron), "tau": _scalar(neuron, "tau")})
 
 
+def _ottt_lif_node(neuron: Any) -> NeuronReading:
+    """In evaluation it is a LIFNode, without the trace that training needs."""
+    if neuron.step_mode != "s":
+        raise UnsupportedNeuronError(f"{type(neuron).__name__} takes single steps alone; set its step_mode to 's'.")
+    return _relax(neuron)
+
+
 def _simple_lif_node(neuron: Any) -> NeuronReading:
     name = type(neuron).__name__
     if neuron.v_reset is None:
@@ -192,7 +199,7 @@ READERS: dict[str, Callable[[Any], NeuronReading]] = {
     "IFNode": _integrate,
     "ILIFNode": _ilif_node,
     "LIFNode": _relax,
-    "OTTTLIFNode": _relax,  # in evaluation it is a LIFNode, without the trace that training needs
+    "OTTTLIFNode": _ottt_lif_node,
     "ParametricLIFNode": _parametric_lif_node,
     "SLTTLIFNode": _relax,  # online only in its gradients
     "SimpleIFNode": _integrate,

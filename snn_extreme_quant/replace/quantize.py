@@ -16,7 +16,7 @@ from snn_extreme_quant.errors import (
     NothingToQuantizeError,
     UnsupportedModelError,
 )
-from snn_extreme_quant.frameworks import frameworks
+from snn_extreme_quant.frameworks import frameworks, frameworks_for
 from snn_extreme_quant.replace.fast_path import leave_fast_path
 from snn_extreme_quant.replace.regions import inner_leaves, regions_of, why_blocked
 from snn_extreme_quant.replace.report import LeftLayer, QuantizeReport, ReplacedLayer
@@ -104,7 +104,7 @@ def _choose(
     model: nn.Module, sites: list[Site], plan: PrecisionPlan, skip: list[str]
 ) -> tuple[list[_Choice], list[LeftLayer]]:
     """Decide about every module with weights, without touching the model."""
-    loaded = frameworks()
+    loaded = frameworks_for(model)
     known = dict(TORCH_LAYERS)
     for framework in loaded:
         known.update(framework.layers())

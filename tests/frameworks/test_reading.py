@@ -6,7 +6,7 @@ import torch
 from spikingjelly.activation_based import layer, neuron
 from torch import nn
 
-from snn_extreme_quant import reset
+from snn_extreme_quant import Ternary, quantize_, reset
 from snn_extreme_quant.errors import PluginError, UnsupportedNeuronError
 from snn_extreme_quant.frameworks import frameworks_for, loader, neurons_of
 
@@ -74,7 +74,11 @@ class Renamed(snn.Leaky):
     """A user's class, which comes from another package than its base."""
 
 
-@pytest.mark.parametrize("call", [neurons_of, reset, frameworks_for])
+def quantise(net: nn.Module) -> None:
+    quantize_(net, Ternary())
+
+
+@pytest.mark.parametrize("call", [neurons_of, reset, frameworks_for, quantise])
 def test_a_neuron_whose_plugin_is_disabled_is_named(call, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would pass for a layer without state."""
     net = nn.Sequential(nn.Linear(2, 2), nn.Sequential(Renamed(0.5)))

@@ -224,13 +224,13 @@ def test_half_threshold_and_simple_nodes_are_reproduced_bit_for_bit(step_mode: s
 
 @pytest.mark.parametrize("v_reset", COMMON[1])
 def test_nodes_for_online_learning_are_lif_nodes_in_evaluation(v_reset: float | None) -> None:
-    """All combinations of options, 32 sequences each, over the four cases of this test."""
+    """All combinations of options, 120 sequences each: 11,520 sequences over the four cases of this test."""
     flags = (False, True)
-    for seed, (cls, decay, store) in enumerate(
-        itertools.product((neuron.SLTTLIFNode, neuron.OTTTLIFNode), flags, flags)
-    ):
-        node = cls(1.5, decay, 0.75, v_reset, store_v_seq=store).eval()
-        assert check_bit_for_bit(node, 32, seed)
+    kinds = ((neuron.SLTTLIFNode, "s"), (neuron.SLTTLIFNode, "m"), (neuron.OTTTLIFNode, "s"))
+    for seed, ((cls, mode), decay, store, tau) in enumerate(itertools.product(kinds, flags, flags, (1.5, 100 / 3))):
+        node = in_mode(cls(tau, decay, 0.75, v_reset, store_v_seq=store).eval(), mode)
+        assert check_bit_for_bit(node, 120, seed)
+    assert (seed + 1) * 120 * len(COMMON[1]) >= 10_000
 
 
 @pytest.mark.parametrize("memory", ["v", "c"])
@@ -347,6 +347,10 @@ def at_low_precision(node: Any) -> nn.Module:
 
 
 REFUSED: dict[str, tuple[Callable[[], nn.Module], tuple[str, ...]]] = {
+    "OTTTLIFNode over sequences": (
+        lambda: in_mode(neuron.OTTTLIFNode(), "m"),
+        ("OTTTLIFNode takes single steps alone", "set its step_mode to 's'"),
+    ),
     "QIFNode": (neuron.QIFNode, ("QIFNode", "quadratic", "use LIFNode")),
     "KLIFNode": (neuron.KLIFNode, ("KLIFNode", "ReLU", "use ParametricLIFNode")),
     "LIAFNode": (lambda: neuron.LIAFNode(torch.relu, True), ("LIAFNode", "real activations", "use LIFNode")),
