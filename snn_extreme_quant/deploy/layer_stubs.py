@@ -56,8 +56,9 @@ def packed_codes(layer: IntegerFirst, name: str) -> list[PackedCodes]:
     parts = []
     for group, start in enumerate(range(0, codes.shape[1], size)):
         part = codes[:, start : start + size]
-        matrix = part.detach().reshape(part.shape[0], -1).T.to("cpu", torch.int32).numpy()
-        packed = torch.from_numpy(pack(matrix, layer.quantizer.layout))
+        matrix = part.detach().reshape(part.shape[0], -1).to("cpu", torch.int32).numpy()
+        # A table is looked up by rows; products are packed with the inputs first.
+        packed = torch.from_numpy(pack(matrix if isinstance(layer, Embedding) else matrix.T, layer.quantizer.layout))
         column = scales[:, group].clone()
         parts.append(
             PackedCodes(packed, column, layer.quantizer.layout, tuple(part.shape), start, start + part.shape[1])
@@ -114,7 +115,10 @@ def _conv(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
         inner = pads
         if layer.padding_mode != "zeros":
             pairs = list(zip(pads[:axes], pads[axes:], strict=True))[::-1]
-            x, inner = nn.functional.pad(x, [p for pair in pairs for p in pair], mode=layer.padding_mode), [0] * 2 * axes
+            x, inner = (
+                nn.functional.pad(x, [p for pair in pairs for p in pair], mode=layer.padding_mode),
+                [0] * 2 * axes,
+            )
         return operators.packed_conv(
             x,
             part.packed,

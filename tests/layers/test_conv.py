@@ -238,3 +238,27 @@ def test_a_transposed_convolution_has_one_output_size(dimensions) -> None:
         layer(spikes(2, *shape), output_size=[12] * (len(shape) - 1))
     with pytest.raises(ValueError, match='Only "zeros" padding mode'):
         quantised(4, 8, 3, padding_mode="circular")
+
+
+@pytest.mark.parametrize(("quantised", "float_class", "shape"), ALL)
+def test_compiled_without_graph_breaks(quantised, float_class, shape) -> None:
+    torch._dynamo.reset()
+    layer = quantised(4, 8, 3, groups=2)
+    x = spikes(2, *shape)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(x), layer(x))
+    compiled(x).sum().backward()
+    assert layer.weight.grad.any()
+
+
+@pytest.mark.parametrize(("quantised", "float_class", "shape"), ALL)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast(quantised, float_class, shape, dtype) -> None:
+    """Sums of few spikes are whole numbers that half precision holds too: only scale and bias may round."""
+    layer = quantised(4, 8, 3, config=Binary())
+    x = spikes(2, *shape)
+    with torch.autocast("cpu", dtype=dtype):
+        y = layer(x)
+        y.float().sum().backward()
+    torch.testing.assert_close(y.float(), layer(x), rtol=1e-2, atol=1e-2)
+    assert torch.isfinite(layer.weight.grad).all()

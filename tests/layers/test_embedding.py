@@ -3,10 +3,11 @@
 import copy
 
 import pytest
+import snntorch as snn
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from snn_extreme_quant import Binary, Ternary, Uniform, quantize_
+from snn_extreme_quant import Binary, Ternary, Uniform, export_onnx, quantize_, verify
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.layers import Embedding
 
@@ -129,3 +130,46 @@ def test_options_that_cannot_be_carried_over(option) -> None:
     assert [entry.name for entry in report.left] == ["0"]
     assert report.left[0].reason.startswith(name)
     assert type(net[0]) is nn.Embedding
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_compiled_without_graph_breaks(config) -> None:
+    torch._dynamo.reset()
+    layer = Embedding(7, 10, padding_idx=2, config=config)
+    compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+    assert torch.equal(compiled(IDS), layer(IDS))
+    compiled(IDS).sum().backward()
+    assert layer.weight.grad.any()
+    assert not layer.weight.grad[2].any()
+
+
+class Tokens(nn.Module):
+    """Tokens as currents, a time step each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 6, padding_idx=0)
+        self.hidden = snn.Leaky(0.9, threshold=0.5)
+        self.readout = nn.Linear(6, 4)
+        self.output = snn.Leaky(0.9, threshold=0.1)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        hidden, output, spikes = self.hidden.reset_mem(), self.output.reset_mem(), []
+        currents = self.embedding(ids)
+        for step in range(ids.shape[1]):
+            spike, hidden = self.hidden(currents[:, step], hidden)
+            spike, output = self.output(self.readout(spike), output)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+
+@pytest.mark.parametrize("config", [Ternary(), Binary(), Uniform(bits=8), Ternary(per="group", group_size=4)], ids=str)
+def test_exported(config, tmp_path) -> None:
+    """Rows are looked up in the packed table; a padding row is zero there too."""
+    torch.manual_seed(0)
+    net = Tokens().eval()
+    quantize_(net, config)
+    ids = torch.cat([torch.zeros(1, 5, dtype=torch.long), torch.randint(0, 9, (3, 5))])
+    export_onnx(net, ids, tmp_path / "net.onnx")
+    report = verify(net, tmp_path / "net.onnx", ids)
+    assert report.ok, str(report)

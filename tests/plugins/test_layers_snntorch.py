@@ -11,7 +11,7 @@ import torch
 from snntorch import surrogate
 from torch import Tensor, nn
 
-from snn_extreme_quant import Binary, Ternary, reset
+from snn_extreme_quant import Binary, Ternary, export_onnx, reset, verify
 from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant_snntorch.blocks import QuantConv2dLeaky, QuantLinearLeaky
 from snn_extreme_quant_snntorch.layers import INNER_LAYERS, inner_layers
@@ -88,6 +88,17 @@ def test_a_step_is_not_a_sequence(block) -> None:
     make, shape, _ = BLOCKS[block]
     with pytest.raises(SampleError, match=r"takes \(T, B, .*\), time first; got \("):
         make()(spikes(*shape[1:]))
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_block_is_exported_with_any_number_of_steps(block, tmp_path) -> None:
+    make, shape, _ = BLOCKS[block]
+    torch.manual_seed(0)
+    net = nn.Sequential(make(threshold=0.3)).eval()
+    report = export_onnx(net, spikes(*shape), tmp_path / "net.onnx", input="spikes")
+    assert report.time == "free"
+    verified = verify(net, tmp_path / "net.onnx", spikes(11, *shape[1:]))
+    assert verified.ok, str(verified)
 
 
 def test_default_precision() -> None:
