@@ -15,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import spikingjelly.activation_based.layer  # noqa: F401 - the plugin names its layers once they are imported
 import torch
 from snntorch import surrogate as snn_surrogate
 from spikingjelly.activation_based import surrogate as sj_surrogate
