@@ -148,6 +148,17 @@ def test_parametric_lif_node_is_reproduced_bit_for_bit(decay_input: bool) -> Non
     check_grid(make, (2.0, 1.5, 100 / 3), sequences=12, cases=2)
 
 
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_trained_leaks_are_read_as_torch_computes_them(step_mode: str) -> None:
+    """Another formula for the sigmoid differs in the last bit for some of these weights."""
+    weights = torch.randn(64, WIDTH, generator=torch.Generator().manual_seed(0)) * 3
+    assert not torch.equal(weights.sigmoid(), 1 / (1 + (-weights).exp()))
+    for seed, w in enumerate([*weights, *weights[:, 0]]):
+        node = neuron.ParametricLIFNode(step_mode=step_mode)
+        node.w = nn.Parameter(w.clone())
+        assert check_bit_for_bit(node, 16, seed)
+
+
 def test_cuba_lif_node_is_reproduced_bit_for_bit() -> None:
     """All combinations of options, 28 sequences each: 10,752 sequences."""
 
