@@ -77,3 +77,22 @@ def test_every_member_of_the_contract_is_documented() -> None:
     table = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8").split("Three rules")[0]
     for member in _CONTRACT:
         assert f"`{member}" in table, f"docs/plugins.md says nothing of {member}"
+
+
+def test_the_orders_of_states_are_those_of_the_readings() -> None:
+    import snntorch
+
+    from snn_extreme_quant_snntorch import plugin
+
+    text = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| snnTorch `(\w+)` \| `.*` \| `(\(.*?\))`(, `grouped=True`)? \|$", text, re.MULTILINE)
+    options = {"alpha": 0.9, "beta": 0.5}
+    makers = {
+        "Synaptic": lambda: snntorch.Synaptic(**options),
+        "RSynaptic": lambda: snntorch.RSynaptic(**options, linear_features=4),
+        "DeltaLeaky": lambda: snntorch.DeltaLeaky(beta=0.5),
+    }
+    assert {name for name, _, _ in rows} == set(makers)
+    for name, arguments, grouped in rows:
+        reading = plugin.read_neuron(makers[name]())
+        assert (repr(reading.arguments), reading.grouped) == (arguments.replace('"', "'"), bool(grouped))
