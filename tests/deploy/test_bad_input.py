@@ -61,9 +61,9 @@ def test_not_a_module(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("neuron", "names"),
     [
-        (snn.Synaptic(alpha=0.9, beta=0.8, init_hidden=True), "Layer '1'.*Synaptic.*Leaky"),
+        (snn.SLSTM(5, 5, init_hidden=True), "Layer '1'.*SLSTM.*RLeaky"),
         (snn.Leaky(0.5, inhibition=False, init_hidden=True, state_quant=torch.round), "Layer '1'.*state_quant"),
-        (sj_neuron.ParametricLIFNode(), "Layer '1'.*ParametricLIFNode.*IFNode"),
+        (sj_neuron.KLIFNode(), "Layer '1'.*KLIFNode.*ParametricLIFNode"),
     ],
 )
 def test_unsupported_neuron(neuron: nn.Module, names: str, tmp_path: Path) -> None:

@@ -274,7 +274,7 @@ def test_folded_file_has_one_scan_and_one_product_a_layer(tmp_path: Path) -> Non
         ("fc1", "TernaryLinearInteger"),
         ("lif1", "LIF_leak_gt_subtract_delayed"),
         ("fc2", "TernaryLinearInteger"),
-        ("lif2", "LIF_leak_gt_subtract_delayed_potential"),
+        ("lif2", "LIF_leak_gt_subtract_delayed_states"),
     ]
 
 

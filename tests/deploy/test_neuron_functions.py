@@ -1,0 +1,182 @@
+"""Every neuron's body, run by onnx's evaluator and by onnxruntime, equals the step functions bit for bit."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from snn_extreme_quant.deploy.neuron_functions import NeuronFunction
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.neurons import NeuronSpec, neuron_sequence, neuron_step
+from snn_extreme_quant.neurons.spec import Charge, Comparison, Feedback, Fire, Reset, Timing
+from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
+from tests.deploy.bodies import assert_body
+
+
+def all_specs() -> list[NeuronSpec]:
+    """Every legal spec."""
+    found = []
+    for choices in product(*map(get_args, (Charge, Comparison, Reset, Timing)), (False, True), get_args(Fire)):
+        for feedback in get_args(Feedback):
+            try:
+                found.append(NeuronSpec(*choices, feedback))
+            except ConfigError:
+                continue
+    return found
+
+
+SPECS = all_specs()
+PLAIN = [spec for spec in SPECS if spec.feedback in ("none", "elementwise")]
+RECURRENT = [spec for spec in SPECS if spec.feedback in ("linear", "conv")]
+LAYOUTS_OF_FEEDBACK = ("binary8", "ternary4", "int4", "int8", "int16", "float")
+
+#: Multiples of 1/8 where sums should meet thresholds exactly, others where roundings should show.
+VALUES = {
+    "threshold": 0.75, "decay": 0.9, "v_reset": -0.1, "amplitude": 2.5, "rest": -0.1, "tau": 2.3, "rate": 0.4,
+    "resistance": 0.7, "inverse_rc": 0.31, "time_step": 0.5, "current_decay": 0.6, "excitation_decay": 0.8,
+    "inhibition_decay": 0.7, "gain": 1.5, "levels": 4.0, "feedback": 0.3,
+}  # fmt: skip
+
+
+def parameters_of(spec: NeuronSpec, vector: bool, shape: tuple[int, ...] = (5,)) -> dict[str, Tensor]:
+    """Numbers for a spec, scalars or one number a channel."""
+    steps = torch.arange(shape[0]).reshape(shape) * 0.125
+    scalars = {name: torch.tensor(VALUES[name]) for name in spec.parameter_names}
+    return {name: value + steps for name, value in scalars.items()} if vector else scalars
+
+
+def currents(*shape: int) -> Tensor:
+    """Currents of which half are multiples of 1/4, so that potentials meet thresholds exactly."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(len(shape))) * 1.5 + 0.4
+    x[::2] = (x[::2] * 4).round() / 4
+    return x
+
+
+def states_of(spec: NeuronSpec, shape: tuple[int, ...]) -> dict[str, Tensor]:
+    """A state to start from, with spikes where spikes belong."""
+    generator = torch.Generator().manual_seed(7)
+    drawn = {name: torch.randn(shape, generator=generator) for name in spec.states}
+    return {name: (value > 0).float() if name == "s" else value for name, value in drawn.items()}
+
+
+def arrays(values: dict[str, Tensor], prefix: str = "", suffix: str = "") -> dict[str, Any]:
+    return {f"{prefix}{name}{suffix}": value.numpy() for name, value in values.items()}
+
+
+@pytest.mark.parametrize("spec", PLAIN, ids=lambda s: s.operator)
+def test_sequences(spec: NeuronSpec) -> None:
+    """Scalars with all states as outputs, from a state of its own; vectors without, from a common one."""
+    x = currents(6, 3, 5)
+    for vector in (False, True):
+        parameters = parameters_of(spec, vector)
+        state = {name: torch.tensor(0.25 if name != "s" else 1.0) for name in spec.states}
+        if not vector:
+            state = states_of(spec, (3, 5))
+        function = NeuronFunction(spec, vector=vector, states=not vector)
+        spikes, after = neuron_sequence(spec, parameters, x, state)
+        expected = [spikes, *(after[name] for name in spec.outputs[1:] if function.states)]
+        constants = arrays(parameters, prefix="p_" if vector else "") | arrays(state, suffix="0")
+        assert_body(function.name, {"xs": x.numpy()}, constants, expected)
+
+
+@pytest.mark.parametrize("spec", PLAIN, ids=lambda s: s.operator)
+def test_steps(spec: NeuronSpec) -> None:
+    for vector in (False, True):
+        parameters, x, state = parameters_of(spec, vector), currents(3, 5), states_of(spec, (3, 5))
+        spikes, after = neuron_step(spec, parameters, x, state)
+        expected = [spikes, *(after[name] for name in spec.outputs[1:])]
+        inputs = {"xs": x.numpy()} | arrays(state, suffix="0")
+        assert_body(NeuronFunction(spec, step=True, vector=vector).name, inputs, arrays(parameters), expected)
+
+
+def feedback_layer(spec: NeuronSpec, layout: str, biased: bool) -> tuple[dict[str, Any], Any, dict[str, Any]]:
+    """Constants, the layer as a function and the node's attributes; float weights are multiples of 1/8."""
+    channels, kernel = 4, (3, 3) if spec.feedback == "conv" else ()
+    rng = np.random.default_rng(len(layout))
+    bias = torch.linspace(-0.3, 0.4, channels)
+    shape = (channels, channels, *kernel)
+    by_channel = (-1, *(1,) * len(kernel))
+    if layout == "float":
+        weight = torch.from_numpy(rng.integers(-8, 9, shape) / 8).float()
+        scale, constants = torch.ones(channels), {"weight_in": weight.numpy()}
+    else:
+        largest = min(LAYOUTS[layout].largest, 300)
+        codes = rng.integers(-largest, largest + 1, shape)
+        codes = np.where(codes < 0, -1, 1) if layout == "binary8" else codes
+        weight, scale = torch.from_numpy(codes).float(), torch.linspace(0.1, 1.0, channels) / largest
+        packed = pack(codes.reshape(channels, -1).T, layout)
+        constants = {"packed": packed, "scale": scale.numpy()}
+
+    def recurrent(spikes: Tensor) -> Tensor:
+        sums = F.conv2d(spikes, weight, padding=1) if kernel else F.linear(spikes, weight)
+        fed = sums if layout == "float" else sums * scale.view(by_channel)
+        return fed + bias.view(by_channel) if biased else fed
+
+    # The runtime adds the bias of a float convolution itself: one more addition, as in torch.
+    attributes = {"weight_shape": shape, "channel_shape": by_channel, "pads": (1, 1, 1, 1)} if kernel else {}
+    return constants | ({"bias": bias.numpy()} if biased else {}), recurrent, attributes
+
+
+@pytest.mark.parametrize("turn", range(len(RECURRENT) * 2))
+def test_feedback(turn: int) -> None:
+    """Each spec with two kinds of weights, with and without a bias, each of the six with each choice of a spec."""
+    spec = RECURRENT[turn // 2]
+    layout = LAYOUTS_OF_FEEDBACK[(turn // 2 + turn % 2 * 3) % 6]
+    biased, vector = bool(turn % 2), bool(turn // 6 % 2)
+    constants, recurrent, attributes = feedback_layer(spec, layout, biased)
+    shape = (2, 4, 5, 3) if spec.feedback == "conv" else (2, 4)
+    x, state = currents(5, *shape), states_of(spec, shape)
+    parameters = parameters_of(spec, vector, (4, 1, 1) if spec.feedback == "conv" else (4,))
+    constants |= arrays(parameters)
+    for states in (False, True):
+        function = NeuronFunction(spec, vector=vector, states=states, layout=layout, biased=biased)
+        spikes, after = neuron_sequence(spec, parameters, x, state, recurrent)
+        expected = [spikes, *(after[name] for name in spec.outputs[1:] if states)]
+        assert_body(function.name, {"xs": x.numpy()}, constants | arrays(state, suffix="0"), expected, **attributes)
+    step = NeuronFunction(spec, step=True, vector=vector, layout=layout, biased=biased)
+    spikes, after = neuron_step(spec, parameters, x[0], state, recurrent)
+    expected = [spikes, *(after[name] for name in spec.outputs[1:])]
+    inputs = {"xs": x[0].numpy()} | arrays(state, suffix="0")
+    assert_body(step.name, inputs, constants, expected, **attributes)
+
+
+def all_functions() -> list[NeuronFunction]:
+    """Every operator of a neuron."""
+    found = []
+    for spec in SPECS:
+        layouts = LAYOUTS_OF_FEEDBACK if spec in RECURRENT else ("",)
+        for layout, biased, vector in product(layouts, (False, True), (False, True)):
+            if biased and not layout:
+                continue
+            shared = {"vector": vector, "layout": layout, "biased": biased}
+            found += [NeuronFunction(spec, states=states, **shared) for states in (False, True)]
+            found.append(NeuronFunction(spec, step=True, **shared))
+    return found
+
+
+def test_names() -> None:
+    """A name says all of an operator, and no two have the same."""
+    every = all_functions()
+    names = {function.name for function in every}
+    assert len(names) == len(every)
+    for function in every:
+        assert NeuronFunction.from_name(function.name) == function
+        assert ("_states" in function.name) == (function.states and not function.step)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "LIF_odd", "TernaryLinear", "StepLIF_", "LIF_leak_gt_subtract_delayed_by", "",
+        "LIF_leak_gt_subtract_delayed_by_ternary7", "LIF_leak_gt_subtract_delayed_states_vector",
+    ],
+)  # fmt: skip
+def test_names_that_there_are_not(name: str) -> None:
+    with pytest.raises(ConfigError):
+        NeuronFunction.from_name(name)
