@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy import verify as verify
     from snn_extreme_quant.encoding import rate_encode as rate_encode
     from snn_extreme_quant.errors import SxqError as SxqError
+    from snn_extreme_quant.exchange import from_nir as from_nir
+    from snn_extreme_quant.exchange import nir_losses as nir_losses
+    from snn_extreme_quant.exchange import to_nir as to_nir
     from snn_extreme_quant.frameworks import reset as reset
     from snn_extreme_quant.layers import Conv1d as Conv1d
     from snn_extreme_quant.layers import Conv2d as Conv2d
@@ -65,12 +68,15 @@ _HOME = {
     "VerifyReport": "deploy",
     "checkpoint_plan": "checkpoints",
     "export_onnx": "deploy",
+    "from_nir": "exchange",
     "gptq_": "calibrate",
     "load_checkpoint": "checkpoints",
+    "nir_losses": "exchange",
     "quantize_": "replace",
     "rate_encode": "encoding",
     "reset": "frameworks",
     "save_checkpoint": "checkpoints",
+    "to_nir": "exchange",
     "verify": "deploy",
 }
 
@@ -98,12 +104,15 @@ __all__ = [
     "__version__",
     "checkpoint_plan",
     "export_onnx",
+    "from_nir",
     "gptq_",
     "load_checkpoint",
+    "nir_losses",
     "quantize_",
     "rate_encode",
     "reset",
     "save_checkpoint",
+    "to_nir",
     "verify",
 ]
 

@@ -82,7 +82,7 @@ def _adaptive(graph: fx.Graph, node: fx.Node, axes: int) -> fx.Node | None:
     if len(shape) != axes + 2 or not all(isinstance(s, int) for s in shape[1:]):
         return None
     inner = cast("Sequence[int]", shape[2:])
-    if any(not isinstance(o, int) or i % o for i, o in zip(inner, size, strict=True)):
+    if any(i % o for i, o in zip(inner, size, strict=True)):
         return None
     if all(o == 1 for o in size):
         total = graph.call_function(aten.sum.dim_IntList, (x, list(range(2, axes + 2)), True))

@@ -116,7 +116,9 @@ def watching(model: nn.Module) -> Iterator[dict[str, Fold]]:
     refused: set[str] = set()
     made: dict[str, int] = {}
     taken: dict[str, int] = {}
-    layers = {name: m for name, m in model.named_modules() if isinstance(m, IntegerFirst) and not isinstance(m, Embedding)}
+    layers = {
+        name: m for name, m in model.named_modules() if isinstance(m, IntegerFirst) and not isinstance(m, Embedding)
+    }
 
     def handler(name: str, x: Tensor, values: tuple[Any, ...]) -> None:
         mean, var, weight, bias, training, _, eps = values

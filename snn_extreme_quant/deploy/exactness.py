@@ -97,6 +97,7 @@ _SIZES = {
     aten.full.default, aten.zeros_like.default, aten.ones.default, aten.arange.default, aten.arange.start,
 }  # fmt: skip
 _MATRIX = {aten.matmul.default, aten.bmm.default, aten.mm.default}
+_UNKNOWN = object()
 _NEURONS = (_OURS.neuron_step.default, _OURS.neuron_sequence.default)
 _PACKED = (_OURS.packed_linear.default, _OURS.packed_conv.default, _OURS.packed_conv_transpose.default)
 
@@ -175,37 +176,43 @@ class _Analysis:
         return Grid(0, 1.0, 1.0) if spec.fire == "ternary" else SPIKES
 
     def _transfer(self, node: fx.Node) -> _Fact:
+        """Return what is known of the result of one of torch's operations."""
         target = node.target
-        inputs = [self.facts[n] for n in node.all_input_nodes]
-        reason = next((f.reason for f in inputs if f.reason), "")
+        reason = next((self.facts[n].reason for n in node.all_input_nodes if self.facts[n].reason), "")
         first = self.facts.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         if first is not None and target is operator.getitem:
             neuron = getattr(node.args[0], "target", None) in _NEURONS
             return replace(first, grid=None) if neuron and node.args[1] != 0 else first
-        if first is not None and target in _SHAPE_ONLY:
-            return _Fact(first.grid, reason)
-        if first is not None and target in (aten.pad.default, aten.constant_pad_nd.default):
-            # Zeros and copies of values are on any grid.
-            zero = not any(isinstance(a, (int, float)) and a != 0 for a in (*node.args[2:], *node.kwargs.values()))
-            return _Fact(first.grid if zero else None, reason)
-        if target in _JOIN:
-            return _Fact(joined([f.grid for f in inputs]), reason)
-        if target is _OURS.fixed_point.default:
-            bits, fraction = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
-            return _Fact(Grid(fraction, 0.0, (2**bits - 1) * 2.0**-fraction), reason)
         if first is not None and target in (aten.sum.dim_IntList, _OURS.sum_pool.default):
             return self._sum(node, first)
         if target in _MATRIX:
-            return self._matrix_product(node, inputs, reason)
+            return self._matrix_product(node, reason)
         if target in _ELEMENTWISE and node.kwargs.get("alpha", 1) != 1:
             # torch multiplies and adds in one rounding (fused), ONNX in two.
             return _Fact(None, reason or "add(..., alpha=...) rounds once in torch and twice in ONNX")
         if target in _ELEMENTWISE:
             return _Fact(self._elementwise_grid(node), reason)
-        if target in _SIZES:
-            return _Fact(None, reason)
+        grid = self._moved_grid(node, first)
+        if grid is not _UNKNOWN:
+            return _Fact(cast("Grid | None", grid), reason)
         name = getattr(target, "__name__", str(target)).split(".")[0]
         return _Fact(None, reason or f"{name} is not known to give the same bits on every runtime")
+
+    def _moved_grid(self, node: fx.Node, first: _Fact | None) -> Any:
+        """Return the grid of what only moves, joins or makes values; ``_UNKNOWN`` for other operations."""
+        target = node.target
+        if first is not None and target in _SHAPE_ONLY:
+            return first.grid
+        if first is not None and target in (aten.pad.default, aten.constant_pad_nd.default):
+            # Zeros and copies of values are on any grid.
+            zero = not any(isinstance(a, (int, float)) and a != 0 for a in (*node.args[2:], *node.kwargs.values()))
+            return first.grid if zero else None
+        if target in _JOIN:
+            return joined([self.facts[n].grid for n in node.all_input_nodes])
+        if target is _OURS.fixed_point.default:
+            bits, fraction = int(node.args[1]), int(node.args[2])  # type: ignore[arg-type]
+            return Grid(fraction, 0.0, (2**bits - 1) * 2.0**-fraction)
+        return None if target in _SIZES else _UNKNOWN
 
     def _sum(self, node: fx.Node, fact: _Fact) -> _Fact:
         """A sum over some axes, or over the windows of a pooling."""
@@ -227,7 +234,7 @@ class _Analysis:
         # How many are summed depends on the input: spikes are exact up to 2**24 of them.
         return _Fact(None, "" if fact.grid.units <= 1 else "a sum over more than spikes, of any number of them")
 
-    def _matrix_product(self, node: fx.Node, inputs: list[_Fact], reason: str) -> _Fact:
+    def _matrix_product(self, node: fx.Node, reason: str) -> _Fact:
         """Both factors are computed, as in spiking attention."""
         if reason:
             return _Fact(None, reason)

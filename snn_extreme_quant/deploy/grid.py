@@ -25,12 +25,12 @@ class Grid:
     @property
     def units(self) -> float:
         """The largest magnitude in multiples of the grid."""
-        return max(self.low, self.high) * 2.0**self.fraction
+        return float(max(self.low, self.high) * 2.0**self.fraction)
 
     @property
     def fits(self) -> bool:
         """Whether every value on the grid is a float32."""
-        return self.units < 2**MANTISSA
+        return self.units < 2.0**MANTISSA
 
     def __str__(self) -> str:
         """Say it in words."""

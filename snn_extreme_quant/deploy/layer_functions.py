@@ -21,9 +21,7 @@ def layer_operator(kind: str, layout: str, integer_input: bool = False) -> str:
     return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "")
 
 
-def unpack_lines(
-    layout_name: str, source: str = "packed", count: str = "count = Shape (scale)"
-) -> list[str]:
+def unpack_lines(layout_name: str, source: str = "packed", count: str = "count = Shape (scale)") -> list[str]:
     """From bytes ``(K, bytes)`` to ``codes`` ``(K, N)``, int8 or (of 16 bit) int32.
 
     Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of all

@@ -80,10 +80,8 @@ def layer_stub(module: nn.Module, name: str) -> tuple[str, Callable[[Tensor], Te
 def _product_stub(layer: Any, name: str) -> Callable[[Tensor], Tensor]:
     """Return what takes the place of :meth:`IntegerFirst.product`: groups are added in the same order."""
     parts = packed_codes(layer, name)
-    if layer.weight.dim() == 2:
-        call = _linear
-    else:
-        call = _conv_transpose if layer.transposed else _conv
+    convolution = _conv_transpose if getattr(layer, "transposed", False) else _conv
+    call = _linear if layer.weight.dim() == 2 else convolution
 
     def product(input: Tensor) -> Tensor:
         if len(parts) == 1:
@@ -94,8 +92,9 @@ def _product_stub(layer: Any, name: str) -> Callable[[Tensor], Tensor]:
     return product
 
 
-def _linear(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
-    return operators.packed_linear(input, part.packed, part.scale, part.shape[0], part.layout, name)
+def _linear(_layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
+    output: Tensor = operators.packed_linear(input, part.packed, part.scale, part.shape[0], part.layout, name)
+    return output
 
 
 def _batched(axes: int, input: Tensor, convolve: Callable[[Tensor], Tensor]) -> Tensor:
@@ -119,7 +118,7 @@ def _conv(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
                 nn.functional.pad(x, [p for pair in pairs for p in pair], mode=layer.padding_mode),
                 [0] * 2 * axes,
             )
-        return operators.packed_conv(
+        output: Tensor = operators.packed_conv(
             x,
             part.packed,
             part.scale,
@@ -131,13 +130,14 @@ def _conv(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
             part.layout,
             name,
         )
+        return output
 
     return _batched(axes, input, convolve)
 
 
 def _conv_transpose(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
     def convolve(x: Tensor) -> Tensor:
-        return operators.packed_conv_transpose(
+        output: Tensor = operators.packed_conv_transpose(
             x,
             part.packed,
             part.scale,
@@ -150,6 +150,7 @@ def _conv_transpose(layer: Any, input: Tensor, part: PackedCodes, name: str) -> 
             part.layout,
             name,
         )
+        return output
 
     return _batched(len(part.shape) - 2, input, convolve)
 

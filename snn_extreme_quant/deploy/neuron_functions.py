@@ -249,7 +249,9 @@ def _weight_lines(function: NeuronFunction) -> list[str]:
     lines = ["last_axis = Constant <value_ints: ints = [-1]> ()"]
     conv = function.spec.feedback == "conv"
     if function.layout == "float":
-        lines.append("weight = Identity (weight_in)" if conv else "weight = Transpose <perm: ints = [1, 0]> (weight_in)")
+        lines.append(
+            "weight = Identity (weight_in)" if conv else "weight = Transpose <perm: ints = [1, 0]> (weight_in)"
+        )
     else:
         lines += [*unpack_lines(function.layout), "weight_f = Cast <to: int = 1> (codes)"]
         lines += (

@@ -14,6 +14,7 @@ from snn_extreme_quant.frameworks import NeuronInModel, NeuronReading
 from snn_extreme_quant.layers import IntegerFirst
 
 from . import operators
+from .graphs import is_free
 from .layer_stubs import packed_codes
 
 __all__ = ["neuron_stub"]
@@ -88,4 +89,4 @@ def _ordered(names: tuple[str, ...], *sources: dict[str, Tensor]) -> list[Tensor
 
 
 def _is_empty(value: Tensor) -> bool:
-    return value.dim() == 1 and isinstance(value.shape[0], int) and value.shape[0] == 0
+    return value.dim() == 1 and not is_free(value.shape[0]) and value.shape[0] == 0

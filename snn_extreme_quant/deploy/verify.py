@@ -242,15 +242,14 @@ def verify(
         )
     import onnxruntime
 
-    plain = session(path)
     inner = session(_exposed(proto, [name for group in tensors.values() for name in group]))
+    file = _File(session(path), inner, tensors, facts["calling"], facts["batch_norms"])
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
     for batch in _batches(inputs):
         if facts["input"] == "spikes" and not bool(((batch == 0) | (batch == 1)).all()):
             raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
-        ordered = [by_name[n] for n in tensors]
-        _verify_batch(report, model, batch, facts["calling"], ordered, plain, inner, tensors, facts["batch_norms"])
+        _verify_batch(report, model, batch, [by_name[n] for n in tensors], file)
     if not report.samples:
         raise SampleError("verify() was given no input.")
     return report
@@ -265,24 +264,35 @@ def _run(runtime: Any, names: list[str] | None, batch: Tensor) -> list[npt.NDArr
     return outputs
 
 
+@dataclass(frozen=True)
+class _File:
+    """A file as it is run.
+
+    Args:
+        plain: onnxruntime's session of it.
+        inner: a session that gives the spikes of all neuron layers.
+        tensors: names of those, by layer.
+        calling: how the model is called.
+        batch_norms: by batch norm, the layer it is folded into.
+    """
+
+    plain: Any
+    inner: Any
+    tensors: dict[str, list[str]]
+    calling: str
+    batch_norms: Mapping[str, str]
+
+
 def _verify_batch(
-    report: VerifyReport,
-    model: nn.Module,
-    batch: Tensor,
-    calling: str,
-    neurons: list[NeuronInModel],
-    plain: Any,
-    inner: Any,
-    tensors: dict[str, list[str]],
-    folded: Mapping[str, str],
+    report: VerifyReport, model: nn.Module, batch: Tensor, neurons: list[NeuronInModel], file: _File
 ) -> None:
-    run = _deployed_run(report, model, batch, calling, neurons, folded)
-    outputs = _run(plain, None, batch)
-    flat = _run(inner, [name for group in tensors.values() for name in group], batch)
+    run = _deployed_run(report, model, batch, neurons, file)
+    outputs = _run(file.plain, None, batch)
+    flat = _run(file.inner, [name for group in file.tensors.values() for name in group], batch)
     first: tuple[int, int, Any] | None = None
     samples = 0
     for order, (neuron, layer) in enumerate(zip(neurons, report.layers, strict=True)):
-        names = tensors[neuron.name]
+        names = file.tensors[neuron.name]
         given, flat = flat[: len(names)], flat[len(names) :]
         theirs = run.sequence(run.spikes, neuron)
         # One tensor of a lower rank is the single step of an unrolled file.
@@ -325,21 +335,16 @@ def _verify_batch(
 
 
 def _deployed_run(
-    report: VerifyReport,
-    model: nn.Module,
-    batch: Tensor,
-    calling: str,
-    neurons: list[NeuronInModel],
-    folded: Mapping[str, str],
+    report: VerifyReport, model: nn.Module, batch: Tensor, neurons: list[NeuronInModel], file: _File
 ) -> Run:
     """Run the model with its batch norms as the file has them, and note what that changes."""
     with watching(model) as found:
-        own = run_model(model, batch, calling, neurons)
+        own = run_model(model, batch, file.calling, neurons)
     if not found:
         return own
     apart = unfolded(found)
-    with deployed(model, {name: fold if folded.get(name) else apart[name] for name, fold in found.items()}):
-        run = run_model(model, batch, calling, neurons)
+    with deployed(model, {name: fold if file.batch_norms.get(name) else apart[name] for name, fold in found.items()}):
+        run = run_model(model, batch, file.calling, neurons)
     report.batch_norms = comparison = report.batch_norms or BatchNormComparison()
     for name, calls in own.spikes.items():
         for before, after in zip(calls, run.spikes[name], strict=True):

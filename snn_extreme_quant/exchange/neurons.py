@@ -26,7 +26,7 @@ from snn_extreme_quant.exchange.metadata import about
 from snn_extreme_quant.frameworks import NeuronReading
 from snn_extreme_quant.neurons import NeuronSpec
 
-__all__ = ["NODES", "candidates", "fields_of", "losses", "losses_of"]
+__all__ = ["NODES", "candidates", "fields_of", "losses_of", "nir_losses"]
 
 Array = npt.NDArray[np.float64]
 Parameters = Mapping[str, Array]
@@ -147,7 +147,7 @@ def losses_of(reading: NeuronReading) -> list[str]:
     return lost
 
 
-def losses(graph: Any) -> dict[str, list[str]]:
+def nir_losses(graph: Any) -> dict[str, list[str]]:
     """Return, by node, what readers that ignore the metadata of :func:`~snn_extreme_quant.exchange.to_nir` lose.
 
     Args:

@@ -34,7 +34,7 @@ def to_nir(model: nn.Module, sample: Tensor | None = None, *, dt: float = 1e-4, 
         sample: one call's input, ``(B, ...)``, or ``(T, B, ...)`` if multi-step. May be left out if the model starts
             with a linear layer.
         dt: :math:`\Delta t` of a step in seconds, to which NIR's time constants refer; the frameworks' own is 1e-4.
-        exact: refuse neurons that other programs would compute otherwise; see :func:`losses` for the reasons.
+        exact: refuse neurons that other programs would compute otherwise; see :func:`nir_losses` for the reasons.
 
     Returns:
         A ``nir.NIRGraph`` whose nodes are named like the model's modules.

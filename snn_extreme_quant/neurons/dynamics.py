@@ -22,7 +22,9 @@ State = Mapping[str, Tensor]
 Recurrent = Callable[[Tensor], Tensor]
 
 
-def _charge(spec: NeuronSpec, p: Mapping[str, Tensor], x: Tensor, state: State, fed: Tensor | None) -> dict[str, Tensor]:
+def _charge(
+    spec: NeuronSpec, p: Mapping[str, Tensor], x: Tensor, state: State, fed: Tensor | None
+) -> dict[str, Tensor]:
     """Return the potential before firing as ``v``, and the currents."""
     v = state["v"]
     match spec.charge:
@@ -95,6 +97,40 @@ def _delayed_reset(
     return charged
 
 
+_Step = tuple[Tensor, dict[str, Tensor]]
+
+
+def _same_step(spec: NeuronSpec, p: Mapping[str, Tensor], x: Tensor, state: State, fed: Tensor | None) -> _Step:
+    """Charge, fire and reset."""
+    new = _charge(spec, p, x, state, fed)
+    h = new["v"]
+    s, fired = _fire(spec, p, h, state["v"])
+    match spec.reset:
+        case "subtract":
+            new["v"] = h - s * p["threshold"]
+        case "value":
+            new["v"] = fired * p["v_reset"] + (1.0 - fired) * h
+        case "zero":
+            new["v"] = (1.0 - fired) * h
+        case _:
+            pass
+    return s, new
+
+
+def _delayed(spec: NeuronSpec, p: Mapping[str, Tensor], x: Tensor, state: State, fed: Tensor | None) -> _Step:
+    """Charge with the reset of the last spike, and fire; ``compensated``, what this spike resets follows at once."""
+    r = _reached(spec, state["v"], p["threshold"])
+    new = _delayed_reset(spec, p, x, state, fed, r)
+    h = new["v"]
+    s = _reached(spec, h, p["threshold"])
+    if spec.timing == "compensated":
+        if spec.reset == "subtract":
+            new["v"] = h - (s - r) * p["threshold"]
+        elif spec.reset in ("zero", "cancel"):
+            new["v"] = h - (s - r) * h
+    return s, new
+
+
 def neuron_step(
     spec: NeuronSpec,
     parameters: Mapping[str, Tensor],
@@ -131,40 +167,18 @@ def neuron_step(
         missing = [name for name in names if name not in given]
         if missing:
             raise ConfigError(f"{spec.operator} needs the {what} {missing[0]!r}; got {sorted(given)}.")
-    p, threshold = parameters, parameters["threshold"]
     fed: Tensor | None = None
     if spec.feedback == "elementwise":
-        fed = state["s"] * p["feedback"]
+        fed = state["s"] * parameters["feedback"]
     elif spec.feedback != "none":
         if recurrent is None:
             raise ConfigError(f"{spec.operator} needs its recurrent layer.")
         fed = recurrent(state["s"])
-    if spec.timing == "same_step":
-        new = _charge(spec, p, x, state, fed)
-        h = new["v"]
-        s, fired = _fire(spec, p, h, state["v"])
-        match spec.reset:
-            case "subtract":
-                new["v"] = h - s * threshold
-            case "value":
-                new["v"] = fired * p["v_reset"] + (1.0 - fired) * h
-            case "zero":
-                new["v"] = (1.0 - fired) * h
-            case _:
-                pass
-    else:
-        r = _reached(spec, state["v"], threshold)
-        new = _delayed_reset(spec, p, x, state, fed, r)
-        h = new["v"]
-        s = _reached(spec, h, threshold)
-        if spec.timing == "compensated":
-            if spec.reset == "subtract":
-                new["v"] = h - (s - r) * threshold
-            elif spec.reset in ("zero", "cancel"):
-                new["v"] = h - (s - r) * h
+    step = _same_step if spec.timing == "same_step" else _delayed
+    s, new = step(spec, parameters, x, state, fed)
     if spec.feedback != "none":
         new["s"] = s
-    return (s * p["amplitude"] if spec.graded else s), new
+    return (s * parameters["amplitude"] if spec.graded else s), new
 
 
 def neuron_sequence(

@@ -20,9 +20,7 @@ from snn_extreme_quant.errors import ConfigError
 
 __all__ = ["Charge", "Comparison", "Feedback", "Fire", "NeuronSpec", "Reset", "Timing"]
 
-Charge = Literal[
-    "leak", "lapicque", "integrate", "relax_input", "relax", "rate_input", "rate", "synaptic", "alpha"
-]
+Charge = Literal["leak", "lapicque", "integrate", "relax_input", "relax", "rate_input", "rate", "synaptic", "alpha"]
 Comparison = Literal["gt", "ge"]
 Reset = Literal["subtract", "zero", "cancel", "value", "none"]
 Timing = Literal["same_step", "delayed", "compensated"]

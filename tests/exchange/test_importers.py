@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import UnsupportedNeuronError
-from snn_extreme_quant.exchange import losses, to_nir
+from snn_extreme_quant.exchange import nir_losses, to_nir
 
 from .networks import spikes_of, spikingjelly_image, two_layers
 
@@ -139,7 +139,7 @@ def started(node: Any) -> nn.Module:
 def test_what_is_lost_is_said_and_refused_on_demand(name: str) -> None:
     make_neuron, reason = LOSSY[name]
     net, _ = make(make_neuron)
-    found = losses(to_nir(net))
+    found = nir_losses(to_nir(net))
     assert set(found) == {"1", "3"}
     assert any(reason in text for text in found["1"])
     with pytest.raises(UnsupportedNeuronError, match="Layer '1' is not exactly a NIR neuron"):
@@ -148,7 +148,7 @@ def test_what_is_lost_is_said_and_refused_on_demand(name: str) -> None:
 
 def test_nothing_is_lost_of_what_nir_describes() -> None:
     net, _ = make(SAME["Leaky zero"][0])
-    assert losses(to_nir(net, exact=True)) == {}
+    assert nir_losses(to_nir(net, exact=True)) == {}
 
 
 def test_subtraction_is_really_lost() -> None:
