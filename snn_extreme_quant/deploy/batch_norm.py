@@ -177,14 +177,14 @@ def unfolded(folds: Mapping[str, Fold]) -> dict[str, Fold]:
 def deployed(model: nn.Module, folds: Mapping[str, Fold]) -> Iterator[None]:
     """Let the model compute its batch norms as they are deployed, for as long as the context lasts."""
     folded = {name: fold for name, fold in folds.items() if fold.layer}
-    affine = {name: fold for name, fold in folds.items() if not fold.layer}
+    # Rounded here: a conversion that is recorded would look like an operation that runtimes may do differently.
+    affine = {name: (fold.factor.float(), fold.shift.float()) for name, fold in folds.items() if not fold.layer}
 
     def handler(name: str, x: Tensor, values: tuple[Any, ...]) -> Tensor | None:
-        fold = affine.get(name)
-        if fold is None or values[4]:
+        if name not in affine or values[4]:
             return None
-        shape = (-1, *(1,) * (x.dim() - 2))
-        return x * fold.factor.float().view(shape) + fold.shift.float().view(shape)
+        factor, shift = (constant.view(-1, *(1,) * (x.dim() - 2)) for constant in affine[name])
+        return x * factor + shift
 
     modules = dict(model.named_modules())
     replaced: list[nn.Module] = []

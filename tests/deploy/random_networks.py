@@ -1,142 +1,238 @@
-"""Random small networks of both frameworks, for property tests."""
+"""Random small networks of both frameworks, for property tests: all that the product says yes to."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import snntorch as snn
 import torch
 from hypothesis import strategies as st
 from spikingjelly.activation_based import layer as sj_layer
-from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.config import WeightConfig
+from tests.deploy import random_layers
+from tests.deploy.random_layers import flip, shape_after
+from tests.deploy.random_neurons import snntorch_neuron, spikingjelly_neuron
+
+__all__ = ["Loop", "Network", "networks", "quantised"]
+
+FORMS = ("snntorch steps", "snntorch loop", "spikingjelly steps", "spikingjelly loop", "spikingjelly sequences")
 
 
 @dataclass
 class Network:
-    """A quantised network, how it was built (for hypothesis to print), and an input on which all its sums are exact."""
+    """A quantised network, how it was built (for hypothesis to print), and an input.
+
+    ``exact``: all its sums are exact by construction, so the exporter must guarantee every layer.
+    """
 
     model: nn.Module
     inputs: Tensor
     spikes_in: bool
+    exact: bool
     text: str
 
     def __repr__(self) -> str:
         return self.text
 
 
-_THRESHOLDS = st.sampled_from([0.25, 0.3, 0.5, 1.0, 1.5])
+class Loop(nn.Module):
+    """Runs its modules over all steps of ``(T, B, ...)``, passing the states of neurons that do not keep them.
+
+    Gives the outputs of the last module, and its membrane potentials if they are passed.
+    """
+
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.steps = nn.ModuleList(modules)
+
+    def forward(self, x: Tensor) -> Any:
+        states: list[Any] = [m.reset_mem() if _passed(m) else None for m in self.steps]
+        spikes, potentials = [], []
+        for t in range(x.shape[0]):
+            y = x[t]
+            for i, module in enumerate(self.steps):
+                if states[i] is None:
+                    y = module(y)
+                elif isinstance(module, snn.DeltaLeaky):
+                    y, states[i] = module(y, states[i])
+                else:
+                    given = states[i] if isinstance(states[i], tuple) else (states[i],)
+                    result = module(y, *given)
+                    y, states[i] = result[0], result if isinstance(module, (snn.RLeaky, snn.RSynaptic)) else result[1:]
+            spikes.append(y)
+            if states[-1] is not None:
+                potentials.append(states[-1][-1])
+        outputs = torch.stack(spikes)
+        return (outputs, torch.stack(potentials)) if potentials else outputs
 
 
-def _snntorch_neuron(draw: Any, width: int, shape: tuple[int, ...]) -> nn.Module:
-    threshold: Any = draw(_THRESHOLDS)
-    reset = draw(st.sampled_from(["subtract", "zero", "none"]))
-    if draw(st.booleans()):
-        beta: Any = draw(st.sampled_from([0.0, 0.5, 0.9, 1.0, 1.2]))
-        if draw(st.booleans()):
-            beta = torch.linspace(0.1, 1.1, width).view(width, *(1,) * (len(shape) - 1))
-        if draw(st.booleans()):
-            threshold = torch.linspace(0.2, threshold, width).view(width, *(1,) * (len(shape) - 1))
-        return snn.Leaky(
-            beta=beta,
-            threshold=threshold,
-            reset_mechanism=reset,
-            reset_delay=draw(st.booleans()),
-            learn_beta=draw(st.booleans()),
-            learn_threshold=draw(st.booleans()),
-            init_hidden=True,
-        )
-    options = draw(st.sampled_from([{"beta": 0.9}, {"R": 2, "C": 3.0}, {"R": 0.7, "C": 5.0, "time_step": 0.5}]))
-    return snn.Lapicque(threshold=threshold, reset_mechanism=reset, init_hidden=True, **options)
+def _passed(module: nn.Module) -> bool:
+    return isinstance(module, snn.DeltaLeaky) or (isinstance(module, snn.SpikingNeuron) and not module.init_hidden)
 
 
-def _spikingjelly_neuron(draw: Any, step_mode: str) -> nn.Module:
-    options = {
-        "v_threshold": draw(_THRESHOLDS),
-        "v_reset": draw(st.sampled_from([None, 0.0, -0.2])),
-        "detach_reset": draw(st.booleans()),
-        "step_mode": step_mode,
-    }
-    if draw(st.booleans()):
-        return sj_neuron.IFNode(**options)
-    return sj_neuron.LIFNode(tau=draw(st.sampled_from([1.5, 2.0, 7.3])), decay_input=draw(st.booleans()), **options)
+class Residual(nn.Module):
+    """Adds spikes to spikes: counts up to twice as high."""
+
+    def __init__(self, *body: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(*body)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x) + x
 
 
-def _scaled(layer: nn.Module, draw: Any, lattice: bool) -> nn.Module:
-    """Weights large enough for spikes; on a lattice, so that membrane potentials meet thresholds exactly."""
-    with torch.no_grad():
-        layer.weight.mul_(draw(st.sampled_from([2.0, 5.0])))  # type: ignore[operator, union-attr]
-        if lattice:
-            layer.weight.copy_(torch.where(layer.weight > 0, 0.1, -0.1))  # type: ignore[arg-type, operator]
-            if layer.bias is not None:
-                layer.bias.copy_((layer.bias * 8).round() / 8)  # type: ignore[arg-type, operator, union-attr]
-    return layer
+class Skip(nn.Module):
+    """Adds a layer's output before its batch norm, which then must not be folded into the layer."""
+
+    def __init__(self, layer: nn.Module, norm: nn.Module, neuron: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.norm, self.neuron = layer, norm, neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.layer(x)
+        return self.neuron(self.norm(current) + current)
+
+
+class _Builder:
+    """Stacks modules, and follows shape and exactness of what comes out."""
+
+    def __init__(self, draw: Any, form: str, shape: tuple[int, ...]) -> None:
+        self.draw, self.form, self.shape = draw, form, shape
+        self.modules: list[nn.Module] = []
+        self.jelly = form.startswith("spikingjelly")
+        self.mode = "m" if form.endswith("sequences") else "s"
+        self.library: Any = sj_layer if self.jelly else nn
+        self.options = {"step_mode": self.mode} if self.jelly else {}
+        self.lattice = draw(st.booleans())
+        #: Sums over what comes out are exact.
+        self.whole = True
+        #: All sums up to here are.
+        self.exact = True
+
+    def neuron(self, *, last: bool = False, inside: bool = False) -> nn.Module:
+        if self.jelly:
+            return spikingjelly_neuron(self.draw, self.mode)
+        return snntorch_neuron(self.draw, self.shape, hidden=inside or self.form.endswith("steps"), last=last)
+
+    def add(self, module: nn.Module) -> None:
+        self.modules.append(module)
+        self.shape = shape_after(module, self.shape, self.mode)
+
+    def fire(self, *, last: bool = False) -> None:
+        self.modules.append(self.neuron(last=last))
+        self.whole = True
+
+    def norm(self) -> None:
+        self.add(random_layers.batch_norm(self.draw, self.library, self.shape, self.options))
+        self.whole = False
+
+    def layer(self) -> None:
+        self.exact &= self.whole
+        self.add(random_layers.layer(self.draw, self.library, self.shape, self.lattice, self.options))
+        self.whole = False
+
+    def pool(self) -> None:
+        module, whole = random_layers.pool(self.draw, self.library, self.shape, self.options)
+        self.add(module)
+        # An average of real numbers is a sum of them; their largest is one of them.
+        self.exact &= self.whole or "MaxPool" in type(module).__name__
+        self.whole &= whole
+
+    def residual(self) -> None:
+        self.exact &= self.whole
+        layer = random_layers.same_shape_layer(self.draw, self.library, self.shape, self.options)
+        norm = random_layers.batch_norm(self.draw, self.library, self.shape, self.options)
+        neuron = self.neuron(inside=True)
+        if flip(self.draw):
+            self.modules.append(Skip(layer, norm, neuron))
+        else:
+            self.modules.append(Residual(*([layer, norm] if flip(self.draw) else [layer]), neuron))
+
+    def flatten(self) -> None:
+        self.add(self.library.Flatten(**self.options))
+
+    def block(self, *, last: bool) -> None:
+        """A layer and its neuron, with what may stand between and behind."""
+        self.layer()
+        norm = flip(self.draw, 3)
+        if norm:
+            self.norm()
+        if len(self.shape) > 1 and flip(self.draw, 6):
+            self.pool()  # of membrane currents; a batch norm behind it is not folded
+            if not norm:
+                self.norm()
+        if flip(self.draw, 5):
+            self.modules.append(self.library.Dropout(0.5, **self.options))
+        self.fire(last=last)
+        if last:
+            return
+        if len(self.shape) > 1 and flip(self.draw, 3):
+            self.pool()
+        if self.whole and flip(self.draw, 4):
+            self.residual()
+        if len(self.shape) > 1 and flip(self.draw, 3):
+            self.flatten()
+
+
+def quantised(model: nn.Module, config: WeightConfig) -> nn.Module:
+    """Quantise the model, with scales by channel where scales by groups of inputs are refused."""
+    by_channel = replace(config, per="channel", group_size=None) if getattr(config, "per", "") == "group" else config
+    names = [
+        name
+        for name, module in model.named_modules()
+        if (getattr(module, "groups", 1) != 1 or name.endswith("recurrent")) and hasattr(module, "weight")
+    ]
+    sxq.quantize_(model, sxq.PrecisionPlan(dict.fromkeys(names, by_channel), default=config))
+    return model.eval()
+
+
+_SHAPES = {
+    "features": st.tuples(st.one_of(st.integers(1, 130), st.sampled_from([1, 4, 8, 64, 65]))),
+    "conv1d": st.tuples(st.integers(1, 5), st.just(9)),
+    "conv2d": st.tuples(st.integers(1, 5), st.just(6), st.just(4)),
+    "conv3d": st.tuples(st.integers(1, 3), st.just(3), st.just(4), st.just(4)),
+}
 
 
 @st.composite
-def networks(draw: Any, conv: bool | None = None, steps: int | None = None) -> Network:
-    """Depth 1 to 4, widths 1 to 130, T 1 to 20, conv and linear, all neuron options, binary and ternary."""
+def networks(draw: Any) -> Network:
+    """1 to 3 blocks, T 1 to 12, all layers, neurons and precisions, in all forms."""
     seed = draw(st.integers(0, 2**31))
     torch.manual_seed(seed)
-    framework = draw(st.sampled_from(["snntorch", "spikingjelly-s", "spikingjelly-m"]))
-    jelly = framework != "snntorch"
-    mode = framework[-1]
-    kind = draw(st.sampled_from(["linear", "conv1d", "conv2d"])) if conv is None else ("conv2d" if conv else "linear")
-    depth = draw(st.integers(1, 4))
-    lattice = draw(st.booleans())
-    steps = draw(st.integers(1, 20)) if steps is None else steps
-    batch = draw(st.integers(1, 3))
-    width = (
-        draw(st.one_of(st.integers(1, 130), st.sampled_from([1, 4, 8, 64, 65])))
-        if kind == "linear"
-        else draw(st.integers(1, 5))
-    )
-    size = {"linear": (), "conv1d": (9,), "conv2d": (5, 6)}[kind]
-    shape: tuple[int, ...] = (width, *size)
-
-    modules: list[nn.Module] = []
-    spikes_in = draw(st.booleans())
-    if spikes_in:
-        inputs = (torch.rand(steps, batch, *shape) < 0.4).float()
+    form = draw(st.sampled_from(FORMS))
+    steps, batch = draw(st.integers(1, 12)), draw(st.integers(1, 3))
+    kind = draw(st.sampled_from(["features", "features", "conv1d", "conv2d", "conv3d", "tokens"]))
+    spikes_in, narrow = kind != "tokens" and draw(st.booleans()), False
+    if kind == "tokens":
+        inputs = torch.randint(0, 7, (steps, batch, 3))
+        builder = _Builder(draw, form, (3, 8))
+        builder.modules.append(nn.Embedding(7, 8))
+        nn.init.normal_(builder.modules[0].weight, std=2.0)  # type: ignore[arg-type]
+        builder.fire()
+        builder.flatten()
     else:
-        inputs = torch.rand(steps, batch, *shape) * 2
-        modules.append(sxq.FixedPointInput(bits=draw(st.sampled_from([1, 4, 8, 12])), fraction=draw(st.integers(0, 6))))
-    library: Any = sj_layer if jelly else nn
-    options = {"step_mode": mode} if jelly else {}
+        shape = draw(_SHAPES[kind])
+        builder = _Builder(draw, form, shape)
+        inputs = random_layers.spikes(steps, batch, *shape)
+        if not spikes_in:
+            inputs = torch.rand(steps, batch, *shape) * 2
+            bits, fraction = draw(st.sampled_from([1, 4, 8, 12])), draw(st.integers(0, 6))
+            builder.modules.append(sxq.FixedPointInput(bits=bits, fraction=fraction))
+            narrow = bits > 4
+        if flip(draw, 8):
+            builder.norm()
+            if flip(draw):
+                builder.fire()
+    depth = draw(st.integers(1, 3))
     for index in range(depth):
-        out = draw(st.one_of(st.integers(1, 130), st.just(1))) if len(shape) == 1 else draw(st.integers(1, 6))
-        bias = draw(st.booleans())
-        if len(shape) == 1:
-            modules.append(_scaled(library.Linear(shape[0], out, bias=bias, **options), draw, lattice))
-            shape = (out,)
-        else:
-            cls = library.Conv1d if len(shape) == 2 else library.Conv2d
-            groups = draw(st.sampled_from([1, shape[0]]))
-            out = out * groups
-            layer = cls(
-                shape[0], out, draw(st.sampled_from([1, 3])), padding=1, stride=draw(st.sampled_from([1, 2])),
-                groups=groups, bias=bias, **options,
-            )  # fmt: skip
-            modules.append(_scaled(layer, draw, lattice))
-            with torch.no_grad():
-                plain = nn.Conv1d if len(shape) == 2 else nn.Conv2d
-                probe: Any = plain(shape[0], out, layer.kernel_size, layer.stride, layer.padding, groups=groups)
-                shape = (out, *probe(torch.zeros(1, *shape)).shape[2:])
-        modules.append(_spikingjelly_neuron(draw, mode) if jelly else _snntorch_neuron(draw, shape[0], shape))
-        if len(shape) == 3 and min(shape[1:]) > 1 and draw(st.booleans()):
-            modules.append(library.MaxPool2d(2, **options))
-            shape = (shape[0], shape[1] // 2, shape[2] // 2)
-        if len(shape) > 1 and index < depth - 1 and draw(st.booleans()):
-            modules.append(library.Flatten(**options))
-            shape = (int(torch.Size(shape).numel()),)
-    model = nn.Sequential(*modules)
-    config = draw(
-        st.sampled_from([sxq.Ternary(), sxq.Ternary(per="tensor"), sxq.Binary(), sxq.Binary(per="tensor", center=True)])
-    )
-    sxq.quantize_(model, config)
-    return Network(
-        model, inputs, spikes_in, f"seed {seed}, {framework}, {config}, inputs {tuple(inputs.shape)}\n{model}"
-    )
+        builder.block(last=index == depth - 1)
+    model = Loop(*builder.modules) if form.endswith("loop") else nn.Sequential(*builder.modules)
+    config = draw(random_layers.configs())
+    quantised(model, config)
+    exact = builder.exact and config.bits <= (3 if narrow else 8)
+    text = f"seed {seed}, {form}, {config}, inputs {tuple(inputs.shape)}\n{model}"
+    return Network(model, inputs, spikes_in, exact, text)

@@ -7,20 +7,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, event, given, settings
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.frameworks import frameworks
 from tests.deploy.random_networks import Network, networks
+from tests.deploy.random_neurons import SNNTORCH, SPIKINGJELLY
 
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
 
-def _check(network: Network) -> None:
+def _check(network: Network) -> bool:
+    """Export and verify, on other numbers of steps and samples too; return whether the file is guaranteed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
         kind = "spikes" if network.spikes_in else "real"
         report = sxq.export_onnx(network.model, network.inputs, path, input=kind)
-        assert report.exact, str(report)
+        event("guaranteed" if report.exact else "not guaranteed")
+        assert report.exact or not network.exact, str(report)
         assert report.time == "free", str(report)
         shuffled = network.inputs.flatten()[torch.randperm(network.inputs.numel())].reshape(network.inputs.shape)
         others = [
@@ -29,21 +33,34 @@ def _check(network: Network) -> None:
             network.inputs[:1, :1],
         ]
         result = sxq.verify(network.model, path, [network.inputs, *others])
-        assert result.spikes_different == 0, str(result)
-        assert result.output_difference == 0, str(result)
         assert result.spikes_compared > 0
+        if report.exact:
+            assert result.spikes_different == 0, str(result)
+            assert result.output_difference == 0, str(result)
+        return report.exact
+
+
+def test_the_networks_draw_every_neuron_that_is_read() -> None:
+    readable = {cls for framework in frameworks() for cls in framework.neuron_classes()}
+    assert readable == {*SNNTORCH, *SPIKINGJELLY}, "draw the new class in random_neurons.py"
 
 
 @given(networks())
 @settings(max_examples=40, **_SETTINGS)
 def test_zero_differences(network: Network) -> None:
-    """Depth 1-4, widths 1-130, T 1-20, all neuron options, binary and ternary, conv and linear, other T and B too."""
+    """All neurons, layers, precisions and forms; T 1 to 24, other T and B than exported with."""
     _check(network)
 
 
 @pytest.mark.slow
-@given(networks())
-@settings(max_examples=200, **_SETTINGS)
-def test_zero_differences_many(network: Network) -> None:
-    """The same with five times the examples."""
-    _check(network)
+def test_zero_differences_many() -> None:
+    """The same with five times the examples, of which most must be guaranteed: else the test would say little."""
+    guaranteed: list[bool] = []
+
+    @given(networks())
+    @settings(max_examples=200, **_SETTINGS)
+    def check(network: Network) -> None:
+        guaranteed.append(_check(network))
+
+    check()
+    assert sum(guaranteed) > 0.6 * len(guaranteed)
