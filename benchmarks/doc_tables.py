@@ -1,6 +1,6 @@
-"""Writes the README's tables from the results; a test checks that they fit.
+"""Writes the tables of README and docs from the results; a test checks that they fit.
 
-Usage: python benchmarks/readme_tables.py
+Usage: python benchmarks/doc_tables.py
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
 
 
 def _load(name: str) -> dict[str, Any]:
@@ -79,12 +79,74 @@ def exactness() -> str:
     )
 
 
-TABLES = {"demo table": demo, "exactness table": exactness}
+def batch_norm() -> str:
+    result = _load("batch_norm_folding")
+    head = [
+        "framework", "weights", "float", "torch's batch norm", "file", "answers changed", "spikes changed",
+        "spikes different in the file",
+    ]  # fmt: skip
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        groups.setdefault((row["framework"], row["precision"]), []).append(row)
+
+    def accuracies(rows: list[dict[str, Any]], key: str) -> str:
+        return " / ".join(f"{100 * row[key]:.1f}" for row in rows) + " %"
+
+    lines = [
+        [
+            framework,
+            precision,
+            accuracies(rows, "float"),
+            accuracies(rows, "accuracy_torch_batch_norm"),
+            accuracies(rows, "accuracy_file"),
+            f"{sum(r['answers_changed_by_folding'] for r in rows)} of {sum(r['samples'] for r in rows):,}",
+            f"{sum(r['spikes_changed_by_folding'] for r in rows)} of {sum(r['spikes'] for r in rows):,}",
+            f"{sum(r['spikes_different_in_file'] for r in rows)}",
+        ]
+        for (framework, precision), rows in groups.items()
+    ]
+    seeds = ", ".join(str(s) for s in sorted({row["seed"] for row in result["rows"]}))
+    return (
+        _table(head, lines)
+        + f"\n\nAccuracy on 540 test digits, seeds {seeds}; {result['epochs']} epochs in float, then"
+        f" {result['fine_tuning_epochs']} quantisation-aware.\n"
+        '"Changed" is by folding, between two runs in torch (`benchmarks/results/batch_norm_folding.json`).'
+    )
 
 
-def render(text: str) -> str:
-    """Return README text with the tables put between their markers."""
-    for name, table in TABLES.items():
+def gptq() -> str:
+    result = _load("gptq")
+    head = ["precision", "nearest codes", "GPTQ", "GPTQ, first step only", "accuracy, nearest codes", "accuracy, GPTQ"]
+    lines = []
+    for index, first in enumerate(result["runs"][0]["rows"]):
+        rows = [run["rows"][index] for run in result["runs"]]
+        errors = (" / ".join(f"{r[k]['output_error']:.3f}" for r in rows) for k in _GPTQ)
+        rates = (" / ".join(f"{100 * r[k]['accuracy']:.1f}" for r in rows) + " %" for k in _GPTQ[:2])
+        lines.append([f"`{first['precision']}`", *errors, *rates])
+    floats = " / ".join(f"{100 * run['float_accuracy']:.1f}" for run in result["runs"])
+    seeds = ", ".join(str(run["seed"]) for run in result["runs"])
+    return (
+        _table(head, lines)
+        + f"\n\nSquared error of the output potentials against the float network's, relative to their variance, on"
+        f"\n{result['held_out_images']} images that neither training nor GPTQ saw; seeds {seeds}; float accuracy"
+        f" {floats} %\n(`benchmarks/results/gptq.json`)."
+    )
+
+
+_GPTQ = ("rounded", "gptq", "gptq_first_step_only")
+
+#: The tables of each page, by the name between their markers.
+PAGES = {
+    "README.md": {"demo table": demo, "exactness table": exactness},
+    "docs/deployment.md": {"batch norm table": batch_norm},
+    "docs/quantisers.md": {"gptq table": gptq},
+}
+
+
+def render(page: str) -> str:
+    """Return a page's text with the tables put between their markers."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for name, table in PAGES[page].items():
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, _, rest = text.partition(start)
         after = rest.partition(end)[2] if end in rest else rest
@@ -93,4 +155,5 @@ def render(text: str) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(render(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for page in PAGES:
+        (ROOT / page).write_text(render(page), encoding="utf-8")

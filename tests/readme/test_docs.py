@@ -1,0 +1,24 @@
+"""The examples of the documentation run as they stand, and its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(page.name for page in DOCS.glob("*.md"))
+
+
+def test_example_of_quantisers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "quantisers.md").read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(example, "quantisers.md", "exec"), {"__name__": "docs"})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!http)([^)#]+)", text):
+        assert (DOCS / target).exists(), target
