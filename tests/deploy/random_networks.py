@@ -65,7 +65,8 @@ class Loop(nn.Module):
                     y, states[i] = result[0], result if isinstance(module, (snn.RLeaky, snn.RSynaptic)) else result[1:]
             spikes.append(y)
             if states[-1] is not None:
-                potentials.append(states[-1][-1])
+                # Of DeltaLeaky the state is the potential and the one before.
+                potentials.append(states[-1][0 if isinstance(self.steps[-1], snn.DeltaLeaky) else -1])
         outputs = torch.stack(spikes)
         return (outputs, torch.stack(potentials)) if potentials else outputs
 
