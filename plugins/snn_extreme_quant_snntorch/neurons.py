@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -111,6 +112,11 @@ def _delta_leaky(neuron: Any) -> NeuronReading:
     return NeuronReading(spec, parameters, returns_state=True, arguments=("v", "v_before"), grouped=True)
 
 
+#: What snnTorch calls the states.
+_ATTRIBUTES = {
+    "v": "mem", "v_before": "mem_prev", "i": "syn", "i_exc": "syn_exc", "i_inh": "syn_inh", "s": "spk"
+}  # fmt: skip
+
 #: By class name.
 READERS: dict[str, Callable[[Any], NeuronReading]] = {
     "Alpha": _alpha,
@@ -134,4 +140,5 @@ def read_neuron(module: nn.Module) -> NeuronReading:
     readable = [getattr(snntorch, name) for name in READERS]
     base = readable_class(module, readable, _DYNAMICS, UNREADABLE)
     refuse_options(module)
-    return READERS[base.__name__](module)
+    reading = READERS[base.__name__](module)
+    return replace(reading, attributes={state: _ATTRIBUTES[state] for state in reading.arguments})

@@ -108,7 +108,12 @@ def _read(
     numbers = {"threshold": _scalar(neuron, "v_threshold"), **parameters}
     if not soft:
         numbers["v_reset"] = _scalar(neuron, "v_reset")
-    return NeuronReading(spec, numbers, _initial(neuron, memories or {"v": "v"}), multi_step=neuron.step_mode == "m")
+    memories = memories or {"v": "v"}
+    multi_step = neuron.step_mode == "m"
+    attributes = {state: memory for memory, state in memories.items()}
+    if multi_step and neuron.store_v_seq:
+        attributes["v_sequence"] = "v_seq"
+    return NeuronReading(spec, numbers, _initial(neuron, memories), multi_step=multi_step, attributes=attributes)
 
 
 def _rest(neuron: Any) -> Tensor:

@@ -155,11 +155,13 @@ def capture(
 
         def forward(self, x: Tensor) -> Any:
             outputs = self.inner(x)
+            for stub in stubs:
+                stub.hide()  # torch refuses attributes that a recorded run leaves behind
             names.append(_output_names(outputs))
             return tuple(v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor))
 
     # Folded scales are packed, so folding comes first.
-    with evaluating(model, neurons), deployed(model, folds or {}), substituted(model, neurons):
+    with evaluating(model, neurons), deployed(model, folds or {}), substituted(model, neurons) as stubs:
         try:
             graph, guarded = _trace(_Named(), sample.detach().cpu(), fixed)
         except SxqError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from . import operators
 from .graphs import is_free
 from .layer_stubs import packed_codes
 
-__all__ = ["neuron_stub"]
+__all__ = ["NeuronStub"]
 
 
 def _recurrent(reading: NeuronReading, name: str) -> tuple[list[Tensor], str, list[int]]:
@@ -39,45 +38,76 @@ def _recurrent(reading: NeuronReading, name: str) -> tuple[list[Tensor], str, li
     return [parts[0].packed, parts[0].scale, *bias], parts[0].layout, geometry
 
 
-def neuron_stub(neuron: NeuronInModel) -> tuple[Callable[..., Any], Callable[[], Any]]:
-    """Return a forward pass that calls the operator, and a reset."""
-    reading, name = neuron.read(), neuron.name
-    spec = reading.spec
-    parameters = [reading.parameters[p].cpu() for p in spec.parameter_names]
-    fixed = (*_recurrent(reading, name), spec.operator, name)
-    initial = reading.initial_state()
-    memory: dict[str, Tensor] = {}
-    signature = inspect.signature(type(neuron.module).forward)
+class NeuronStub:
+    """Takes the place of one neuron: its forward pass calls the operator, and the states are kept here.
 
-    def given_states(args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> dict[str, Tensor]:
+    Args:
+        neuron: the neuron, as yet unchanged.
+
+    Raises:
+        UnsupportedNeuronError: it has no exact spec.
+    """
+
+    def __init__(self, neuron: NeuronInModel) -> None:
+        """Read the neuron."""
+        self.module = neuron.module
+        self.reading = reading = neuron.read()
+        self.spec = reading.spec
+        self.initial = reading.initial_state()
+        self.parameters = [reading.parameters[p].cpu() for p in self.spec.parameter_names]
+        self.fixed = (*_recurrent(reading, neuron.name), self.spec.operator, neuron.name)
+        self.signature = inspect.signature(type(neuron.module).forward)
+        self.memory: dict[str, Tensor] = {}
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Call the operator as the neuron is called, and give what the neuron gives."""
+        return self._sequence(x) if self.reading.multi_step else self._step(x, args, kwargs)
+
+    def _sequence(self, x: Tensor) -> Any:
+        before = _ordered(self.spec.states, self.initial, self.memory)
+        outputs = operators.neuron_sequence_op(x, before, self.parameters, *self.fixed)
+        after = dict(zip(self.spec.outputs, outputs, strict=True))
+        self.memory.update({state: values[-1] for state, values in after.items()})
+        self._show({**self.memory, "v_sequence": after["v"]})
+        states = tuple(after[name] for name in self.reading.returned)
+        return (outputs[0], *states) if self.reading.returns_state else outputs[0]
+
+    def _step(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        given = self._given_states(args, kwargs, x.dim())
+        before = _ordered(self.spec.states, self.initial, self.memory, given)
+        outputs = operators.neuron_step_op(x, before, self.parameters, *self.fixed)
+        self.memory.update(zip(self.spec.outputs, outputs, strict=True))
+        after = {**self.memory, "v_before": before[0].expand(x.shape)}
+        self._show(after)
+        if not self.reading.returns_state:
+            return outputs[0]
+        states = tuple(after[name] for name in self.reading.returned)
+        return (outputs[0], states) if self.reading.grouped else (outputs[0], *states)
+
+    def _given_states(self, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> dict[str, Tensor]:
         """Return the states passed by the caller; what is empty or of another rank means "nothing yet"."""
-        bound = signature.bind(None, None, *args, **kwargs).args[2:] if args or kwargs else ()
-        values = bound[0] if reading.grouped and bound and bound[0] is not None else bound
-        named = zip(reading.arguments, values, strict=False)
+        values = self.signature.bind(None, None, *args, **kwargs).args[2:] if args or kwargs else ()
+        if self.reading.grouped and values:
+            values = values[0] or ()
+        named = zip(self.reading.arguments, values, strict=False)
         return {k: v for k, v in named if isinstance(v, Tensor) and v.dim() == rank and not _is_empty(v)}
 
-    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        if reading.multi_step:
-            outputs = operators.neuron_sequence_op(x, _ordered(spec.states, initial, memory), parameters, *fixed)
-            after = dict(zip(spec.outputs, outputs, strict=True))
-            memory.update({state: values[-1] for state, values in after.items()})
-            return (outputs[0], *(after[n] for n in reading.returned)) if reading.returns_state else outputs[0]
-        given = given_states(args, kwargs, x.dim())
-        before = _ordered(spec.states, initial, memory, given)
-        outputs = operators.neuron_step_op(x, before, parameters, *fixed)
-        memory.update(zip(spec.outputs, outputs, strict=True))
-        if not reading.returns_state:
-            return outputs[0]
-        after = {**memory, "v_before": before[0].expand(x.shape)}
-        states = tuple(after[n] for n in reading.returned)
-        return (outputs[0], states) if reading.grouped else (outputs[0], *states)
-
-    def reset() -> Any:
-        memory.clear()
-        empty = tuple(torch.zeros(0) for _ in reading.arguments)
+    def reset(self) -> Any:
+        """Forget the state, and give what stands for no state."""
+        self.memory.clear()
+        self.hide()
+        empty = tuple(torch.zeros(0) for _ in self.reading.arguments)
         return empty[0] if len(empty) == 1 else empty
 
-    return forward, reset
+    def _show(self, values: dict[str, Tensor]) -> None:
+        """Let models that read a state from the neuron's attribute find it there."""
+        for state, attribute in self.reading.attributes.items():
+            self.module.__dict__[attribute] = values[state]
+
+    def hide(self) -> None:
+        """Take away what stood in for the neuron's attributes: its own show again."""
+        for attribute in self.reading.attributes.values():
+            self.module.__dict__.pop(attribute, None)
 
 
 def _ordered(names: tuple[str, ...], *sources: dict[str, Tensor]) -> list[Tensor]:

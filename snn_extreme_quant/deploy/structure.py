@@ -39,6 +39,7 @@ class _Excitation:
 
     def __init__(self, neurons: list[NeuronInModel]) -> None:
         self.readings = {n.name: n.read() for n in neurons}
+        self.modules = {n.name: n.module for n in neurons}
         self.calls = dict.fromkeys(self.readings, 0)
         self.potentials: dict[str, Tensor] = {}
 
@@ -67,6 +68,10 @@ class _Excitation:
         reading = self.readings[name]
         value = output[0] if isinstance(output, tuple) else output
         drawn = self._draw(name, value.shape)
+        steps = reading.multi_step
+        for state, attribute in reading.attributes.items():
+            seen = drawn["v"] if state == "v_sequence" else drawn[state]
+            setattr(self.modules[name], attribute, seen[-1] if steps and state != "v_sequence" else seen)
         if not isinstance(output, tuple):
             return drawn["s"]
         states = tuple(drawn[state] for state in reading.returned)

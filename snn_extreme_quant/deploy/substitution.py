@@ -10,14 +10,15 @@ from torch import nn
 from snn_extreme_quant.frameworks import NeuronInModel
 
 from .layer_stubs import layer_stub
-from .neuron_stubs import neuron_stub
+from .neuron_stubs import NeuronStub
 
 __all__ = ["substituted"]
 
 
 @contextlib.contextmanager
-def substituted(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[None]:
-    """Replace, on the instances, what must stay whole in the graph."""
+def substituted(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[list[NeuronStub]]:
+    """Replace, on the instances, what must stay whole in the graph; gives what stands in for the neurons."""
+    stubs: list[NeuronStub] = []
     changed: list[tuple[nn.Module, str]] = []
 
     def put(module: nn.Module, name: str, value: object) -> None:
@@ -29,16 +30,19 @@ def substituted(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[None
             stack.enter_context(framework.capturing())
         try:
             for neuron in neurons:
-                forward, reset = neuron_stub(neuron)
-                put(neuron.module, "forward", forward)
+                stub = NeuronStub(neuron)
+                stubs.append(stub)
+                put(neuron.module, "forward", stub.forward)
                 for method in neuron.framework.reset_methods:
-                    put(neuron.module, method, reset)
+                    put(neuron.module, method, stub.reset)
             inside = tuple(f"{n.name}." for n in neurons)
             for name, module in model.named_modules():
-                stub = None if inside and name.startswith(inside) else layer_stub(module, name)
-                if stub is not None:
-                    put(module, *stub)
-            yield
+                replacement = None if inside and name.startswith(inside) else layer_stub(module, name)
+                if replacement is not None:
+                    put(module, *replacement)
+            yield stubs
         finally:
+            for stub in stubs:
+                stub.hide()
             for module, name in changed:
                 module.__dict__.pop(name, None)

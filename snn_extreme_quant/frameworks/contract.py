@@ -38,6 +38,8 @@ class NeuronReading:
             ``v_before`` stands for the membrane potential before the step, which is returned and not needed.
         grouped: the states are passed and returned as one tuple.
         recurrent: the layer inside the neuron that carries its spikes back (``spec.feedback`` linear or conv).
+        attributes: by state, the neuron's attribute that holds it after a call, for models that read it there; the name
+            ``v_sequence`` stands for the potentials after all steps of a multi-step call.
 
     Raises:
         ConfigError: parameters, states or layer and spec do not fit.
@@ -51,6 +53,7 @@ class NeuronReading:
     arguments: tuple[str, ...] = ()
     grouped: bool = False
     recurrent: nn.Module | None = None
+    attributes: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if set(self.parameters) != set(self.spec.parameter_names):
@@ -70,6 +73,9 @@ class NeuronReading:
             raise ConfigError(f"{self.spec.operator} has the states {self.spec.states}; got {self.arguments}.")
         if {*self.initial} - {*self.spec.states}:
             raise ConfigError(f"{self.spec.operator} has the states {self.spec.states}; got {tuple(self.initial)}.")
+        unknown = {*self.attributes} - {*self.spec.states, "v_before", "v_sequence"}
+        if unknown:
+            raise ConfigError(f"{self.spec.operator} has the states {self.spec.states}; not {min(unknown)!r}.")
         if (self.recurrent is not None) != (self.spec.feedback in ("linear", "conv")):
             raise ConfigError(f"{self.spec.operator} and a recurrent layer {self.recurrent!r} do not go together.")
 

@@ -270,6 +270,18 @@ class FrameworkContract:
             for name, value in zip(reading.returned, values, strict=True):
                 assert_same_bits(value, states[name][t], f"state {name!r} of {neuron.label} after step {t}")
 
+    def test_attributes_hold_the_states(self, neuron: NeuronCase) -> None:
+        """The attributes named in the reading hold the states after a run, bit for bit."""
+        module = neuron.make()
+        reading = self.framework.read_neuron(module)
+        x = random_currents(6, 4, neuron.shape, reading.parameters["threshold"])
+        spikes, states = self._follow(reading, x)
+        self.run(module, reading, x)
+        last = {name: values[-1] for name, values in states.items()} | {"s": spikes[-1], "v_before": states["v"][-2]}
+        last["v_sequence"] = states["v"]
+        for state, attribute in reading.attributes.items():
+            assert_same_bits(getattr(module, attribute), last[state], f"{neuron.label}.{attribute}")
+
     def test_unreadable_neurons_have_reasons(self) -> None:
         """Each class that cannot be read is named with a reason, and is not one that can."""
         readable = {cls.__name__ for cls in self.framework.neuron_classes()}
