@@ -111,7 +111,7 @@ def _read(
     memories = memories or {"v": "v"}
     multi_step = neuron.step_mode == "m"
     attributes = {state: memory for memory, state in memories.items()}
-    if multi_step and neuron.store_v_seq:
+    if multi_step and getattr(neuron, "store_v_seq", False):  # the simple nodes lack it
         attributes["v_sequence"] = "v_seq"
     return NeuronReading(spec, numbers, _initial(neuron, memories), multi_step=multi_step, attributes=attributes)
 

@@ -65,7 +65,7 @@ class GoodPlugin:
         if type(module) is not Toy:
             raise UnsupportedNeuronError(f"{type(module).__name__} is not read; use Toy.")
         numbers = {"threshold": module.threshold.clone(), "decay": torch.tensor(0.9)}
-        return NeuronReading(SPEC, numbers, returns_state=module.states)
+        return NeuronReading(SPEC, numbers, returns_state=module.states, attributes={"v": "v"})
 
     def layers(self) -> Any:
         return {OwnLinear: Linear}
@@ -158,6 +158,10 @@ DEFECTS: dict[str, list[tuple[str, Any]]] = {
         ("read_neuron", lambda self, m: reading(returns_state=True, initial={"v": 0.1})),
         ("read_neuron", lambda self, m: reading(returns_state=True, arguments=("v", "v_before"))),
         ("read_neuron", lambda self, m: reading(returns_state=True, grouped=True)),
+    ],
+    "test_attributes_hold_the_states": [
+        ("read_neuron", lambda self, m: reading(attributes={"v": "threshold"})),
+        ("read_neuron", lambda self, m: reading(attributes={"v_before": "v"})),
     ],
     "test_unreadable_neurons_have_reasons": [
         ("unreadable_neurons", lambda self: {"Toy": "it is a toy, and no spec describes it."}),
