@@ -11,7 +11,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from snn_extreme_quant.errors import NonFiniteWeightError
+from snn_extreme_quant.errors import NonFiniteWeightError, UnsupportedModelError
 from snn_extreme_quant.layers import Embedding, FixedPointInput, IntegerFirst
 from snn_extreme_quant.quantizers.packing import pack
 
@@ -136,6 +136,13 @@ def _conv(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
 
 
 def _conv_transpose(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
+    for stride, padding, extra in zip(layer.stride, layer.padding, layer.output_padding, strict=True):
+        if extra - padding >= stride:
+            raise UnsupportedModelError(
+                f"Layer {name!r} has output_padding={extra} with stride={stride} and padding={padding}, which"
+                " onnxruntime refuses; use an output_padding below the stride, or pad behind the layer."
+            )
+
     def convolve(x: Tensor) -> Tensor:
         output: Tensor = operators.packed_conv_transpose(
             x,

@@ -125,6 +125,8 @@ def _layers(exactness: Mapping[str, LayerExactness]) -> _Table:
             "weight_shape", "grouped_shape", "scale_shape", "strides", "pads", "dilations", "output_padding", "group",
         ]  # fmt: skip
         outputs, inputs, *kernel = weight_shape
+        # Less padding at the end is more output; onnxruntime takes no output_padding from the stride on.
+        taken = [min(p, extra) for p, extra in zip(padding, output_padding, strict=True)]
         node = _operator(functions.layer_operator("ConvTranspose", layout), _PACKED, ["y"], attributes)
         return node(
             x,
@@ -134,9 +136,9 @@ def _layers(exactness: Mapping[str, LayerExactness]) -> _Table:
             grouped_shape=[groups, outputs // groups, inputs, -1],
             scale_shape=[-1] + [1] * (len(weight_shape) - 1),
             strides=list(stride),
-            pads=[*padding, *padding],
+            pads=[*padding, *(p - t for p, t in zip(padding, taken, strict=True))],
             dilations=list(dilation),
-            output_padding=list(output_padding),
+            output_padding=[extra - t for extra, t in zip(output_padding, taken, strict=True)],
             group=groups,
             sxq_layer=layer,
         )

@@ -52,7 +52,8 @@ def _geometry(draw: Any, sizes: Shape, transposed: bool) -> dict[str, Any]:
     if transposed:
         # Padding takes away: something must be left.
         pads = [draw(st.integers(0, r // 2)) for r in reach]
-        extra = [draw(st.integers(0, max(s, d) - 1)) for s, d in zip(stride, dilation, strict=True)]
+        most = [min(max(s, d), s + p) - 1 for s, d, p in zip(stride, dilation, pads, strict=True)]
+        extra = [draw(st.integers(0, m)) for m in most]
         return {"kernel_size": kernel, "stride": stride, "padding": pads, "dilation": dilation, "output_padding": extra}
     if flip(draw, 4):
         pads: Any = "same"
