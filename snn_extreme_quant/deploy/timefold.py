@@ -284,7 +284,10 @@ class _Folder:
             raise FoldError("steps differ in structure")
         key = tuple(nodes)
         if key not in self.packs:
-            self.packs[key] = self._pack(key)
+            self.packs[key] = packed = self._pack(key)
+            if isinstance(packed, _Folded) and "val" in first.meta:
+                # Right but for the first axis, which no length is read of.
+                packed.node.meta.setdefault("val", first.meta["val"])
         return self.packs[key]
 
     def _pack(self, nodes: tuple[fx.Node, ...]) -> _Static | _Folded:
@@ -311,8 +314,6 @@ class _Folder:
             tuple(self._argument(a, rank) for a in args),
             {k: self._argument(a, rank) for k, a in kwargs.items()},
         )
-        if "val" in first.meta:
-            value.meta["val"] = first.meta["val"]  # right but for the first axis, which no length is read of
         return _Folded(value)
 
     def _pack_argument(self, values: Sequence[Any]) -> Any:
