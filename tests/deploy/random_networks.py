@@ -17,7 +17,7 @@ from tests.deploy import random_layers
 from tests.deploy.random_layers import flip, shape_after
 from tests.deploy.random_neurons import snntorch_neuron, spikingjelly_neuron
 
-__all__ = ["Loop", "Network", "networks", "quantised"]
+__all__ = ["FORMS", "Loop", "Network", "networks", "quantised"]
 
 FORMS = ("snntorch steps", "snntorch loop", "spikingjelly steps", "spikingjelly loop", "spikingjelly sequences")
 
@@ -200,11 +200,11 @@ _SHAPES = {
 
 
 @st.composite
-def networks(draw: Any) -> Network:
-    """1 to 3 blocks, T 1 to 12, all layers, neurons and precisions, in all forms."""
+def networks(draw: Any, form: str | None = None) -> Network:
+    """1 to 3 blocks, T 1 to 12, all layers, neurons and precisions, in all forms or in one."""
     seed = draw(st.integers(0, 2**31))
     torch.manual_seed(seed)
-    form = draw(st.sampled_from(FORMS))
+    form = draw(st.sampled_from(FORMS)) if form is None else form
     steps, batch = draw(st.integers(1, 12)), draw(st.integers(1, 3))
     kind = draw(st.sampled_from(["features", "features", "conv1d", "conv2d", "conv3d", "tokens"]))
     spikes_in, narrow = kind != "tokens" and draw(st.booleans()), False

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, event, given, settings
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.frameworks import frameworks
-from tests.deploy.random_networks import Network, networks
+from tests.deploy.random_networks import FORMS, Network, networks
 from tests.deploy.random_neurons import SNNTORCH, SPIKINGJELLY
 
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
@@ -45,11 +45,16 @@ def test_the_networks_draw_every_neuron_that_is_read() -> None:
     assert readable == {*SNNTORCH, *SPIKINGJELLY}, "draw the new class in random_neurons.py"
 
 
-@given(networks())
-@settings(max_examples=40, **_SETTINGS)
-def test_zero_differences(network: Network) -> None:
-    """All neurons, layers, precisions and forms; T 1 to 24, other T and B than exported with."""
-    _check(network)
+@pytest.mark.parametrize("form", FORMS)
+def test_zero_differences(form: str) -> None:
+    """All neurons, layers and precisions; T 1 to 24, other T and B than exported with."""
+
+    @given(networks(form))
+    @settings(max_examples=8, **_SETTINGS)
+    def check(network: Network) -> None:
+        _check(network)
+
+    check()
 
 
 @pytest.mark.slow
