@@ -101,6 +101,11 @@ def _fingerprint(weight: Tensor, sources: Iterable[Tensor]) -> tuple[Any, ...] |
     return (*states, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
 
 
+def _autocasts(device: str) -> bool:
+    # Asking about a device that has no autocast, such as meta, raises.
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 class IntegerFirst(nn.Module):
     """Mixin of quantised layers; the class after it in the bases is a Brevitas layer.
 
@@ -215,8 +220,19 @@ class IntegerFirst(nn.Module):
         return values
 
     def product(self, input: Tensor) -> Tensor:
-        r"""Return :math:`(x * c)\,\gamma`, the output without bias; groups are added in their order."""
+        r"""Return :math:`(x * c)\,\gamma`, the output without bias; groups are added in their order.
+
+        Under autocast, codes beyond -1, 0 and 1 are summed in float32: float16 overflows at 65504, and bfloat16 does
+        not represent codes beyond 256.
+        """
         codes, scale = self.integer_weight()
+        device = codes.device.type
+        if self.quantizer.largest > 1 and _autocasts(device):
+            with torch.autocast(device, enabled=False):
+                return self._scaled_sums(input.float(), codes.float(), scale)
+        return self._scaled_sums(input, codes, scale)
+
+    def _scaled_sums(self, input: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         if scale.dim() == 1:
             return self._sums(input, codes) * self._per_output(scale)
         size = cast("int", self.quantizer.granularity.group_size)
