@@ -63,6 +63,8 @@ class WeightQuant(nn.Module):
     fixed_scale: Tensor | None
     #: The trained parameter of a learned scale.
     scaling: nn.Parameter | None
+    #: The shapes ``(R, G)`` and ``(N, G)`` that scales may have, once :meth:`reset_scale` told the weight.
+    _shapes: tuple[tuple[int, int], ...] = ()
 
     def __init__(self, options: Options) -> None:
         """Remember how scales are found; create the parameter of a learned one."""
@@ -94,6 +96,10 @@ class WeightQuant(nn.Module):
 
     # Scales.
 
+    def _allowed(self, weight: Tensor) -> tuple[tuple[int, int], ...]:
+        rows, groups = self.granularity.shape(weight)
+        return (rows, groups), (weight.shape[0], groups)
+
     def _bounded(self, statistic: Tensor, weight: Tensor) -> Tensor:
         return statistic.to(weight.dtype).clamp_min(self.scaling_min_val)
 
@@ -109,7 +115,8 @@ class WeightQuant(nn.Module):
 
     @torch.no_grad()
     def reset_scale(self, weight: Tensor) -> None:
-        """Start a learned scale from the statistic of ``weight`` (canonical); other quantisers keep none."""
+        """Start a learned scale from the statistic of ``weight`` (canonical), and hold fixed ones to its shape."""
+        self._shapes = self._allowed(weight)
         if self.scale != "learned":
             return
         if weight.is_meta:
@@ -125,10 +132,11 @@ class WeightQuant(nn.Module):
         """Use ``scale`` from now on, whatever the weight becomes; ``None`` returns to the statistic.
 
         Args:
-            scale: ``(N, G)`` or, for one group, ``(N,)``; positive.
+            scale: ``(N, G)`` or, for one group, ``(N,)``; positive. ``(1, 1)`` or ``(1,)`` does for ``per="tensor"``.
 
         Raises:
-            ConfigError: a scale that is not positive and finite, or of another shape.
+            ConfigError: a scale that is not positive and finite, or of another shape. A quantiser outside of a layer
+                learns the weight's shape at its first use, and raises then.
 
         Example:
             >>> from snn_extreme_quant.quantizers.ternary import TernaryWeightQuant
@@ -140,12 +148,20 @@ class WeightQuant(nn.Module):
         if scale is None:
             self.fixed_scale = None
             return
+        if not isinstance(scale, Tensor):
+            raise ConfigError(f"fix_scale() takes a tensor or None; got {type(scale).__name__}.")
         value = scale.detach().clone()
         value = value.unsqueeze(1) if value.dim() == 1 else value
         if value.dim() != 2 or not torch.isfinite(value).all() or not (value > 0).all():
             raise ConfigError(
                 f"fix_scale() takes positive scales of shape (N,) or (N, groups); got shape {tuple(scale.shape)}"
                 + (", not all positive and finite." if value.dim() == 2 else ".")
+            )
+        if self._shapes and tuple(value.shape) not in self._shapes:
+            rows, groups = self._shapes[1]
+            raise ConfigError(
+                f"fix_scale() got a scale of shape {tuple(scale.shape)}; this layer has {rows} outputs and {groups}"
+                f" scales for each, so give one of shape {(rows, groups)}{f' or {(rows,)}' if groups == 1 else ''}."
             )
         self.fixed_scale = value
 
@@ -158,11 +174,11 @@ class WeightQuant(nn.Module):
     def _quantise(self, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return codes, the scale in force, and that scale in a shape that broadcasts to the codes."""
         scale = self._scale(weight)
-        rows, groups = self.granularity.shape(weight)
-        if scale.shape not in ((rows, groups), (weight.shape[0], groups)):
+        allowed = self._allowed(weight)
+        if scale.shape not in allowed:
             raise ConfigError(
                 f"The scale has shape {tuple(scale.shape)}, but a weight of shape {tuple(weight.shape)} needs"
-                f" {(weight.shape[0], groups)}; fix_scale(None) returns to the statistic."
+                f" {allowed[1]}; fix_scale(None) returns to the statistic."
             )
         spread = self.granularity.spread(scale, weight)
         with torch.no_grad():
@@ -219,6 +235,13 @@ class WeightQuant(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         fixed = state_dict.get(prefix + "fixed_scale")
+        if fixed is not None and self._shapes and tuple(fixed.shape) not in self._shapes:
+            errors: list[str] = args[-1]
+            errors.append(
+                f"size mismatch for {prefix}fixed_scale: {tuple(fixed.shape)} in the checkpoint, {self._shapes[1]}"
+                " here."
+            )
+            return
         if fixed is not None and (self.fixed_scale is None or self.fixed_scale.shape != fixed.shape):
             self.fixed_scale = torch.empty_like(fixed, device=self._device(fixed))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from snn_extreme_quant import Binary, Ternary
 from snn_extreme_quant.config import Uniform
+from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.layers import Conv1d, Conv2d, IntegerFirst, Linear
 
 CONFIGS = [
@@ -465,6 +466,47 @@ def test_compiles_without_reading_the_cache() -> None:
     layer(spikes(1, 6))
     program = torch.export.export(layer, (spikes(2, 6),))
     assert torch.equal(program.module()(spikes(2, 6)), layer(spikes(2, 6)))
+
+
+# Fixed scales.
+
+
+@pytest.mark.parametrize(
+    ("config", "shape", "message"),
+    [
+        (Ternary(), (4,), r"shape \(4,\); this layer has 5 outputs and 1 scales for each, .* \(5, 1\) or \(5,\)\."),
+        (Ternary(), (1,), r"shape \(1,\)"),
+        (Ternary(scale="learned"), (5, 2), r"shape \(5, 2\)"),
+        (Uniform(4, per="tensor"), (2,), r"shape \(5, 1\) or \(5,\)"),
+        (Uniform(4, per="group", group_size=5), (5,), r"shape \(5,\); .* 3 scales for each, .* \(5, 3\)\."),
+    ],
+)
+def test_fixed_scales_of_another_shape_are_refused(config: Any, shape: tuple[int, ...], message: str) -> None:
+    layer = Linear(12, 5, config=config)
+    inputs = torch.ones(2, 12)
+    want = layer(inputs)
+    with pytest.raises(ConfigError, match=message):
+        layer.quantizer.fix_scale(torch.ones(shape))
+    assert layer.quantizer.fixed_scale is None
+    assert torch.equal(layer(inputs), want)
+
+
+def test_a_scale_for_all_outputs_is_fixed_per_tensor() -> None:
+    layer = Linear(12, 5, config=Ternary(per="tensor"))
+    for scale in (torch.tensor([0.5]), torch.full((5,), 0.5)):
+        layer.quantizer.fix_scale(scale)
+        assert (layer.integer_weight()[1] == 0.5).all()
+
+
+def test_a_fixed_scale_of_another_shape_does_not_load() -> None:
+    source, layer = Linear(12, 4), Linear(12, 5)
+    source.quantizer.fix_scale(torch.ones(4))
+    state = {**layer.state_dict(), **{k: v for k, v in source.state_dict().items() if "fixed_scale" in k}}
+    with pytest.raises(
+        RuntimeError, match=r"size mismatch for .*fixed_scale: \(4, 1\) in the checkpoint, \(5, 1\) here"
+    ):
+        layer.load_state_dict(state)
+    assert layer.quantizer.fixed_scale is None
 
 
 # Autocast.

@@ -196,6 +196,11 @@ def test_fixed_scales_that_mean_nothing(scale, message) -> None:
         TernaryWeightQuant("channel").fix_scale(scale)
 
 
+def test_a_fixed_scale_is_a_tensor() -> None:
+    with pytest.raises(ConfigError, match="takes a tensor or None; got float"):
+        TernaryWeightQuant("channel").fix_scale(0.5)
+
+
 def test_a_fixed_scale_for_another_weight_is_refused() -> None:
     quantizer = TernaryWeightQuant("channel")
     quantizer.fix_scale(torch.ones(3))
