@@ -132,6 +132,7 @@ def test_the_output_error_falls_and_the_report_says_by_how_much(config) -> None:
     assert entry.error_rounded == pytest.approx(before, rel=1e-4)
     assert entry.error == pytest.approx(error(), rel=1e-3, abs=1e-9)
     assert entry.error < 0.7 * entry.error_rounded
+    assert not entry.kept_rounded
     codes, after = layer.integer_weight()
     assert torch.equal(after, scale)
     torch.testing.assert_close(layer.weight, layer.dequantised(), rtol=0, atol=0)
@@ -151,6 +152,38 @@ def test_convolutions(groups) -> None:
     assert [entry.name for entry in report.layers] == ["0", "2"]
     assert all(entry.error < entry.error_rounded for entry in report.layers)
     assert (model[0].product(x) - want).square().sum() < before
+
+
+@pytest.mark.parametrize(
+    ("config", "seed", "rows"),
+    [(Binary(), 44, 4), (Ternary(scale="mse"), 47, 4), (Uniform(2), 38, 64), (Uniform(3), 54, 64)],
+    ids=str,
+)
+def test_nearest_codes_are_kept_where_the_error_would_rise(config, seed, rows) -> None:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(6, 2))
+    sxq.quantize_(model, config)
+    layer, x = model[0], mixed(rows, 6, seed=seed)
+    weight, (codes, scale) = layer.weight.detach().clone(), layer.integer_weight()
+    codes, scale, before = codes.clone(), scale.clone(), model(x)
+
+    steps = scale.double().unsqueeze(1).expand_as(weight)
+    gram = x.double().T @ x.double()
+    other = gptq_codes(weight.double(), steps, gram, layer.quantizer.codes) * steps
+    wrong, whole = (x.double() @ (other - weight).T).square().sum(), (x.double() @ weight.double().T).square().sum()
+
+    report = gptq_(model, [x])
+    (entry,) = report.layers
+    assert entry.kept_rounded
+    assert entry.error == entry.error_rounded < entry.error_gptq
+    assert entry.error_gptq == pytest.approx((wrong / whole).item(), rel=1e-4)
+    assert str(report) == (
+        f"0  output error {entry.error:.3g}: nearest codes kept, GPTQ's would give {entry.error_gptq:.3g}"
+    )
+    assert torch.equal(layer.integer_weight()[0], codes)
+    assert torch.equal(layer.integer_weight()[1], scale)
+    assert torch.equal(model(x), before)
+    torch.testing.assert_close(layer.weight, layer.dequantised(), rtol=0, atol=0)
 
 
 # Spiking networks in a loop over time.

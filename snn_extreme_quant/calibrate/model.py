@@ -30,13 +30,29 @@ class CalibratedLayer:
         rows: how many input vectors were seen, over all batches, time steps and positions.
         error_rounded: :math:`\lVert X W^\top - X \hat W^\top\rVert^2 / \lVert X W^\top\rVert^2` on the
             calibration data with the nearest codes.
-        error: the same with the codes that were chosen.
+        error_gptq: the same with GPTQ's codes.
     """
 
     name: str
     rows: int
     error_rounded: float
-    error: float
+    error_gptq: float
+
+    @property
+    def kept_rounded(self) -> bool:
+        """Whether the layer kept the nearest codes, because GPTQ's would have raised its error."""
+        return self.error_gptq > self.error_rounded
+
+    @property
+    def error(self) -> float:
+        """The error with the codes that the layer has now."""
+        return min(self.error_rounded, self.error_gptq)
+
+    def __str__(self) -> str:
+        """Say which codes were taken, and what the others give."""
+        if self.kept_rounded:
+            return f"output error {self.error:.3g}: nearest codes kept, GPTQ's would give {self.error_gptq:.3g}"
+        return f"output error {self.error_rounded:.3g} -> {self.error:.3g}"
 
 
 @dataclass(frozen=True)
@@ -49,10 +65,7 @@ class GptqReport:
     def __str__(self) -> str:
         """Render as a plain table."""
         width = max(len(name) for name in (*(e.name for e in self.layers), *(e.name for e in self.left)))
-        lines = [
-            f"{layer.name:{width}}  output error {layer.error_rounded:.3g} -> {layer.error:.3g}"
-            for layer in self.layers
-        ]
+        lines = [f"{layer.name:{width}}  {layer}" for layer in self.layers]
         lines += [f"{entry.name:{width}}  left: {entry.reason}" for entry in self.left]
         return "\n".join(lines)
 
@@ -134,7 +147,8 @@ def gptq_(
     Rounding takes the code nearest to each weight. This takes codes with a small
     :math:`\lVert X W^\top - X \hat W^\top\rVert^2`, X being all inputs that the layer sees: every batch, every
     call of a loop over time steps, every position of a convolution (GPTQ, Frantar et al. 2022). No training, no
-    labels.
+    labels. GPTQ goes column by column and looks only ahead, so it may end above the nearest codes, with few levels most
+    of all: where the layer's error would rise, it keeps the nearest ones.
 
     Layers are taken in the order in which the model calls them, each with the inputs that it gets from those already
     calibrated. So the model runs once for each layer, and once more. Scales are those that the layers' configs give
@@ -152,8 +166,8 @@ def gptq_(
         names: names or shell patterns of the layers to calibrate; all by default.
 
     Returns:
-        For each layer the output error with the nearest codes and with the chosen ones; and the layers left alone,
-        with the reason.
+        For each layer the output error with the nearest codes and with GPTQ's, and which it has now; and the layers
+        left alone, with the reason.
 
     Raises:
         ConfigError: ``damping`` is negative or too small, or a layer in ``names`` cannot be calibrated.
@@ -252,11 +266,15 @@ def _calibrate(site: _Site, gram: Gram, damping: float) -> CalibratedLayer:
     codes = torch.stack(
         [gptq_codes(w, s, h, quantizer.codes, damping) for w, s, h in zip(floats, steps, total, strict=True)]
     )
-    errors = [relative_error(floats, c * steps, total) for c in (blocks(rounded), codes)]
+    result = CalibratedLayer(
+        site.name, gram.rows, *(relative_error(floats, c * steps, total) for c in (blocks(rounded), codes))
+    )
+    if result.kept_rounded:
+        codes = blocks(rounded)
     layer.weight.copy_((codes * steps).reshape(weight.shape))
     if not torch.equal(quantizer.integer(layer.weight)[0].double(), codes.reshape(weight.shape)):
         raise ConfigError(
             f"Layer {site.name!r}: {weight.dtype} is too coarse for codes of {quantizer.bits} bit; calibrate the model"
             " in float32."
         )
-    return CalibratedLayer(site.name, gram.rows, *errors)
+    return result
