@@ -20,12 +20,24 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
+from snn_extreme_quant.errors import UnsupportedModelError
+from snn_extreme_quant.frameworks import neurons_of
 from snn_extreme_quant.layers import Embedding, IntegerFirst
 
-__all__ = ["Fold", "deployed", "unfolded", "watching"]
+from .graphs import ancestors
+
+__all__ = ["Fold", "deployed", "sole_layers", "unfolded", "watching"]
+
+aten = torch.ops.aten
+_OURS = torch.ops.snn_xq
+_PACKED = (_OURS.packed_linear.default, _OURS.packed_conv.default, _OURS.packed_conv_transpose.default)
+_RESHAPES = {
+    aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.unflatten.int,
+    aten.squeeze.dim, aten.unsqueeze.default, aten.contiguous.default,
+}  # fmt: skip
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -106,7 +118,11 @@ def watching(model: nn.Module) -> Iterator[dict[str, Fold]]:
     """Watch a run of the model in evaluation mode; afterwards the dictionary holds each batch norm's fold, by name.
 
     A batch norm is folded into a quantised layer if all its inputs are that layer's outputs, and all of those go into
-    it alone. One that is called with changing constants, or normalises by the batch, is left out.
+    it; whether they go elsewhere too, the recorded graph tells (:func:`sole_layers`). One that is called with changing
+    constants is left out.
+
+    Raises:
+        UnsupportedModelError: in the context, a batch norm normalises by the batch in evaluation too.
     """
     folds: dict[str, Fold] = {}
     producers: dict[int, str] = {}
@@ -116,15 +132,20 @@ def watching(model: nn.Module) -> Iterator[dict[str, Fold]]:
     refused: set[str] = set()
     made: dict[str, int] = {}
     taken: dict[str, int] = {}
+    inside = tuple(f"{neuron.name}." for neuron in neurons_of(model))
     layers = {
-        name: m for name, m in model.named_modules() if isinstance(m, IntegerFirst) and not isinstance(m, Embedding)
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, IntegerFirst) and not isinstance(m, Embedding) and not name.startswith(inside)
     }
 
     def handler(name: str, x: Tensor, values: tuple[Any, ...]) -> None:
         mean, var, weight, bias, training, _, eps = values
         if training or mean is None or var is None:
-            refused.add(name)
-            return
+            raise UnsupportedModelError(
+                f"Batch norm {name!r} normalises by the batch in evaluation too, so what a sample gives depends on the"
+                " others; build it with track_running_stats=True and let eval() reach it."
+            )
         constants = _affine(mean, var, weight, bias, eps)
         if name in seen and not all(torch.equal(a, b) for a, b in zip(seen[name], constants, strict=True)):
             refused.add(name)
@@ -166,6 +187,47 @@ def watching(model: nn.Module) -> Iterator[dict[str, Fold]]:
         shared = sum(source in others for others in sources.values()) > 1
         alone = bool(source) and not shared and made[source] == taken[source]
         folds[name] = Fold(factor, shift, source if alone else "")
+
+
+def sole_layers(graph: fx.Graph) -> set[str]:
+    """Return the names of quantised layers whose outputs go into one product each, and nowhere else.
+
+    Args:
+        graph: recorded with the batch norms as products and sums of their own.
+    """
+    alone: dict[str, bool] = {}
+    for node in graph.nodes:
+        if node.target in _PACKED:
+            name = str(node.args[-1])
+            alone[name] = alone.get(name, True) and _ends_in_product(node, name)
+    return {name for name, sole in alone.items() if sole}
+
+
+def _ends_in_product(node: fx.Node, layer: str) -> bool:
+    """Follow a layer's output over its bias and changes of shape to the one product that it goes into."""
+    while True:
+        users = [user for user in node.users if user.target is not aten.sym_size.int]
+        if len(users) != 1:
+            return False
+        (user,) = users
+        others = [n for n in user.all_input_nodes if n is not node]
+        if user.target is aten.mul.Tensor:
+            return bool(others) and all(_is_constant(n) for n in others)
+        bias_or_group = user.target is aten.add.Tensor and all(_is_constant(n) or _is_of(n, layer) for n in others)
+        if not bias_or_group and user.target not in _RESHAPES:
+            return False
+        node = user
+
+
+def _is_constant(node: fx.Node) -> bool:
+    return all(n.op != "placeholder" for n in ancestors(node))
+
+
+def _is_of(node: fx.Node, layer: str) -> bool:
+    """Whether a node is the product of a layer with one group of its inputs, or a sum of them."""
+    if node.target is aten.add.Tensor:
+        return all(_is_of(n, layer) for n in node.all_input_nodes)
+    return node.target in _PACKED and node.args[-1] == layer
 
 
 def unfolded(folds: Mapping[str, Fold]) -> dict[str, Fold]:

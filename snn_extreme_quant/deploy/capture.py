@@ -22,7 +22,6 @@ from torch.utils import _pytree as pytree
 from snn_extreme_quant.errors import SxqError, UnsupportedModelError
 from snn_extreme_quant.frameworks import neurons_of
 
-from .averages import write_out_averages
 from .batch_norm import Fold, deployed
 from .running import StepLoop, evaluating, first_line
 from .substitution import substituted
@@ -179,11 +178,16 @@ def capture(
             f"{type(model).__name__} draws random numbers in evaluation mode ({random.name!r}), so no file can give the"
             " same spikes; encode the input before the model (sxq.rate_encode)."
         )
-    return Capture(write_out_averages(graph), sample, calling, names[-1], guarded=guarded)
+    return Capture(graph, sample, calling, names[-1], guarded=guarded)
 
 
 def _is_random(node: fx.Node) -> bool:
-    """Whether a node draws random numbers; dropout does only when training."""
-    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+    """Whether a node draws random numbers; dropout does only when training, attention with a dropout of 0 never."""
+    target = node.target
+    if not isinstance(target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in target.tags:
         return False
-    return not ("dropout" in str(node.target) and False in node.args)
+    names = [argument.name for argument in target._schema.arguments]
+    given = dict(zip(names, node.args, strict=False)) | dict(node.kwargs)
+    if "dropout_p" in names:
+        return bool(given.get("dropout_p", 0.0))
+    return not ("dropout" in str(target) and given.get("train", given.get("training", True)) is False)

@@ -160,10 +160,18 @@ class _Analysis:
                 reason = "its recurrent layer has float weights"
             else:
                 weight = _Weight(self.constant(weights[0]), self.constant(weights[1]).shape[0], layout)
-                verdict = _judge(_Fact(SPIKES), weight)
+                states = cast("Sequence[fx.Node]", node.args[1])
+                verdict = _judge(self._state(states[spec.states.index("s")]), weight)
                 reason = "" if verdict.exact else f"its recurrent layer {verdict.reason}"
         _worst(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
         return _Fact(self._spikes(node, spec), reason)
+
+    def _state(self, node: fx.Node) -> _Fact:
+        """Return what is known of the spikes that are fed back at first: often a constant 0."""
+        if node.op == "get_attr":
+            value = self.constant(node)
+            return _Fact(SPIKES if bool(((value == 0) | (value == 1)).all()) else None)
+        return self.facts[node]
 
     def _spikes(self, node: fx.Node, spec: NeuronSpec) -> Grid | None:
         """Return the grid of a neuron's output."""

@@ -12,6 +12,8 @@ from . import operators  # noqa: F401 - registers the operators
 __all__ = ["ancestors", "dims", "is_free", "neuron_calls", "without_repetition"]
 
 aten = torch.ops.aten
+#: In a graph without gradients and without writing in place these give their argument.
+_NOTHING = (aten.detach.default, aten.alias.default, aten.clone.default, aten.lift_fresh_copy.default)
 _STEP = torch.ops.snn_xq.neuron_step.default
 
 
@@ -55,7 +57,7 @@ def without_repetition(module: fx.GraphModule) -> fx.GraphModule:
         if node.op == "output":
             graph.output(fx.map_arg(node.args[0], copies.__getitem__))
             continue
-        if _is_whole_slice(node):
+        if _is_whole_slice(node) or (node.target in _NOTHING and not node.kwargs):
             copies[node] = copies[cast("fx.Node", node.args[0])]
             continue
         args = fx.map_arg((node.args, node.kwargs), copies.__getitem__)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,7 +14,6 @@ from snn_extreme_quant.frameworks import NeuronInModel, NeuronReading
 from snn_extreme_quant.layers import IntegerFirst
 
 from . import operators
-from .graphs import is_free
 from .layer_stubs import packed_codes
 
 __all__ = ["NeuronStub"]
@@ -59,9 +59,10 @@ class NeuronStub:
         self.signature = inspect.signature(type(neuron.module).forward)
         self.memory: dict[str, Tensor] = {}
 
-    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Call the operator as the neuron is called, and give what the neuron gives."""
-        return self._sequence(x) if self.reading.multi_step else self._step(x, args, kwargs)
+        x, *states = self.signature.bind(None, *args, **kwargs).args[1:]
+        return self._sequence(x) if self.reading.multi_step else self._step(x, states)
 
     def _sequence(self, x: Tensor) -> Any:
         before = _ordered(self.spec.states, self.initial, self.memory)
@@ -72,8 +73,8 @@ class NeuronStub:
         states = tuple(after[name] for name in self.reading.returned)
         return (outputs[0], *states) if self.reading.returns_state else outputs[0]
 
-    def _step(self, x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        given = self._given_states(args, kwargs, x.dim())
+    def _step(self, x: Tensor, states: Sequence[Any]) -> Any:
+        given = self._given_states(states, x)
         before = _ordered(self.spec.states, self.initial, self.memory, given)
         outputs = operators.neuron_step_op(x, before, self.parameters, *self.fixed)
         self.memory.update(zip(self.spec.outputs, outputs, strict=True))
@@ -84,13 +85,21 @@ class NeuronStub:
         states = tuple(after[name] for name in self.reading.returned)
         return (outputs[0], states) if self.reading.grouped else (outputs[0], *states)
 
-    def _given_states(self, args: tuple[Any, ...], kwargs: dict[str, Any], rank: int) -> dict[str, Tensor]:
-        """Return the states passed by the caller; what is empty or of another rank means "nothing yet"."""
-        values = self.signature.bind(None, None, *args, **kwargs).args[2:] if args or kwargs else ()
-        if self.reading.grouped and values:
+    def _given_states(self, values: Sequence[Any], x: Tensor) -> dict[str, Tensor]:
+        """Return the states that the caller passed.
+
+        None keeps the state of the last call; in a tuple of states it means the initial state. So does a tensor of
+        another shape than the input's: frameworks start anew where the shape changes.
+        """
+        grouped = self.reading.grouped
+        if grouped and values:
             values = values[0] or ()
-        named = zip(self.reading.arguments, values, strict=False)
-        return {k: v for k, v in named if isinstance(v, Tensor) and v.dim() == rank and not _is_empty(v)}
+        given = {}
+        for name, value in zip(self.reading.arguments, values, strict=False):
+            if name in self.initial and (value is not None or grouped):
+                fits = isinstance(value, Tensor) and value.dim() == x.dim() and value.shape == x.shape
+                given[name] = value if fits else self.initial[name]
+        return given
 
     def reset(self) -> Any:
         """Forget the state, and give what stands for no state."""
@@ -116,7 +125,3 @@ def _ordered(names: tuple[str, ...], *sources: dict[str, Tensor]) -> list[Tensor
     for source in sources:
         merged.update(source)
     return [merged[name] for name in names]
-
-
-def _is_empty(value: Tensor) -> bool:
-    return value.dim() == 1 and not is_free(value.shape[0]) and value.shape[0] == 0

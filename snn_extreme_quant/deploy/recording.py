@@ -15,7 +15,8 @@ from torch import Tensor, fx, nn
 from snn_extreme_quant.errors import ExportError, SampleError, UnsupportedModelError
 from snn_extreme_quant.frameworks import NeuronInModel
 
-from .batch_norm import Fold, unfolded
+from .averages import write_out_averages
+from .batch_norm import Fold, sole_layers, unfolded
 from .capture import Capture, capture
 from .graphs import is_free, neuron_calls
 from .running import at_least_two
@@ -70,13 +71,12 @@ def record_folded(model: nn.Module, request: Request, calls: int) -> Recording:
         ExportError: the graph is neither a loop that folds nor one of single steps.
         UnsupportedModelError: the model cannot be recorded, or what was recorded is not what it computes.
     """
-    try:
-        recorded = _record(model, request, calls)
-    except UnsupportedModelError:
-        if not any(fold.layer for fold in request.folds.values()):
-            raise
-        # A layer's output goes somewhere else than into its batch norm: leave the layers as they are.
-        request = replace(request, folds=unfolded(request.folds))
+    apart = replace(request, folds=unfolded(request.folds))
+    recorded = _record(model, apart, calls)
+    alone = sole_layers(recorded.graph.graph)
+    folds = {name: fold if fold.layer in alone else apart.folds[name] for name, fold in request.folds.items()}
+    request = replace(request, folds=folds)
+    if any(fold.layer for fold in folds.values()):
         recorded = _record(model, request, calls)
     try:
         graph = _folded(recorded, model, request)
@@ -103,12 +103,15 @@ def record_stepwise(model: nn.Module, request: Request, recorded: Capture, reaso
     Raises:
         UnsupportedModelError: what was recorded is not what the model computes.
     """
-    whole = at_least_two(request.sample, (1,) if request.calling == "step" else (0,))
+    # A sample of one: its axis of samples is doubled to stay open, not that of time.
+    samples = [axis for axis, name in _axes(recorded, recorded.graph).items() if name == "B"]
+    whole = at_least_two(request.sample, (1,) if request.calling == "step" else samples)
     recorded = capture(model, whole, request.calling, recorded.guarded, request.folds)
+    recorded = replace(recorded, graph=write_out_averages(recorded.graph))
     axes = {axis: name for axis, name in _axes(recorded, recorded.graph).items() if name != "T"}
-    shape = [3 if i in axes else size for i, size in enumerate(whole.shape)]
+    shapes = [[batch if i in axes else size for i, size in enumerate(whole.shape)] for batch in (3, 1)]
     try:
-        _check(recorded.graph, model, request, [whole.shape, shape])
+        _check(recorded.graph, model, request, [whole.shape, *shapes])
     except (StructureError, SampleError) as wrong:
         raise UnsupportedModelError(
             f"What was recorded of {type(model).__name__} is not what it computes: {wrong}. It does something else"
@@ -168,7 +171,7 @@ def _other_shapes(recorded: Capture, request: Request, axes: dict[int, str]) -> 
     """Return shapes on which a folded graph must be the model: few samples, the sample's steps and fewer and more."""
     shapes = []
     steps = next((request.sample.shape[axis] for axis, name in axes.items() if name == "T"), 1)
-    for time, batch in ((_TRACE_STEPS + 1, 3), (steps, 2), (steps + _MORE_STEPS, 2), (1, 3)):
+    for time, batch in ((_TRACE_STEPS + 1, 3), (steps, 2), (steps + _MORE_STEPS, 2), (1, 3), (_TRACE_STEPS, 1)):
         lengths = {"T": time, "B": batch}
         shape = [lengths[axes[i]] if i in axes else size for i, size in enumerate(recorded.sample.shape)]
         if shape not in shapes:
@@ -239,6 +242,7 @@ def _folded(recorded: Capture, model: nn.Module, request: Request) -> fx.GraphMo
         except FoldError as error:
             failure = failure or error
             continue
+        folded = write_out_averages(folded)
         for axis in _time_axes(recorded, folded):
             folded.meta["time_axis"] = axis
             try:

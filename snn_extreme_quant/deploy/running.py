@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from snn_extreme_quant.errors import SampleError, SxqError
 from snn_extreme_quant.frameworks import NeuronInModel
 
-__all__ = ["Probe", "Run", "StepLoop", "at_least_two", "evaluating", "first_line", "probe", "run_model"]
+__all__ = ["Interference", "Probe", "Run", "StepLoop", "at_least_two", "evaluating", "first_line", "probe", "run_model"]
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,73 @@ class Probe:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the real model gave: its outputs, and by neuron layer what went into and came out of each call."""
+    """What a run of the real model gave: its outputs, and by neuron layer what went into and came out of each call.
+
+    ``states`` holds, for each call, what the neuron's attributes held after it.
+    """
 
     outputs: list[Tensor]
     currents: dict[str, list[Tensor]]
     spikes: dict[str, list[Tensor]]
+    states: dict[str, list[dict[str, Tensor]]]
 
     def sequence(self, values: dict[str, list[Tensor]], neuron: NeuronInModel) -> Tensor:
         """Return a layer's values with the time axis first; with the calls first if it took several sequences."""
         calls = values[neuron.name]
         return calls[0] if neuron.read().multi_step and len(calls) == 1 else torch.stack(calls)
+
+
+@dataclass(frozen=True)
+class Interference:
+    """What to change while a model runs.
+
+    Args:
+        currents: called with a neuron's name and input; what it returns goes in instead.
+        output: called with a neuron's name and output; what it returns goes on instead.
+    """
+
+    currents: Callable[[str, Tensor], Tensor] | None = None
+    output: Callable[[str, Any], Any] | None = None
+
+
+class _Recorder:
+    """Hooks on the neurons of a model that keep what goes in and comes out."""
+
+    def __init__(self, neurons: list[NeuronInModel], interference: Interference) -> None:
+        self.interference = interference
+        self.currents: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
+        self.spikes: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
+        self.states: dict[str, list[dict[str, Tensor]]] = {n.name: [] for n in neurons}
+        # Before the user's own hooks, which may change what a neuron gives; after those that change what it gets.
+        self.handles = [
+            handle
+            for n in neurons
+            for handle in (
+                n.module.register_forward_pre_hook(self._before(n.name), with_kwargs=True),
+                n.module.register_forward_hook(self._after(n.name, n.read().attributes), prepend=True),
+            )
+        ]
+
+    def _before(self, name: str) -> Callable[..., Any]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            key = None if args else next(iter(kwargs))
+            value = args[0] if key is None else kwargs[key]
+            if self.interference.currents is not None:
+                value = self.interference.currents(name, value)
+            self.currents[name].append(value.detach().clone())
+            return ((value, *args[1:]), kwargs) if key is None else (args, {**kwargs, key: value})
+
+        return hook
+
+    def _after(self, name: str, attributes: Mapping[str, str]) -> Callable[..., Any]:
+        def hook(module: nn.Module, _args: Any, output: Any) -> Any:
+            value = output[0] if isinstance(output, tuple) else output
+            self.spikes[name].append(value.detach().clone())
+            held = {state: getattr(module, attribute, None) for state, attribute in attributes.items()}
+            self.states[name].append({k: v.detach().clone() for k, v in held.items() if isinstance(v, Tensor)})
+            return None if self.interference.output is None else self.interference.output(name, output)
+
+        return hook
 
 
 class StepLoop(nn.Module):
@@ -64,12 +121,17 @@ def evaluating(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[None]
     states = [(n, n.framework.get_state(n.module)) for n in neurons]
     owners = {n.framework.name: n.framework for n in neurons}
     model.eval()
+    # A model may keep a batch norm in training mode; it is refused, but not before it has run.
+    norms = [m for m in model.modules() if m.training and isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    statistics = [(b, b.clone()) for m in norms for b in m.buffers(recurse=False)]
     try:
         for framework in owners.values():
             framework.reset(model)
         with torch.no_grad():
             yield
     finally:
+        for buffer, value in statistics:
+            buffer.copy_(value)
         for module, flag in training.items():
             module.training = flag
         for neuron, state in states:
@@ -108,7 +170,7 @@ def run_model(
     inputs: Tensor,
     calling: str,
     neurons: list[NeuronInModel],
-    replace_output: Callable[[str, Any], Any] | None = None,
+    interference: Interference | None = None,
 ) -> Run:
     """Run the real model, with the framework's own neurons, from its initial state.
 
@@ -117,25 +179,12 @@ def run_model(
         inputs: what it takes.
         calling: ``"step"`` or ``"sequence"``.
         neurons: its neurons, whose currents and spikes are kept.
-        replace_output: called with a neuron's name and output; what it returns goes on in the output's place.
+        interference: what to change on the way.
 
     Raises:
         SampleError: the model does not accept the input.
     """
-    currents: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
-    spikes: dict[str, list[Tensor]] = {n.name: [] for n in neurons}
-
-    def hook(name: str) -> Callable[..., Any]:
-        def record(_module: nn.Module, args: Any, output: Any) -> Any:
-            value = output[0] if isinstance(output, tuple) else output
-            currents[name].append(args[0].detach().clone())
-            spikes[name].append(value.detach().clone())
-            return None if replace_output is None else replace_output(name, output)
-
-        return record
-
-    # Before the user's own hooks, which may change what a neuron gives.
-    handles = [n.module.register_forward_hook(hook(n.name), prepend=True) for n in neurons]
+    recorder = _Recorder(neurons, interference or Interference())
     try:
         with evaluating(model, neurons), _entered_layers(model) as entered:
             try:
@@ -144,9 +193,8 @@ def run_model(
                 raise
             except Exception as error:
                 layer = f"layer {entered[-1]!r}" if entered else "its forward()"
-                hooked = [
-                    name for name, module in model.named_modules() if module._forward_hooks.keys() - _ids(handles)
-                ]
+                ours = _ids(recorder.handles)
+                hooked = [name for name, module in model.named_modules() if module._forward_hooks.keys() - ours]
                 advice = f" Forward hooks on {', '.join(map(repr, hooked))} may have changed a shape." if hooked else ""
                 raise SampleError(
                     f"{type(model).__name__} does not accept an input of shape {tuple(inputs.shape)}"
@@ -154,9 +202,10 @@ def run_model(
                     f" {layer}: {first_line(error)}.{advice}"
                 ) from error
     finally:
-        for handle in handles:
+        for handle in recorder.handles:
             handle.remove()
-    return Run([v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor)], currents, spikes)
+    tensors = [v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor)]
+    return Run(tensors, recorder.currents, recorder.spikes, recorder.states)
 
 
 def at_least_two(inputs: Tensor, axes: Sequence[int]) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from snn_extreme_quant.frameworks import NeuronInModel
 
-from .running import first_line, run_model
+from .running import Interference, first_line, run_model
 
 __all__ = ["StructureError", "check_structure", "probing_inputs"]
 
@@ -78,6 +78,58 @@ class _Excitation:
         return (drawn["s"], states) if reading.grouped else (drawn["s"], *states)
 
 
+class _Drive:
+    """Random currents in place of what neurons receive, the same for graph and model, strong enough to make them fire.
+
+    With every neuron's input given, the neurons themselves are compared: what they do with currents and states.
+    """
+
+    def __init__(self, neurons: list[NeuronInModel]) -> None:
+        self.readings = {n.name: n.read() for n in neurons}
+        self.calls = dict.fromkeys(self.readings, 0)
+
+    def _draw(self, name: str, shape: Sequence[int]) -> Tensor:
+        self.calls[name] += 1
+        generator = torch.Generator().manual_seed(zlib.crc32(f"{name}<{self.calls[name]}".encode()))
+        threshold = self.readings[name].parameters["threshold"].abs().mean()
+        return (torch.randn(tuple(shape), generator=generator) + 0.3) * threshold
+
+    def in_model(self, name: str, current: Tensor) -> Tensor:
+        """Return what a neuron of the model receives instead."""
+        return self._draw(name, current.shape)
+
+    def in_graph(self, name: str, shape: Sequence[int], steps: bool) -> Tensor:
+        """Return what an operator receives instead; for a sequence of a step neuron that of its T calls, stacked."""
+        return torch.stack([self._draw(name, shape[1:]) for _ in range(shape[0])]) if steps else self._draw(name, shape)
+
+
+class _DrivenGraph(fx.Interpreter):
+    """Runs a graph with driven neurons and keeps what they give, one entry a call of the model."""
+
+    def __init__(self, module: fx.GraphModule, drive: _Drive) -> None:
+        super().__init__(module)
+        self.drive = drive
+        self.given: dict[str, list[dict[str, Tensor]]] = {}
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        if target not in (_STEP, _SEQUENCE):
+            return super().call_function(target, args, kwargs)
+        name, current = args[-1], args[0]
+        reading = self.drive.readings[name]
+        steps = target is _SEQUENCE and not reading.multi_step
+        outputs = super().call_function(target, (self.drive.in_graph(name, current.shape, steps), *args[1:]), kwargs)
+        named = dict(zip(reading.spec.outputs, outputs, strict=True))
+        calls = self.given.setdefault(name, [])
+        if steps:
+            calls += [{k: v[t] for k, v in named.items()} for t in range(current.shape[0])]
+        elif reading.multi_step:
+            last = {k: v[-1] for k, v in named.items()} if current.shape[0] else {}
+            calls.append({**last, "s": named["s"], "v_sequence": named["v"]})
+        else:
+            calls.append(named)
+        return outputs
+
+
 class _Recorder(fx.Interpreter):
     """Runs a graph and keeps what each neuron layer receives."""
 
@@ -127,7 +179,8 @@ def check_structure(
         StructureError: they compute different things.
         SampleError: the model does not accept ``inputs``.
     """
-    run = run_model(model, inputs, calling, neurons, _Excitation(neurons).in_model)
+    _check_neurons(graph, model, inputs, calling, neurons)
+    run = run_model(model, inputs, calling, neurons, Interference(output=_Excitation(neurons).in_model))
     recorder = _Recorder(graph, _Excitation(neurons))
     try:
         with torch.no_grad():
@@ -150,14 +203,50 @@ def check_structure(
         _compare(ours, theirs, f"output {index}")
 
 
+def _check_neurons(
+    graph: fx.GraphModule, model: nn.Module, inputs: Tensor, calling: str, neurons: list[NeuronInModel]
+) -> None:
+    """Compare what the neurons of graph and model give for the same currents, bit for bit."""
+    run = run_model(model, inputs, calling, neurons, Interference(currents=_Drive(neurons).in_model))
+    driven = _DrivenGraph(graph, _Drive(neurons))
+    try:
+        with torch.no_grad():
+            driven.run(inputs)
+    except Exception as error:
+        raise StructureError(f"the graph does not take shape {tuple(inputs.shape)}: {first_line(error)}") from error
+    for neuron in neurons:
+        # A recurrent layer that is fed real numbers adds them in an order that is not fixed.
+        rounded = neuron.read().spec.feedback in ("linear", "conv")
+        calls = zip(driven.given.get(neuron.name, []), run.spikes[neuron.name], run.states[neuron.name], strict=False)
+        for call, (ours, spikes, states) in enumerate(calls):
+            for name, theirs in (("s", spikes), *states.items()):
+                if name not in ours or (rounded and name == "s"):
+                    continue
+                if not (_close(ours[name], theirs) if rounded else torch.equal(ours[name], theirs)):
+                    what = "spikes" if name == "s" else f"state {name!r}"
+                    raise StructureError(
+                        f"the {what} of neuron {neuron.name!r} after call {call} are not those of its equations, as if"
+                        " its state or its options were changed other than through its call"
+                    )
+
+
 def _compare(ours: Tensor, theirs: Tensor, where: str) -> None:
     if ours.shape != theirs.shape:
         raise StructureError(f"{where!r} has shape {tuple(ours.shape)} instead of {tuple(theirs.shape)}")
     if not ours.numel():
         return
+    close = _closeness(ours, theirs)
+    if not bool(close.all()):
+        raise StructureError(f"{where!r} differs in {1 - close.double().mean().item():.2%} of its values")
+
+
+def _closeness(ours: Tensor, theirs: Tensor) -> Tensor:
+    """Return where two tensors are the same to rounding."""
     ours, theirs = ours.double(), theirs.double()
     both_nan = ours.isnan() & theirs.isnan()
     scale = theirs[theirs.isfinite()].abs().max() if bool(theirs.isfinite().any()) else torch.zeros(())
-    close = (ours == theirs) | both_nan | ((ours - theirs).abs() <= _TOLERANCE * scale)
-    if not bool(close.all()):
-        raise StructureError(f"{where!r} differs in {1 - close.double().mean().item():.2%} of its values")
+    return (ours == theirs) | both_nan | ((ours - theirs).abs() <= _TOLERANCE * scale)
+
+
+def _close(ours: Tensor, theirs: Tensor) -> bool:
+    return ours.shape == theirs.shape and bool(_closeness(ours, theirs).all())

@@ -214,6 +214,8 @@ class _Folder:
             total = self._total(summed) if summed.target in _ADDS else None
             if total is not None:
                 return self._call(aten.div.Tensor, total, self.length)
+            if self._sums_steps(summed):
+                return self._call(aten.div.Tensor, self.emit(summed), self.length)
         if node.target is operator.getitem and node.args[0] in self.position:
             layer, step = self.position[cast("fx.Node", node.args[0])]
             index = cast("int", node.args[1])
@@ -225,6 +227,16 @@ class _Folder:
         if node.target is _STEP:
             raise FoldError(f"neuron {node.args[-1]!r} is used in a way that is not understood")
         return self.graph.node_copy(node, self.emit)
+
+    def _sums_steps(self, node: fx.Node) -> bool:
+        """Whether a node is the sum over the time axis of what ``stack`` put together."""
+        source = node.args[0] if node.target is aten.sum.dim_IntList else None
+        if not isinstance(source, fx.Node) or source.target is not aten.stack.default:
+            return False
+        rank = len(dims(source))
+        axis = cast("int", (*source.args, 0)[1]) % rank
+        axes = {a % rank for a in cast("Sequence[int]", node.args[1])}
+        return len(cast("Sequence[fx.Node]", source.args[0])) == self.steps and axes == {axis}
 
     def _joined(self, node: fx.Node) -> fx.Node | None:
         """``stack`` (or ``cat`` of unsqueezed values) over all steps."""

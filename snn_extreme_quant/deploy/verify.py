@@ -23,7 +23,7 @@ from .functions import DOMAIN, is_neuron
 from .running import Run, run_model
 from .session import session
 
-__all__ = ["Difference", "LayerVerification", "VerifyReport", "verify"]
+__all__ = ["Difference", "LayerVerification", "OutputVerification", "VerifyReport", "verify"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,19 @@ class LayerVerification:
 
 
 @dataclass
+class OutputVerification:
+    """The comparison of one output of the model (membrane potentials, rates, class scores).
+
+    Args:
+        difference: the largest; infinite if only one of two values is NaN.
+        scale: the largest magnitude of the output in torch.
+    """
+
+    difference: float = 0.0
+    scale: float = 0.0
+
+
+@dataclass
 class BatchNormComparison:
     """The model with its own batch norms against the model with the deployed ones, both in torch.
 
@@ -106,8 +119,7 @@ class VerifyReport:
         samples: how many samples were run.
         layers: the comparison by neuron layer, in order of execution.
         first_difference: the first spike that differs, if any.
-        output_difference: largest difference of an output (membrane potentials, rates; infinite if only one is NaN).
-        output_scale: largest magnitude of an output.
+        outputs: the comparison of each output.
         batch_norms: what folding the batch norms changed; None for a model without.
     """
 
@@ -116,8 +128,7 @@ class VerifyReport:
     samples: int = 0
     layers: list[LayerVerification] = field(default_factory=list)
     first_difference: Difference | None = None
-    output_difference: float = 0.0
-    output_scale: float = 0.0
+    outputs: list[OutputVerification] = field(default_factory=list)
     batch_norms: BatchNormComparison | None = None
 
     @property
@@ -131,17 +142,22 @@ class VerifyReport:
         return sum(layer.different for layer in self.layers)
 
     @property
+    def output_difference(self) -> float:
+        """The largest difference of any output."""
+        return max((output.difference for output in self.outputs), default=0.0)
+
+    @property
     def firing_rate(self) -> float:
         """Mean over all neurons, steps and samples."""
         return sum(layer.fired for layer in self.layers) / max(1, self.spikes_compared)
 
     @property
     def ok(self) -> bool:
-        """Whether spikes were compared, all are the same, and so is every output to rounding."""
+        """Whether spikes were compared, all are the same, and each output is so to 1e-5 of its largest value."""
         return (
             self.spikes_compared > 0
             and self.spikes_different == 0
-            and self.output_difference <= 1e-5 * self.output_scale
+            and all(output.difference <= 1e-5 * output.scale for output in self.outputs)
         )
 
     def __str__(self) -> str:
@@ -318,15 +334,16 @@ def _verify_batch(
         raise ModelFileError(
             f"{report.path} gives {len(outputs)} outputs, the model {len(run.outputs)}: another model."
         )
-    for theirs, ours_array in zip(run.outputs, outputs, strict=True):
+    report.outputs = report.outputs or [OutputVerification() for _ in outputs]
+    for theirs, ours_array, found in zip(run.outputs, outputs, report.outputs, strict=True):
         ours = torch.from_numpy(ours_array)
         if ours.shape != theirs.shape:
             raise ModelFileError(
                 f"{report.path} gives an output of shape {tuple(ours.shape)}, the model {tuple(theirs.shape)}."
             )
         if theirs.numel():
-            report.output_difference = max(report.output_difference, _largest_difference(ours, theirs))
-            report.output_scale = max(report.output_scale, float(theirs.nan_to_num().abs().max()))
+            found.difference = max(found.difference, _largest_difference(ours, theirs))
+            found.scale = max(found.scale, float(theirs.nan_to_num().abs().max()))
     if first is not None and report.first_difference is None:
         name, index, expected, got = first[2]
         sample = report.samples + (index[1] if len(index) > 1 else 0)

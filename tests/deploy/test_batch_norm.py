@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy.batch_norm import deployed, unfolded, watching
+from snn_extreme_quant.errors import UnsupportedModelError
 from tests.deploy.random_layers import spikes
 from tests.deploy.random_networks import Loop, Skip
 
@@ -256,10 +257,48 @@ def test_left_in_float_is_not_folded_into() -> None:
 def test_statistics_of_the_batch_are_not_a_constant(tmp_path: Path) -> None:
     """Samples would depend on each other, and on how many there are."""
     model = prepared(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, track_running_stats=False), lif()))
-    report = sxq.export_onnx(model, spikes(5, 4, 6), tmp_path / "net.onnx", input="spikes")
-    assert report.batch_norms == {}
-    reasons = {layer.name: layer.reason for layer in report.layers if not layer.exact}
-    assert reasons == {"2": "batch_norm is not known to give the same bits on every runtime"}
+    with pytest.raises(UnsupportedModelError, match="'1' normalises by the batch"):
+        sxq.export_onnx(model, spikes(5, 4, 6), tmp_path / "net.onnx", input="spikes")
+
+
+class _Twice(nn.Module):
+    """A batch norm and a shortcut from before it; close to the identity, so that a wrong fold is a small error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(8, 16, bias=False)
+        self.norm = nn.BatchNorm1d(16)
+        self.lif = lif()
+        nn.init.constant_(self.norm.bias, 5e-5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        current = self.fc(x)
+        return self.lif(self.norm(current) + current)
+
+
+def test_not_folded_where_the_output_goes_elsewhere_too(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    model = _Twice()
+    sxq.quantize_(model, sxq.Ternary())
+    inputs = (torch.rand(16, 64, 8) < 0.5).float()
+    report = sxq.export_onnx(model, inputs, tmp_path / "net.onnx", input="spikes")
+    assert report.batch_norms == {"norm": ""}
+    assert sxq.verify(model, tmp_path / "net.onnx", inputs).ok
+
+
+def test_a_batch_norm_that_stays_in_training_is_refused_and_left_as_it_was(tmp_path: Path) -> None:
+    class Training(_Twice):
+        def train(self, mode: bool = True) -> Training:
+            super().train(mode)
+            self.norm.train(True)
+            return self
+
+    model = Training()
+    sxq.quantize_(model, sxq.Ternary())
+    before = {name: value.clone() for name, value in model.norm.state_dict().items()}
+    with pytest.raises(UnsupportedModelError, match="'norm' normalises by the batch"):
+        sxq.export_onnx(model, torch.ones(3, 2, 8), tmp_path / "net.onnx", input="spikes")
+    assert all(torch.equal(before[name], value) for name, value in model.norm.state_dict().items())
 
 
 # The model is left alone -------------------------------------------------------------------------------------------

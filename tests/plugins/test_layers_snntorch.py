@@ -40,7 +40,7 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(options))
+@pytest.mark.parametrize("options", OPTIONS, ids=",".join)
 @pytest.mark.parametrize("block", BLOCKS)
 def test_a_block_is_its_layer_and_snntorchs_neuron(block, options) -> None:
     """Bit for bit, against the loop that a snnTorch user writes."""
