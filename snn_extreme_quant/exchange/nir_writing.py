@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError, UnsupportedModelError, UnsupportedNeuronError
+from snn_extreme_quant.exchange.checking import check_spikes
 from snn_extreme_quant.exchange.dependency import require_nir
 from snn_extreme_quant.exchange.layers import node_from_layer
 from snn_extreme_quant.exchange.metadata import pack_about, pack_codes, pack_neuron
@@ -32,7 +33,8 @@ def to_nir(model: nn.Module, sample: Tensor | None = None, *, dt: float = 1e-4, 
         model: layers and neurons whose ``forward`` computes one time step, or a multi-step model. It is evaluated:
             dropout is left out.
         sample: one call's input, ``(B, ...)``, or ``(T, B, ...)`` if multi-step. May be left out if the model starts
-            with a linear layer.
+            with a linear layer. If given, the model and ``from_nir`` of the graph are called with it four times in a
+            row, and must give the same spikes: give one that makes neurons fire.
         dt: :math:`\Delta t` of a step in seconds, to which NIR's time constants refer; the frameworks' own is 1e-4.
         exact: refuse neurons that other programs would compute otherwise; see :func:`nir_losses` for the reasons.
 
@@ -40,7 +42,8 @@ def to_nir(model: nn.Module, sample: Tensor | None = None, *, dt: float = 1e-4, 
         A ``nir.NIRGraph`` whose nodes are named like the model's modules.
 
     Raises:
-        UnsupportedModelError: the model holds or does what NIR has no node for.
+        UnsupportedModelError: the model holds or does what NIR has no node for, has forward hooks, writes to attributes
+            of modules in ``forward``, or gives other spikes on the sample than the graph.
         UnsupportedNeuronError: a neuron has no exact spec or no NIR node, or not exactly and ``exact`` is set.
         SampleError: the sample is missing or does not fit.
         MissingDependencyError: the package ``nir`` is not installed.
@@ -76,6 +79,8 @@ def to_nir(model: nn.Module, sample: Tensor | None = None, *, dt: float = 1e-4, 
         graph = nir.NIRGraph(nodes=nodes, edges=edges, metadata=metadata)
     except (ValueError, AssertionError, NotImplementedError) as error:
         raise UnsupportedModelError(f"nir refuses the graph: {error}") from error
+    if sample is not None:
+        check_spikes(model, graph, sample, fires=last.reading is not None)
     return graph
 
 

@@ -8,7 +8,7 @@ no place in NIR and is refused.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from snn_extreme_quant.errors import SampleError, UnsupportedModelError
+from snn_extreme_quant.exchange.attributes import Attributes
 from snn_extreme_quant.frameworks import NeuronInModel, NeuronReading, frameworks, neurons_of
 from snn_extreme_quant.layers import IntegerFirst
 
-__all__ = ["INPUT", "Flow", "FlowNode", "known_name", "trace"]
+__all__ = ["INPUT", "Flow", "FlowNode", "known_name", "trace", "undisturbed"]
 
 #: The source that stands for the model's input.
 INPUT = "input"
@@ -96,6 +97,34 @@ class _Tracer(fx.Tracer):
         known = m in self.neurons or isinstance(m, IntegerFirst) or not any(True for _ in m.children())
         return known or super().is_leaf_module(m, module_qualified_name)
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        path = self.path_of_module(m)
+        _check_plain(m, path, leaf=self.is_leaf_module(m, path))
+        return super().call_module(m, forward, args, kwargs)
+
+
+def _check_plain(module: nn.Module, path: str, leaf: bool) -> None:
+    """Refuse a module that does something besides what its class says."""
+    name = _name_in_model(path)
+    for inner, part in module.named_modules() if leaf else [("", module)]:
+        label = f"Layer {f'{name}.{inner}'.strip('.')!r}" if name or inner else "The model"
+        if part._forward_hooks or part._forward_pre_hooks:
+            raise UnsupportedModelError(
+                f"{label} has forward hooks, which may change values; NIR does not carry them. Remove them"
+                " (handle.remove()) for the export, and write as layers what they compute."
+            )
+        if leaf and "forward" in vars(part):
+            raise UnsupportedModelError(
+                f"{label}: its forward() was replaced on the instance; NIR carries what the class"
+                f" {type(part).__name__} computes. Restore it (del module.forward)."
+            )
+
+
+def _name_in_model(path: str) -> str:
+    return path.removeprefix("model").removeprefix(".")
+
 
 class _Recorder(fx.Interpreter):
     """Runs a traced model and keeps what each node gives."""
@@ -110,7 +139,7 @@ class _Recorder(fx.Interpreter):
 
 
 @contextmanager
-def _undisturbed(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[None]:
+def undisturbed(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[None]:
     """Evaluate ``model`` inside, and leave its training flags and its neurons' states as they were."""
     training = {module: module.training for module in model.modules()}
     states = [(n.framework, n.module, n.framework.get_state(n.module)) for n in neurons]
@@ -144,6 +173,29 @@ def _default_sample(model: nn.Module, multi_step: bool) -> Tensor:
     return first.weight.new_zeros((1, 1, first.in_features) if multi_step else (1, first.in_features))
 
 
+def _graph_of(tracer: fx.Tracer, call: _Call) -> fx.Graph:
+    """Trace, and leave the attributes of all modules as they were."""
+    # Leaves do not run while torch.fx traces: whatever changes now, the model's own code has changed.
+    before, kind = Attributes(call.model), type(call.model).__name__
+    try:
+        graph = tracer.trace(call)
+        changed = before.changed()
+    except UnsupportedModelError:
+        raise
+    except Exception as error:  # fx lets through whatever a proxy provokes in the model's code
+        raise UnsupportedModelError(
+            f"{kind}.forward() decides by its input's values or sizes ({error}). {_ONE_STEP}"
+        ) from error
+    finally:
+        before.restore()
+    if changed:
+        raise UnsupportedModelError(
+            f"{kind}.forward() writes to {', '.join(changed[:3])}{', ...' if len(changed) > 3 else ''}: NIR carries"
+            " layers and neurons, whose state they alone change. Do that outside of forward()."
+        )
+    return graph
+
+
 def trace(model: nn.Module, sample: Tensor | None = None) -> Flow:
     """Follow ``sample`` through ``model``.
 
@@ -153,7 +205,8 @@ def trace(model: nn.Module, sample: Tensor | None = None) -> Flow:
             model starts with a linear layer.
 
     Raises:
-        UnsupportedModelError: the model does something else, loops over time, or calls a layer twice.
+        UnsupportedModelError: the model does something else, loops over time, calls a layer twice, has forward hooks,
+            or writes to attributes of its modules.
         UnsupportedNeuronError: a neuron has no exact spec.
         SampleError: the sample is missing or does not fit.
     """
@@ -162,23 +215,20 @@ def trace(model: nn.Module, sample: Tensor | None = None) -> Flow:
     multi_step = any(reading.multi_step for reading in readings.values())
     if sample is None:
         sample = _default_sample(model, multi_step)
-    with _undisturbed(model, neurons):
+    with undisturbed(model, neurons):
         call = _Call(model)
         tracer = _Tracer(set(readings))
-        try:
-            graph = tracer.trace(call)
-        except UnsupportedModelError:
-            raise
-        except Exception as error:  # fx lets through whatever a proxy provokes in the model's code
-            raise UnsupportedModelError(
-                f"{type(model).__name__}.forward() decides by its input's values or sizes ({error}). {_ONE_STEP}"
-            ) from error
+        graph = _graph_of(tracer, call)
         recorder = _Recorder(fx.GraphModule(tracer.root, graph))
         try:
             recorder.run(sample)
         except Exception as error:  # torch raises many types for input that does not fit
             raise SampleError(f"The sample {tuple(sample.shape)} does not fit the model: {error}.") from error
     return _Reader(call, recorder.values, readings).read(graph, multi_step)
+
+
+def _operation_name(node: fx.Node) -> str:
+    return node.target if isinstance(node.target, str) else str(getattr(node.target, "__name__", node.target))
 
 
 class _Reader:
@@ -216,7 +266,7 @@ class _Reader:
         return self.carried[value]
 
     def _module(self, node: fx.Node) -> None:
-        name = str(node.target).removeprefix("model").removeprefix(".")
+        name = _name_in_model(str(node.target))
         module = self.call.get_submodule(str(node.target))
         reading = self.readings.get(module)
         label = f"Layer {name!r}"
@@ -258,6 +308,7 @@ class _Reader:
                 raise UnsupportedModelError(f"{label} is called with a state other than its initial one. {_ONE_STEP}")
 
     def _operation(self, node: fx.Node) -> None:
+        self._check_in_place(node)
         if node.target is operator.getitem and isinstance(self.values[cast("fx.Node", node.args[0])], tuple):
             if node.args[1] == 0:  # of (spikes, states) the spikes; states are refused where they are used
                 self.carried[node] = self._signal(node.args[0], "The model")
@@ -268,10 +319,21 @@ class _Reader:
         elif not any(True for _ in node.users):
             return
         else:
-            name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", node.target)
             raise UnsupportedModelError(
-                f"The model calls {name}() on its spikes or currents; NIR has no node for it. Use layers, +, and"
-                f" flatten alone. {_ONE_STEP}"
+                f"The model calls {_operation_name(node)}() on its spikes or currents; NIR has no node for it. Use"
+                f" layers, +, and flatten alone. {_ONE_STEP}"
+            )
+
+    def _check_in_place(self, node: fx.Node) -> None:
+        """Refuse to write into a parameter, or into a tensor that is used again: edges carry one value each."""
+        name = _operation_name(node)
+        operand = node.args[0] if node.args else None
+        if not name.endswith("_") or name.endswith("__") or not isinstance(operand, fx.Node):
+            return
+        if operand.op == "get_attr" or any(node < user for user in operand.users):
+            raise UnsupportedModelError(
+                f"The model writes into {_name_in_model(str(operand.target))!r} with {name}(), and uses it again; NIR"
+                " carries what layers and neurons give alone. Use the result of an operation that is not in place."
             )
 
     def _sum(self, node: fx.Node) -> None:
