@@ -10,7 +10,7 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 from snn_extreme_quant import PrecisionPlan, Ternary, quantize_, reset
-from snn_extreme_quant.errors import UnmatchedNameError
+from snn_extreme_quant.errors import ConfigError, UnmatchedNameError
 from snn_extreme_quant.layers import Conv2d, IntegerFirst, Linear
 
 
@@ -84,6 +84,26 @@ def test_layers_inside_neurons_follow_skip_and_plans() -> None:
     assert left(quantize_(net, Ternary(), skip=["1.recurrent"])) == {"1.recurrent": "skipped by name"}
     report = quantize_(net, PrecisionPlan({"1.*": Ternary(per="tensor")}))
     assert [r.names for r in report.replaced] == [("1.recurrent",)]
+
+
+@pytest.mark.parametrize("name", ["RLeaky linear", "RLeaky conv", "RSynaptic linear", "RSynaptic conv"])
+def test_layers_that_feed_spikes_back_have_no_scales_by_group(name) -> None:
+    net = nn.Sequential(nn.Linear(4, 4), NEURONS[name][0]())
+    before = dict(net.named_modules())
+    grouped = Ternary(per="group", group_size=2)
+    with pytest.raises(
+        ConfigError, match=r"Layer '1.recurrent' carries a neuron's spikes back.*skip=\['1.recurrent'\]"
+    ):
+        quantize_(net, grouped)
+    assert dict(net.named_modules()) == before
+    report = quantize_(net, PrecisionPlan({"1.recurrent": Ternary()}, default=grouped))
+    assert [r.config for r in report.replaced] == [grouped, Ternary()]
+
+
+def test_other_layers_inside_neurons_have_scales_by_group() -> None:
+    grouped = Ternary(per="group", group_size=2)
+    for name in ("LinearLeaky", "SConv2dLSTM"):
+        assert quantize_(nn.Sequential(NEURONS[name][0]()), grouped).replaced[0].config == grouped
 
 
 def test_a_vector_of_recurrent_weights_is_listed() -> None:

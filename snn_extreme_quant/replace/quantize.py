@@ -16,9 +16,9 @@ from snn_extreme_quant.errors import (
     NothingToQuantizeError,
     UnsupportedModelError,
 )
-from snn_extreme_quant.frameworks import frameworks, frameworks_for
+from snn_extreme_quant.frameworks import Framework, frameworks, frameworks_for
 from snn_extreme_quant.replace.fast_path import leave_fast_path
-from snn_extreme_quant.replace.regions import inner_leaves, regions_of, why_blocked
+from snn_extreme_quant.replace.regions import fed_back, inner_leaves, regions_of, why_blocked
 from snn_extreme_quant.replace.report import LeftLayer, QuantizeReport, ReplacedLayer
 from snn_extreme_quant.replace.sites import Site, has_matrix, inside, sites_of
 from snn_extreme_quant.replace.targets import TORCH_LAYERS, target_of
@@ -141,7 +141,24 @@ def _choose(
         raise NothingToQuantizeError(
             f"Nothing to quantise in {type(model).__name__}: {why or 'it has no weight matrices'}."
         )
+    _check_feedback(chosen, sites, loaded)
     return chosen, left
+
+
+def _check_feedback(chosen: Iterable[_Choice], sites: Iterable[Site], loaded: Sequence[Framework]) -> None:
+    """Refuse scales by group where spikes are fed back: operators of neurons take one scale for each output."""
+    grouped = [choice for choice in chosen if getattr(choice.config, "per", None) == "group"]
+    if not grouped:
+        return
+    inner = fed_back(sites, loaded)
+    for choice in grouped:
+        name = choice.site.names[0]
+        if choice.site.module in inner:
+            raise ConfigError(
+                f"Layer {name!r} carries a neuron's spikes back, which takes one scale for each output, not"
+                f" {choice.config!r}. Give it per='channel' in a plan, PrecisionPlan({{{name!r}: ...}}, default=...),"
+                f" or leave it in float with skip=[{name!r}]."
+            )
 
 
 def _skipped(sites: Iterable[Site], skip: Sequence[object]) -> set[str]:

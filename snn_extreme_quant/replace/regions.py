@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from snn_extreme_quant.errors import UnsupportedNeuronError
 from snn_extreme_quant.frameworks import Framework
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.replace.fast_path import calls_its_layers
 from snn_extreme_quant.replace.sites import Site, inside
 
-__all__ = ["Region", "inner_leaves", "regions_of", "why_blocked"]
+__all__ = ["Region", "fed_back", "inner_leaves", "regions_of", "why_blocked"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,22 @@ def regions_of(sites: Iterable[Site], frameworks: Sequence[Framework]) -> list[R
 def why_blocked(site: Site, regions: Iterable[Region]) -> str | None:
     """Return why a module may not be swapped ("" for a reason that was told already), or None if it may."""
     return next((region.reason for region in regions if any(region.holds(name) for name in site.names)), None)
+
+
+def fed_back(sites: Iterable[Site], frameworks: Sequence[Framework]) -> set[nn.Module]:
+    """Return the layers that carry a neuron's spikes back to it, and so are part of the neuron when it is deployed."""
+    found: set[nn.Module] = set()
+    for module in (site.module for site in sites):
+        framework = next((f for f in frameworks if f.is_neuron(module)), None)
+        if framework is None:
+            continue
+        try:
+            recurrent = framework.read_neuron(module).recurrent
+        except UnsupportedNeuronError:  # it can be trained, and is refused with the reason at export
+            continue
+        if recurrent is not None:
+            found.add(recurrent)
+    return found
 
 
 def inner_leaves(sites: Iterable[Site], regions: Iterable[Region]) -> list[Site]:
