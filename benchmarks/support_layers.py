@@ -8,14 +8,20 @@ from __future__ import annotations
 
 _FOLDED = "folded into scale and bias of the quantised layer before it, else one product and one sum a channel"
 _NORM = "in float: it divides by a statistic of real numbers; spikes behind it are not guaranteed"
-_AVERAGE = "exact: a sum and one division; with `ceil_mode` or padding that is not counted in float, not guaranteed"
-_MAXIMUM = "exact: of spikes the largest is a spike"
+_AVERAGE = (
+    "exact: a sum and one division; a quantised layer right behind it is guaranteed for windows of 2, 4, 8, ... values;"
+    " with `ceil_mode`, padding that is not counted, or sizes that do not divide: in float, not guaranteed"
+)
+_MAXIMUM = "exact: of spikes the largest is a spike; adaptive sizes must divide, else `export_onnx` stops"
 _MOVES = "exact: it moves values and computes nothing"
 _RUNTIME = "the runtime's own operator, whose spikes behind it are measured by `verify` and not guaranteed"
 _NOTHING = "does nothing in evaluation"
 _ACTIVATION = "in float: real activations, so that spikes behind them are not guaranteed"
 _RECURRENT = "in float: it multiplies by its weights itself; use snntorch.RLeaky or RSynaptic"
-_TRANSFORMER = "its `Linear` layers are swapped, the fast path that would run float weights is switched off"
+_TRANSFORMER = (
+    "its `Linear` layers are swapped, the fast path that would run float weights is switched off; softmax and layer"
+    " norm are real, so that spikes behind them are not guaranteed"
+)
 _CONTAINER = "looked into: what is inside counts by itself"
 
 #: Layers of torch.nn.

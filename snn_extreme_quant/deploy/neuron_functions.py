@@ -286,22 +286,29 @@ def _sequence_body(function: NeuronFunction) -> list[str]:
     """All steps: a Scan over slices of known rank (its body needs known ranks on onnxruntime up to 1.23)."""
     spec = function.spec
     lines = ["shape = Shape <start: int = 0> (xs)", "step_shape = Shape <start: int = 1> (xs)"]
-    if function.flattened:
+    # The shape of the whole sequence and of one step inside the Scan; a convolution keeps its axes.
+    inner = {"linear": "matrix", "conv": "step_shape"}.get(spec.feedback if function.layout else "", "size")
+    if inner == "size":
         lines += [
             "length = Shape <start: int = 0, end: int = 1> (xs)",
             "size = ReduceProd <keepdims: int = 1> (step_shape)",
-            "flat = Concat <axis: int = 0> (length, size)",
-            "xf = Reshape <allowzero: int = 1> (xs, flat)",
+            "whole = Concat <axis: int = 0> (length, size)",
+        ]
+    elif inner == "matrix":
+        lines += [
+            "length = Shape <start: int = 0, end: int = 1> (xs)",
+            "width = Shape <start: int = -1> (xs)",
+            "rest = Constant <value_ints: ints = [-1]> ()",
+            "matrix = Concat <axis: int = 0> (rest, width)",
+            "whole = Concat <axis: int = 0> (length, matrix)",
         ]
     else:
-        lines.append("xf = Identity (xs)")
+        lines.append("whole = Identity (shape)")
+    lines.append("xf = Reshape <allowzero: int = 1> (xs, whole)" if inner == "size" else "xf = Reshape (xs, whole)")
     for name in spec.states:
         lines.append(f"{name}0e = Expand ({name}0, step_shape)")
-        lines.append(
-            f"{name}0f = Reshape <allowzero: int = 1> ({name}0e, size)"
-            if function.flattened
-            else f"{name}0f = Identity ({name}0e)"
-        )
+        zero = " <allowzero: int = 1>" if inner == "size" else ""
+        lines.append(f"{name}0f = Reshape{zero} ({name}0e, {inner})")
     if function.flattened and function.vector:
         for name in spec.parameter_names:
             lines.append(f"{name}_e = Expand (p_{name}, step_shape)")

@@ -76,17 +76,17 @@ def _recurrent(
         packed, scale, *biases = weights
         if spec.feedback == "linear":
             current = F.linear(spikes, _codes(packed, (scale.shape[0], packed.shape[0]), layout, spikes.dtype)) * scale
-        else:
-            codes = _codes(packed, shape, layout, spikes.dtype)
-            current = _convolve(spikes, codes, [1] * axes, padding, [1] * axes, 1) * _by_channel(scale, codes)
-        return current if not biases else current + _by_channel(biases[0], current)
+            return current if not biases else current + biases[0]
+        codes = _codes(packed, shape, layout, spikes.dtype)
+        current = _convolve(spikes, codes, [1] * axes, padding, [1] * axes, 1) * _by_channel(scale, codes)
+        return current if not biases else current + _by_channel(biases[0], codes)
 
     return apply
 
 
-def _by_channel(values: Tensor, like: Tensor) -> Tensor:
-    """Reshape ``(N,)`` to broadcast over a convolution's output; a linear layer's is left as it is."""
-    return values if like.dim() < 3 else values.view(-1, *(1,) * (like.dim() - 2))
+def _by_channel(values: Tensor, codes: Tensor) -> Tensor:
+    """Reshape ``(N,)`` to broadcast over the output of a convolution with these codes."""
+    return values.view(-1, *(1,) * (codes.dim() - 2))
 
 
 @torch.library.custom_op(f"{NAMESPACE}::neuron_step", mutates_args=())

@@ -220,6 +220,18 @@ def test_a_sample_of_one_step_is_taken_by_its_file(forward: Forward, tmp_path: P
     assert sxq.verify(net, tmp_path / "net.onnx", inputs).ok
 
 
+def test_a_recurrent_layer_reads_the_last_axis(tmp_path: Path) -> None:
+    net, inputs = (
+        nn.Sequential(nn.Linear(6, 4), snn.RLeaky(0.9, linear_features=4, init_hidden=True)),
+        spikes(5, 2, 3, 6),
+    )
+    sxq.quantize_(net, sxq.Ternary())
+    report = sxq.export_onnx(net, inputs, tmp_path / "net.onnx", input="spikes")
+    assert report.exact
+    assert report.time == "free"
+    assert sxq.verify(net, tmp_path / "net.onnx", [inputs, torch.cat([inputs, inputs])]).ok
+
+
 def test_real_numbers_fed_back_are_not_guaranteed(tmp_path: Path) -> None:
     class Mixed(nn.Module):
         def __init__(self) -> None:
