@@ -11,15 +11,19 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from record import write
+from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy.running import run_model
 from snn_extreme_quant.frameworks import neurons_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests.deploy.test_every_class import NETWORKS
 from tests.deploy.test_model_forms import FORMS, quantised, spikes
 
 VERSIONS = ["1.17.3", "1.20.1", "1.24.4", "1.28.0", "1.31.1"]
@@ -46,16 +50,31 @@ print(json.dumps(result))
 """
 
 
+def export(model: nn.Module, sample: Tensor, inputs: Tensor, path: Path) -> None:
+    """Write a model's file, and what it gives for other inputs than it was exported with."""
+    kind: Any = "spikes" if sample.is_floating_point() else "real"
+    report = sxq.export_onnx(model, sample, path, input=kind)
+    outputs = run_model(model, inputs, report.calling, neurons_of(model)).outputs
+    arrays = {f"output_{i}": value.numpy() for i, value in enumerate(outputs)}
+    np.savez(path.with_suffix(".npz"), input=inputs.numpy(), **arrays)
+
+
 def export_all(folder: Path) -> None:
+    """Every form of a model, and every class of neuron and layer."""
     for index, (build, shape, other, _) in enumerate(FORMS.values()):
         for config in (sxq.Ternary(), sxq.Binary()):
-            model = quantised(build, config)
-            path = folder / f"{index:02d}_{config.kind}.onnx"
-            report = sxq.export_onnx(model, spikes(*shape), path, input="spikes")
-            inputs = spikes(*other)
-            outputs = run_model(model, inputs, report.calling, neurons_of(model)).outputs
-            arrays = {f"output_{i}": value.numpy() for i, value in enumerate(outputs)}
-            np.savez(path.with_suffix(".npz"), input=inputs.numpy(), **arrays)
+            path = folder / f"form_{index:02d}_{config.kind}.onnx"
+            export(quantised(build, config), spikes(*shape), spikes(*other), path)
+    for index, make in enumerate(NETWORKS.values()):
+        for config in (sxq.Ternary(), sxq.Binary(), sxq.Uniform(4), sxq.Uniform(8)):
+            torch.manual_seed(1)
+            model, sample = make()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(3.0 if parameter.dim() > 1 else 1.0)
+            sxq.quantize_(model, config)
+            path = folder / f"classes_{index:02d}_{config.kind}{config.bits}.onnx"
+            export(model.eval(), sample, torch.cat([sample, sample], 1), path)
 
 
 def main() -> None:
