@@ -50,14 +50,21 @@ class LayerExactness:
     Args:
         exact: the same bits on every runtime.
         reason: why, or why not.
-        grid: the grid of a quantised layer's input, if it is on one.
-        fits: whether the layer's sums fit the 24 bits of a float32.
+        grid: the grid of a quantised layer's input, over all its calls, if it is on one.
+        reach: the largest sum of magnitudes of the codes of one output.
+        fan_in: how many products a sum has.
     """
 
     exact: bool
     reason: str
     grid: Grid | None = None
-    fits: bool = True
+    reach: int = 0
+    fan_in: int = 0
+
+    @property
+    def fits(self) -> bool:
+        """Whether the layer's sums fit the 24 bits of a float32."""
+        return self.grid is not None and self.reach * self.grid.units < 2**MANTISSA
 
     @property
     def unsigned_byte(self) -> bool:
@@ -90,7 +97,7 @@ _ELEMENTWISE = {
     aten.add.Tensor, aten.sub.Tensor, aten.mul.Tensor, aten.div.Tensor, aten.neg.default, aten.abs.default,
     aten.clamp.default, aten.maximum.default, aten.minimum.default, aten.where.self, aten.floor.default,
     aten.round.default, aten.add.Scalar, aten.mul.Scalar, aten.sub.Scalar, aten.div.Scalar, aten.rsub.Scalar,
-    aten.ones_like.default,
+    aten.ones_like.default, aten.relu6.default, aten.hardtanh.default,
 }  # fmt: skip
 _SIZES = {
     aten.sym_size.int, operator.mul, operator.add, operator.floordiv, operator.sub, aten.zeros.default,
@@ -131,7 +138,7 @@ class _Analysis:
         if node.target in _PACKED:
             return self._packed(node)
         if node.target is _OURS.packed_embedding.default:
-            _worst(self.found.layers, str(node.args[-1]), LayerExactness(True, "looks rows up, one product a value"))
+            _add(self.found.layers, str(node.args[-1]), LayerExactness(True, "looks rows up, one product a value"))
             return _Fact()
         if node.target in _NEURONS:
             return self._neuron(node)
@@ -148,7 +155,7 @@ class _Analysis:
         name, source = str(node.args[-1]), self.facts[cast("fx.Node", node.args[0])]
         weight = _Weight(self.constant(node.args[1]), self.constant(node.args[2]).shape[0], str(node.args[-2]))
         verdict = _judge(source, weight)
-        _worst(self.found.layers, name, verdict)
+        _add(self.found.layers, name, verdict)
         return _Fact(reason="" if verdict.exact else source.reason or f"layer {name!r} {verdict.reason}")
 
     def _neuron(self, node: fx.Node) -> _Fact:
@@ -163,7 +170,7 @@ class _Analysis:
                 states = cast("Sequence[fx.Node]", node.args[1])
                 verdict = _judge(self._state(states[spec.states.index("s")]), weight)
                 reason = "" if verdict.exact else f"its recurrent layer {verdict.reason}"
-        _worst(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
+        _add(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
         return _Fact(self._spikes(node, spec), reason)
 
     def _state(self, node: fx.Node) -> _Fact:
@@ -302,19 +309,31 @@ class _Weight:
         return int(abs(codes.astype("int64")).sum(0).max(initial=0))
 
 
-def _worst(into: dict[str, LayerExactness], name: str, verdict: LayerExactness) -> None:
-    if name not in into or (into[name].exact and not verdict.exact):
+def _add(into: dict[str, LayerExactness], name: str, verdict: LayerExactness) -> None:
+    """Add the verdict of one more call of a layer to those of the others: what holds for all of them."""
+    known = into.get(name)
+    if known is None:
         into[name] = verdict
+        return
+    worse = verdict if known.exact else known
+    grid = joined([known.grid, verdict.grid])
+    exact = known.exact and verdict.exact
+    reason = _sums(known.fan_in, grid) if exact and grid is not None else worse.reason
+    into[name] = LayerExactness(exact, reason, grid, max(known.reach, verdict.reach), known.fan_in)
+
+
+def _sums(fan_in: int, grid: Grid) -> str:
+    return f"sums of {fan_in} {grid}"
 
 
 def _judge(fact: _Fact, weight: _Weight) -> LayerExactness:
     if fact.grid is None:
-        return LayerExactness(False, fact.reason or "sums real numbers, in an order that a runtime may choose", None)
-    fits = weight.reach * fact.grid.units < 2**MANTISSA
+        reason = fact.reason or "sums real numbers, in an order that a runtime may choose"
+        return LayerExactness(False, reason, None, weight.reach, weight.fan_in)
+    verdict = LayerExactness(True, _sums(weight.fan_in, fact.grid), fact.grid, weight.reach, weight.fan_in)
     if fact.reason:
-        return LayerExactness(False, fact.reason, fact.grid, fits)
-    if not fits:
-        return LayerExactness(
-            False, f"sums {weight.fan_in} inputs, which may need more than {MANTISSA} bits", fact.grid, fits
-        )
-    return LayerExactness(True, f"sums of {weight.fan_in} {fact.grid}", fact.grid)
+        return replace(verdict, exact=False, reason=fact.reason)
+    if not verdict.fits:
+        reason = f"sums {weight.fan_in} inputs, which may need more than {MANTISSA} bits"
+        return replace(verdict, exact=False, reason=reason)
+    return verdict

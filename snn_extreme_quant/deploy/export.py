@@ -125,7 +125,8 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
         raise UnsupportedModelError(f"{type(model).__name__} is empty: it has neither weights nor neurons.")
     for neuron in neurons:
         for name, value in neuron.read().parameters.items():
-            if not bool(torch.isfinite(value).all()):
+            never = (value == torch.inf) if name == "threshold" else torch.zeros_like(value, dtype=torch.bool)
+            if not bool((torch.isfinite(value) | never).all()):  # an infinite threshold is never reached
                 raise NonFiniteWeightError(f"The {name} of {neuron.name!r} is NaN or infinite; load a good checkpoint.")
     states = tuple(f"{n.name}." for n in neurons)
     for name, value in (*model.named_parameters(), *model.named_buffers()):

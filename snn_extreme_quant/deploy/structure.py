@@ -91,7 +91,9 @@ class _Drive:
     def _draw(self, name: str, shape: Sequence[int]) -> Tensor:
         self.calls[name] += 1
         generator = torch.Generator().manual_seed(zlib.crc32(f"{name}<{self.calls[name]}".encode()))
-        threshold = self.readings[name].parameters["threshold"].abs().mean()
+        thresholds = self.readings[name].parameters["threshold"].abs()
+        finite = thresholds[thresholds.isfinite()]
+        threshold = finite.mean() if finite.numel() else torch.ones(())
         return (torch.randn(tuple(shape), generator=generator) + 0.3) * threshold
 
     def in_model(self, name: str, current: Tensor) -> Tensor:

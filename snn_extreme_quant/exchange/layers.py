@@ -160,7 +160,7 @@ def node_from_layer(nir: Any, at: FlowNode, lead: int) -> Any:
     if writer is None:
         raise UnsupportedModelError(
             f"Layer {at.name!r}: NIR has no node for {cls.__module__}.{cls.__name__}; it has {', '.join(_WRITERS)} and"
-            " neurons (batch norm can be folded into the layer before it)."
+            " neurons (batch norm has no node in NIR; export_onnx folds it)."
         )
     return writer(nir, layer, at, lead)
 

@@ -66,7 +66,7 @@ def branching(self: Custom, x: Tensor) -> Tensor:
 
 MODELS: dict[str, tuple[Callable[[], nn.Module], str]] = {
     "pool": (lambda: nn.Sequential(nn.Linear(4, 4), nn.MaxPool1d(2)), "Layer '1': NIR has no node for .*MaxPool1d"),
-    "norm": (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), "batch norm can be folded"),
+    "norm": (lambda: nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), "batch norm has no node"),
     "subclass": (
         lambda: nn.Sequential(nn.Linear(4, 4), type("Flatten", (nn.Flatten,), {})()),
         "Layer '1': NIR has no node for .*test_refusals.Flatten",
