@@ -13,6 +13,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelEditedError",
     "ModelFileError",
+    "NativeLibraryError",
     "NonFiniteWeightError",
     "NothingToQuantizeError",
     "OutputPathError",
@@ -84,6 +85,10 @@ class ModelFileError(SxqError, ValueError):
 
 class ModelEditedError(ModelFileError):
     """A file was changed after it was exported."""
+
+
+class NativeLibraryError(SxqError, RuntimeError):
+    """The library of native kernels cannot be had on this machine."""
 
 
 class MissingDependencyError(SxqError, ImportError):

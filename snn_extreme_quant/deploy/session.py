@@ -4,18 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import onnxruntime
 
-from snn_extreme_quant.errors import ModelFileError
+from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
+
+from .functions import DOMAIN
+from .native import native_library
 
 __all__ = ["session"]
 
+_CPU = ["CPUExecutionProvider"]
+
 
 def session(
-    model: str | Path | onnx.ModelProto, *, threads: int | None = None, providers: Sequence[str] | None = None
+    model: str | Path | onnx.ModelProto,
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+    native: bool | Literal["auto"] = "auto",
 ) -> Any:
     """Open an exported model and return an ordinary ``onnxruntime.InferenceSession``.
 
@@ -23,9 +32,14 @@ def session(
         model: a file, or a model in memory.
         threads: threads within an operator; default onnxruntime's.
         providers: execution providers; default the CPU.
+        native: whether our native kernels run in place of the functions that the file carries. Both give the same
+            bits. ``"auto"`` uses them on the CPU where they can be had
+            (:func:`~snn_extreme_quant.deploy.native_status` says whether, and why not); the first use compiles them.
 
     Raises:
         ModelFileError: onnxruntime cannot load the model.
+        NativeLibraryError: ``native=True``, and the kernels cannot be had.
+        ConfigError: ``native`` is something else, or True for other providers than the CPU.
 
     Example:
         >>> session("net.onnx").run(None, {"input": spikes})  # doctest: +SKIP
@@ -34,9 +48,34 @@ def session(
     options.log_severity_level = 3
     if threads is not None:
         options.intra_op_num_threads = threads
+    chosen = list(providers or _CPU)
+    wanted = _wants_native(native, chosen)
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
     try:
-        return onnxruntime.InferenceSession(source, options, providers=list(providers or ["CPUExecutionProvider"]))
+        if wanted:
+            _register(options, model, required=native is True)
+        return onnxruntime.InferenceSession(source, options, providers=chosen)
+    except NativeLibraryError:
+        raise
     except Exception as error:  # onnxruntime raises a class of its own for every failure
         name = "The model" if isinstance(model, onnx.ModelProto) else str(model)
         raise ModelFileError(f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from error
+
+
+def _wants_native(native: bool | str, providers: list[str]) -> bool:
+    if native not in (True, False, "auto"):
+        raise ConfigError(f"session(native={native!r}): use True, False or 'auto'.")
+    if native is True and providers != _CPU:
+        raise ConfigError(f"session(native=True): the native kernels are for the CPU, not for {', '.join(providers)}.")
+    return bool(native) and providers == _CPU
+
+
+def _register(options: Any, model: str | Path | onnx.ModelProto, *, required: bool) -> None:
+    try:
+        library = native_library()
+    except NativeLibraryError:
+        if required:
+            raise
+        return
+    proto = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
+    library.register(options, {function.name for function in proto.functions if function.domain == DOMAIN})

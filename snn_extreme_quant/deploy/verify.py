@@ -214,6 +214,7 @@ def verify(
     inputs: Tensor | npt.ArrayLike | Iterable[Any],
     *,
     allow_edited: bool = False,
+    native: bool = False,
 ) -> VerifyReport:
     """Compare the trained model with its exported file, spike for spike.
 
@@ -227,6 +228,7 @@ def verify(
         inputs: what the model takes (a sequence ``(T, B, ...)`` for a step model), or an iterable of such batches; of
             a tuple the first element is taken, so a ``DataLoader`` will do.
         allow_edited: compare a file although it was changed after export.
+        native: run the file with our native kernels in place of the functions that it carries.
 
     Raises:
         ModelFileError: the file is missing, truncated, not ours, of another model, or does not load.
@@ -258,9 +260,9 @@ def verify(
         )
     import onnxruntime
 
-    inner = session(_exposed(proto, [name for group in tensors.values() for name in group]))
-    file = _File(session(path), inner, tensors, facts["calling"], facts["batch_norms"])
-    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}")
+    inner = session(_exposed(proto, [name for group in tensors.values() for name in group]), native=native)
+    file = _File(session(path, native=native), inner, tensors, facts["calling"], facts["batch_norms"])
+    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
     for batch in _batches(inputs):
         if facts["input"] == "spikes" and not bool(((batch == 0) | (batch == 1)).all()):

@@ -1,0 +1,83 @@
+"""The compiled library, as onnxruntime and Python see it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from snn_extreme_quant.errors import NativeLibraryError
+
+from .compilation import cached_library
+
+__all__ = ["NativeLibrary", "load"]
+
+#: Which operators are registered is a state of the library, between two calls.
+_LOCK = threading.Lock()
+
+
+class NativeLibrary:
+    """A loaded library.
+
+    Args:
+        path: its file.
+
+    Raises:
+        NativeLibraryError: the file is not this library, or not for this machine.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            library = ctypes.CDLL(str(self.path))
+            library.sxq_operator_count.restype = ctypes.c_size_t
+            library.sxq_operator_name.argtypes = [ctypes.c_size_t]
+            library.sxq_operator_name.restype = ctypes.c_char_p
+            library.sxq_instruction_set.restype = ctypes.c_char_p
+            library.sxq_select.argtypes = [ctypes.c_char_p]
+        except (OSError, AttributeError) as error:
+            raise NativeLibraryError(
+                f"{self.path} is not the native library for this machine: {error}. Remove the file; it is made anew."
+            ) from error
+        self._library = library
+        #: Names of the operators that have a kernel.
+        self.operators = frozenset(
+            library.sxq_operator_name(index).decode() for index in range(library.sxq_operator_count())
+        )
+
+    @property
+    def instruction_set(self) -> str:
+        """What the kernels of new sessions use: ``"avx512"``, ``"avx2"`` or ``"portable"``."""
+        return str(self._library.sxq_instruction_set().decode())
+
+    def register(self, options: Any, operators: Iterable[str]) -> list[str]:
+        """Let sessions made with ``options`` run these operators natively; return those that have a kernel.
+
+        Args:
+            options: ``onnxruntime.SessionOptions``.
+            operators: names of operators of our domain, such as a model uses.
+        """
+        found = sorted(self.operators.intersection(operators))
+        if found:
+            with _LOCK:
+                self._library.sxq_select(f" {' '.join(found)} ".encode())
+                options.register_custom_ops_library(str(self.path))
+        return found
+
+
+@cache
+def _loaded(path: str) -> NativeLibrary:
+    return NativeLibrary(path)
+
+
+def load() -> NativeLibrary:
+    """Return the library: the file that ``SXQ_NATIVE_LIBRARY`` names, a shipped one, or one compiled now.
+
+    Raises:
+        NativeLibraryError: it cannot be had; the message says why and what to do.
+    """
+    return _loaded(os.environ.get("SXQ_NATIVE_LIBRARY") or str(cached_library()))

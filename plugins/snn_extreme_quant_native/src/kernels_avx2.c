@@ -1,0 +1,45 @@
+/* Kernels for x86-64 with AVX2. */
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#define WIDTH 32
+typedef uint64_t word __attribute__((vector_size(WIDTH)));
+
+#define full_add(high, low, a, b, c)              \
+  do {                                            \
+    const word x_ = (a), y_ = (b), z_ = (c);      \
+    const word half_ = x_ ^ y_;                   \
+    (high) = (x_ & y_) | (half_ & z_);            \
+    (low) = half_ ^ z_;                           \
+  } while (0)
+
+#include "row_sums.h"
+#include "float_product.h"
+#include "neuron_steps.h"
+
+static size_t active(const float* x, size_t count, uint32_t* rows, bool* spikes) {
+  const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
+  size_t found = 0, k = 0;
+  unsigned odd = 0;
+  for (; k + 8 <= count; k += 8) {
+    const __m256 values = _mm256_loadu_ps(x + k);
+    /* "Not equal" is true of NaN too, as in C. */
+    unsigned set = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
+    odd |= set & (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_NEQ_UQ));
+    for (; set; set &= set - 1) rows[found++] = (uint32_t)k + (uint32_t)__builtin_ctz(set);
+  }
+  for (; k < count; ++k) {
+    rows[found] = (uint32_t)k;
+    found += x[k] != 0.0f;
+    odd |= (x[k] != 0.0f) & (x[k] != 1.0f);
+  }
+  *spikes = !odd;
+  return found;
+}
+
+const sxq_kernels sxq_kernels_avx2 = {
+    "avx2", active, row_sums, accumulate, scaled, panel_product, neurons,
+};
+#endif

@@ -1,0 +1,89 @@
+#include "layout.h"
+
+#include <string.h>
+
+const sxq_layout sxq_layouts[SXQ_LAYOUTS] = {
+    {"Binary", 1, 2, 1},
+    {"Ternary", 2, 1, 1},
+    {"Int4", 4, 1, 7},
+    {"Int8", 8, 1, 127},
+    {"Int16", 16, 1, 32767},
+};
+
+size_t sxq_row_bytes(const sxq_layout* layout, size_t columns) {
+  return (columns * (size_t)layout->bits + 7) / 8;
+}
+
+static inline unsigned digit_at(const sxq_layout* layout, const uint8_t* row, size_t column) {
+  size_t bit = column * (size_t)layout->bits;
+  const uint8_t* byte = row + bit / 8;
+  if (layout->bits == 16) return byte[0] | (unsigned)byte[1] << 8;
+  return ((unsigned)*byte >> (bit % 8)) & ((1u << layout->bits) - 1);
+}
+
+void sxq_take_columns(
+    const sxq_layout* layout, const uint8_t* packed, size_t rows, size_t columns, size_t first, size_t count,
+    uint8_t* taken) {
+  const size_t from_bytes = sxq_row_bytes(layout, columns), to_bytes = sxq_row_bytes(layout, count);
+  memset(taken, 0, rows * to_bytes);
+  for (size_t k = 0; k < rows; ++k) {
+    uint8_t* to = taken + k * to_bytes;
+    for (size_t n = 0; n < count; ++n) {
+      const unsigned digit = digit_at(layout, packed + k * from_bytes, first + n);
+      if (layout->bits == 16) {
+        to[2 * n] = (uint8_t)digit;
+        to[2 * n + 1] = (uint8_t)(digit >> 8);
+      } else {
+        const size_t bit = n * (size_t)layout->bits;
+        to[bit / 8] = (uint8_t)(to[bit / 8] | digit << (bit % 8));
+      }
+    }
+  }
+}
+
+bool sxq_codes_valid(const sxq_layout* layout, const uint8_t* packed, size_t rows, size_t columns) {
+  const unsigned top = (unsigned)(2 * layout->offset / layout->step);
+  const size_t bytes = sxq_row_bytes(layout, columns);
+  if (top + 1 == 1u << layout->bits) return true;
+  if (layout->bits == 2) {
+    /* The one digit that is no code has both its bits set: look at whole bytes but the last of a row. */
+    unsigned found = 0;
+    for (size_t k = 0; k < rows; ++k, packed += bytes) {
+      const size_t whole = columns / 4;
+      for (size_t j = 0; j < whole; ++j) found |= packed[j] & (packed[j] >> 1) & 0x55u;
+      for (size_t n = whole * 4; n < columns; ++n) found |= digit_at(layout, packed, n) == 3;
+    }
+    return !found;
+  }
+  for (size_t k = 0; k < rows; ++k) {
+    for (size_t n = 0; n < columns; ++n) {
+      if (digit_at(layout, packed + k * bytes, n) > top) return false;
+    }
+  }
+  return true;
+}
+
+void sxq_fill_table(const sxq_layout* layout, sxq_byte_table* table) {
+  const int per_byte = layout->bits > 8 ? 0 : 8 / layout->bits;
+  for (int byte = 0; byte < 256; ++byte) {
+    for (int i = 0; i < per_byte; ++i) {
+      const int digit = (byte >> (i * layout->bits)) & ((1 << layout->bits) - 1);
+      table->codes[byte][i] = (float)(digit * layout->step - layout->offset);
+    }
+  }
+}
+
+void sxq_unpack_row(
+    const sxq_layout* layout, const sxq_byte_table* table, const uint8_t* row, size_t first, size_t count,
+    float* codes) {
+  if (layout->bits == 16) {
+    row += 2 * first;
+    for (size_t n = 0; n < count; ++n) codes[n] = (float)((row[2 * n] | row[2 * n + 1] << 8) - layout->offset);
+    return;
+  }
+  const size_t per_byte = 8 / (size_t)layout->bits;
+  const uint8_t* byte = row + first / per_byte;
+  size_t n = 0;
+  for (; n + per_byte <= count; n += per_byte) memcpy(codes + n, table->codes[*byte++], per_byte * sizeof(float));
+  if (n < count) memcpy(codes + n, table->codes[*byte], (count - n) * sizeof(float));
+}

@@ -1,0 +1,40 @@
+/* How weight codes lie in bytes: snn_extreme_quant/quantizers/packing.py, in C. */
+#ifndef SXQ_LAYOUT_H
+#define SXQ_LAYOUT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct {
+  const char* prefix; /* of the operators' names */
+  int bits;           /* of a digit */
+  int step, offset;   /* code = digit * step - offset */
+} sxq_layout;
+
+enum { SXQ_LAYOUTS = 5 };
+extern const sxq_layout sxq_layouts[SXQ_LAYOUTS];
+
+/* Bytes that a row of N codes takes. */
+size_t sxq_row_bytes(const sxq_layout* layout, size_t columns);
+
+/* Copy columns first .. first + count - 1 of all rows to a matrix of their own. */
+void sxq_take_columns(
+    const sxq_layout* layout, const uint8_t* packed, size_t rows, size_t columns, size_t first, size_t count,
+    uint8_t* taken);
+
+/* Whether every digit of the K rows stands for a code (what fills a row's last byte is not looked at). */
+bool sxq_codes_valid(const sxq_layout* layout, const uint8_t* packed, size_t rows, size_t columns);
+
+/* The codes in each byte, as floats; layouts of 16 bit need no table. */
+typedef struct {
+  float codes[256][8];
+} sxq_byte_table;
+void sxq_fill_table(const sxq_layout* layout, sxq_byte_table* table);
+
+/* Columns first .. first + count - 1 of one row, as floats; a byte begins at `first`. */
+void sxq_unpack_row(
+    const sxq_layout* layout, const sxq_byte_table* table, const uint8_t* row, size_t first, size_t count,
+    float* codes);
+
+#endif

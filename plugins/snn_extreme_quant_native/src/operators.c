@@ -1,0 +1,223 @@
+/* The table of operators and its registration. */
+#include "operators.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(_WIN32)
+#define SXQ_EXPORT __declspec(dllexport)
+#else
+#define SXQ_EXPORT __attribute__((visibility("default")))
+#endif
+
+enum { MOST_OPERATORS = 4096 };
+
+typedef OrtStatus* (*create_domain_fn)(const char*, OrtCustomOpDomain**);
+typedef OrtStatus* (*domain_add_fn)(OrtCustomOpDomain*, const OrtCustomOp*);
+typedef OrtStatus* (*add_domain_fn)(OrtSessionOptions*, OrtCustomOpDomain*);
+
+static sxq_byte_table tables[SXQ_LAYOUTS];
+static sxq_operator* operators;
+static size_t operator_count;
+
+static const sxq_operator* of(const OrtCustomOp* op) { return (const sxq_operator*)op; }
+static const char* get_name(const OrtCustomOp* op) { return of(op)->name; }
+static const char* get_provider(const OrtCustomOp* op) { (void)op; return NULL; /* any: the CPU */ }
+static size_t get_input_count(const OrtCustomOp* op) { return of(op)->inputs; }
+static size_t get_output_count(const OrtCustomOp* op) { return of(op)->outputs; }
+static int get_output_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_TYPE_FLOAT; }
+static int required(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_INPUT_REQUIRED; }
+static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_MEMORY_DEFAULT; }
+static int one(const OrtCustomOp* op) { (void)op; return 1; }
+static int last_version(const OrtCustomOp* op) { (void)op; return 1; }
+static void destroy(void* kernel) {
+  if (((sxq_kernel*)kernel)->op->kind == SXQ_CONV) sxq_conv_destroy(kernel);
+  else free(kernel);
+}
+
+static int get_input_type(const OrtCustomOp* op, size_t index) {
+  const sxq_kind kind = of(op)->kind;
+  if (kind == SXQ_NEURON) return ORT_TYPE_FLOAT;
+  if (index == 1) return ORT_TYPE_UINT8;
+  return kind == SXQ_EMBEDDING && index == 0 ? ORT_TYPE_ANY : ORT_TYPE_FLOAT;
+}
+
+static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  const sxq_operator* op = of(base);
+  switch (op->kind) {
+    case SXQ_CONV: return sxq_conv_create(op, api, info, kernel);
+    case SXQ_EMBEDDING: return sxq_embedding_create(op, api, info, kernel);
+    case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
+    default: return sxq_linear_create(op, api, info, kernel);
+  }
+}
+
+static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
+  switch (((sxq_kernel*)kernel)->op->kind) {
+    case SXQ_CONV: return sxq_conv_compute(kernel, context);
+    case SXQ_EMBEDDING: return sxq_embedding_compute(kernel, context);
+    case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
+    default: return sxq_linear_compute(kernel, context);
+  }
+}
+
+static sxq_operator* add(sxq_kind kind, size_t inputs, size_t outputs) {
+  sxq_operator* op = &operators[operator_count++];
+  op->base = (OrtCustomOp){
+      .version = ORT_INTERFACE_VERSION,
+      .get_name = get_name,
+      .get_execution_provider_type = get_provider,
+      .get_input_type = get_input_type,
+      .get_input_type_count = get_input_count,
+      .get_output_type = get_output_type,
+      .get_output_type_count = get_output_count,
+      .kernel_destroy = destroy,
+      .get_input_characteristic = required,
+      .get_output_characteristic = required,
+      .get_input_memory_type = memory_type,
+      .get_variadic_input_min_arity = one,
+      .get_variadic_input_homogeneity = one,
+      .get_variadic_output_min_arity = one,
+      .get_variadic_output_homogeneity = one,
+      .create_kernel_v2 = create,
+      .kernel_compute_v2 = compute,
+      .get_start_version = one,
+      .get_end_version = last_version,
+  };
+  op->kind = kind;
+  op->inputs = inputs;
+  op->outputs = outputs;
+  return op;
+}
+
+static void add_layers(void) {
+  static const struct {
+    sxq_kind kind;
+    const char* suffix;
+  } kinds[] = {
+      {SXQ_LINEAR, "Linear"}, {SXQ_LINEAR_INTEGER, "LinearInteger"}, {SXQ_CONV, "Conv"}, {SXQ_EMBEDDING, "Embedding"}};
+  for (int l = 0; l < SXQ_LAYOUTS; ++l) {
+    sxq_fill_table(&sxq_layouts[l], &tables[l]);
+    for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
+      if (kinds[k].kind == SXQ_LINEAR_INTEGER && sxq_layouts[l].bits == 16) continue;
+      sxq_operator* op = add(kinds[k].kind, 3, 1);
+      snprintf(op->name, sizeof op->name, "%s%s", sxq_layouts[l].prefix, kinds[k].suffix);
+      op->layout = &sxq_layouts[l];
+      op->table = &tables[l];
+    }
+  }
+}
+
+/* All that a spec allows, but neurons with a recurrent layer: those keep their bodies. */
+static void add_neurons(void) {
+  const int choices[] = {SXQ_CHARGES, SXQ_COMPARISONS, SXQ_RESETS, SXQ_TIMINGS, SXQ_FIRES, 2, 2, 2, 2};
+  int total = 1;
+  for (size_t i = 0; i < sizeof choices / sizeof *choices; ++i) total *= choices[i];
+  for (int number = 0; number < total; ++number) {
+    int rest = number, digit[9];
+    for (int i = 0; i < 9; ++i) {
+      digit[i] = rest % choices[i];
+      rest /= choices[i];
+    }
+    const sxq_spec spec = {digit[0], digit[1], digit[2], digit[3], digit[4], digit[5], digit[6], digit[7], digit[8]};
+    if (!sxq_spec_legal(&spec)) continue;
+    const size_t states = sxq_spec_states(&spec);
+    const size_t inputs = 1 + states + (size_t)sxq_spec_parameters(&spec).count;
+    sxq_operator* op = add(SXQ_NEURON, inputs, spec.step || spec.states ? 1 + states : 1);
+    op->spec = spec;
+    sxq_spec_name(&spec, op->name);
+  }
+}
+
+/* Make the table; the first caller does it, and a second one at the same time waits. */
+static bool prepare(void) {
+  static atomic_int progress; /* 0 nothing, 1 in the making, 2 ready */
+  int expected = 0;
+  if (atomic_compare_exchange_strong(&progress, &expected, 1)) {
+    operators = calloc(MOST_OPERATORS, sizeof *operators);
+    if (!operators) {
+      atomic_store(&progress, 0);
+      return false;
+    }
+    add_layers();
+    add_neurons();
+    atomic_store(&progress, 2);
+  }
+  while (atomic_load(&progress) == 1) continue;
+  return operators != NULL;
+}
+
+SXQ_EXPORT size_t sxq_operator_count(void) {
+  return prepare() ? operator_count : 0;
+}
+
+SXQ_EXPORT const char* sxq_operator_name(size_t index) {
+  return index < sxq_operator_count() ? operators[index].name : NULL;
+}
+
+SXQ_EXPORT const char* sxq_instruction_set(void) {
+  return sxq_kernels_here()->name;
+}
+
+/* Domains that were made, each for one selection of operators. They live as long as the process, as sessions keep
+ * using theirs; the caller of sxq_select and RegisterCustomOps holds a lock of its own over both. */
+typedef struct made_domain made_domain;
+struct made_domain {
+  made_domain* next;
+  OrtCustomOpDomain* domain;
+  char names[];
+};
+static made_domain* made_domains;
+static char* selection; /* names between spaces, with one at each end; NULL for all */
+
+/* Which operators the next call of RegisterCustomOps registers: names with a space around each; NULL for all.
+ *
+ * Registering all of them is correct and takes onnxruntime 0.2 s for each session, as there is one for every neuron.
+ */
+SXQ_EXPORT int sxq_select(const char* names) {
+  free(selection);
+  selection = names ? strdup(names) : NULL;
+  return !names || selection;
+}
+
+static bool selected(const char* name) {
+  char between[SXQ_NAME_LENGTH + 2];
+  if (!selection) return true;
+  snprintf(between, sizeof between, " %s ", name);
+  return strstr(selection, between) != NULL;
+}
+
+static OrtStatus* make_domain(const OrtApi* api, const char* names, OrtCustomOpDomain** domain) {
+  made_domain* made = malloc(sizeof *made + strlen(names) + 1);
+  if (!made) return sxq_error(api, "The native library of snn_extreme_quant ran out of memory.");
+  OrtStatus* status = ((create_domain_fn)api->entry[ORT_CREATE_CUSTOM_OP_DOMAIN])("snn.extreme_quant", &made->domain);
+  for (size_t i = 0; !status && i < operator_count; ++i) {
+    if (!selected(operators[i].name)) continue;
+    status = ((domain_add_fn)api->entry[ORT_CUSTOM_OP_DOMAIN_ADD])(made->domain, &operators[i].base);
+  }
+  if (status) {
+    free(made);
+    return status;
+  }
+  strcpy(made->names, names);
+  made->next = made_domains;
+  made_domains = made;
+  *domain = made->domain;
+  return NULL;
+}
+
+/* onnxruntime's entry point of a custom-operator library. */
+SXQ_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
+  const OrtApi* api = base->get_api(ORT_INTERFACE_VERSION);
+  if (!api) return NULL; /* older than 1.17: the functions' bodies run */
+  if (!prepare()) return sxq_error(api, "The native library of snn_extreme_quant ran out of memory.");
+  const char* names = selection ? selection : "";
+  OrtCustomOpDomain* domain = NULL;
+  for (const made_domain* made = made_domains; made && !domain; made = made->next) {
+    if (!strcmp(made->names, names)) domain = made->domain;
+  }
+  OrtStatus* status = domain ? NULL : make_domain(api, names, &domain);
+  return status ? status : ((add_domain_fn)api->entry[ORT_ADD_CUSTOM_OP_DOMAIN])(options, domain);
+}

@@ -1,0 +1,38 @@
+/* The operators that this library gives to onnxruntime. */
+#ifndef SXQ_OPERATORS_H
+#define SXQ_OPERATORS_H
+
+#include "kernels.h"
+#include "runtime.h"
+
+typedef enum { SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_EMBEDDING, SXQ_NEURON } sxq_kind;
+
+typedef struct {
+  OrtCustomOp base; /* first: onnxruntime hands back a pointer to it */
+  char name[SXQ_NAME_LENGTH];
+  sxq_kind kind;
+  const sxq_layout* layout;    /* of a layer */
+  const sxq_byte_table* table; /* of its layout */
+  sxq_spec spec;               /* of a neuron */
+  size_t inputs, outputs;
+} sxq_operator;
+
+/* A kernel begins so. */
+typedef struct {
+  const OrtApi* api;
+  const sxq_operator* op;
+  const sxq_kernels* kernels;
+} sxq_kernel;
+
+/* Each kind's kernel, in the file called after it. */
+OrtStatus* sxq_linear_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_linear_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_conv_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_conv_compute(void* kernel, OrtKernelContext*);
+void sxq_conv_destroy(void* kernel);
+OrtStatus* sxq_embedding_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_embedding_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_neuron_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_neuron_compute(void* kernel, OrtKernelContext*);
+
+#endif

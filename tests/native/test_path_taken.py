@@ -1,0 +1,129 @@
+"""Which of the two ran: shown by the graph that onnxruntime has made of the file, and by its profile."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+
+from snn_extreme_quant.deploy import session
+from snn_extreme_quant.deploy.functions import DOMAIN
+from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
+from tests.deploy.bodies import model_of
+from tests.deploy.test_layer_functions import stored
+
+
+def small_model() -> onnx.ModelProto:
+    _, packed, scale = stored("ternary4", 20, 6)
+    return model_of("TernaryLinear", {"x": np.zeros((2, 20), np.float32)}, {"packed": packed, "scale": scale}, [2])
+
+
+def operators_of(path: Path) -> set[tuple[str, str]]:
+    return {(node.domain, node.op_type) for node in onnx.load(path).graph.node}
+
+
+def optimised(model: onnx.ModelProto, path: Path, library: Any, operators: list[str]) -> set[tuple[str, str]]:
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path)
+    options.log_severity_level = 3
+    library.register(options, operators)
+    onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return operators_of(path)
+
+
+def test_the_kernel_takes_the_place_of_the_body(library: Any, tmp_path: Path) -> None:
+    model = small_model()
+    assert optimised(model, tmp_path / "native.onnx", library, ["TernaryLinear"]) == {(DOMAIN, "TernaryLinear")}
+    body = optimised(model, tmp_path / "body.onnx", library, [])
+    assert ("", "MatMul") in body
+    assert not any(domain == DOMAIN for domain, _ in body)
+
+
+def test_an_operator_without_a_kernel_keeps_its_body(library: Any, tmp_path: Path) -> None:
+    found = optimised(small_model(), tmp_path / "other.onnx", library, ["BinaryLinear"])
+    assert ("", "MatMul") in found
+    assert library.register(onnxruntime.SessionOptions(), ["BinaryConvTranspose", "Nothing"]) == []
+
+
+@pytest.mark.parametrize(("native", "runs"), [(True, True), ("auto", True), (False, False)])
+def test_session_runs_what_is_asked_for(
+    library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: Any, runs: bool
+) -> None:
+    """The profile of a run names the operators that ran."""
+    plain = onnxruntime.SessionOptions
+
+    def profiled() -> Any:
+        options = plain()
+        options.enable_profiling = True
+        options.profile_file_prefix = str(tmp_path / "profile")
+        return options
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", profiled)
+    onnx.save(small_model(), tmp_path / "m.onnx")
+    made = session(tmp_path / "m.onnx", native=native)
+    made.run(None, {"x": np.ones((2, 20), np.float32)})
+    events = json.loads(Path(made.end_profiling()).read_text())
+    ran = {event["args"]["op_name"] for event in events if event.get("cat") == "Node" and "op_name" in event["args"]}
+    assert ("TernaryLinear" in ran) is runs
+    assert ("MatMul" in ran) is not runs
+
+
+def test_sessions_side_by_side(library: Any) -> None:
+    """Each session keeps its own choice, also after others were made with other operators."""
+    x = {"x": np.ones((2, 20), np.float32)}
+    first = session(small_model(), native=True)
+    _, packed, scale = stored("binary8", 20, 6)
+    second = session(model_of("BinaryLinear", x, {"packed": packed, "scale": scale}, [2]), native=True)
+    third = session(small_model(), native=False)
+    assert np.array_equal(first.run(None, x)[0], third.run(None, x)[0])
+    assert second.run(None, x)[0].shape == (2, 6)
+
+
+def test_choices_that_mean_nothing() -> None:
+    with pytest.raises(ConfigError, match="True, False or 'auto'"):
+        session(small_model(), native="yes")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="for the CPU"):
+        session(small_model(), native=True, providers=["CUDAExecutionProvider"])
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from snn_extreme_quant.deploy import native_status
+
+    monkeypatch.setenv("SXQ_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.delenv("SXQ_NATIVE_LIBRARY", raising=False)
+    with pytest.raises(NativeLibraryError, match="no-such-compiler is not a program"):
+        session(small_model(), native=True)
+    assert session(small_model(), native="auto").run(None, {"x": np.ones((2, 20), np.float32)})[0].shape == (2, 6)
+    status = native_status()
+    assert not status.available
+    assert "native=False" in str(status)
+
+
+def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    from snn_extreme_quant.deploy import native
+
+    monkeypatch.setattr(native, "_PACKAGE", "snn_extreme_quant_absent")
+    with pytest.raises(NativeLibraryError, match="is not installed"):
+        session(small_model(), native=True)
+    assert not native.native_status().available
+
+
+@pytest.mark.parametrize("damage", ["shape", "codes"])
+def test_damaged_weights_are_refused(library: Any, damage: str) -> None:
+    _, packed, scale = stored("ternary4", 20, 6)
+    packed = packed[:, :1] if damage == "shape" else np.where(np.arange(20)[:, None] == 7, 255, packed).astype(np.uint8)
+    model = model_of("TernaryLinear", {"x": np.zeros((2, 20), np.float32)}, {"packed": packed, "scale": scale}, [2])
+    with pytest.raises(ModelFileError, match=r"TernaryLinear.*Export the model again"):
+        session(model, native=True)
+
+
+def test_wrong_input_is_refused(library: Any) -> None:
+    model = small_model()
+    with pytest.raises(Exception, match="last axis is 20; got 21"):
+        session(model, native=True).run(None, {"x": np.zeros((2, 21), np.float32)})
