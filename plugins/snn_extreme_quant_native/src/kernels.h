@@ -15,10 +15,12 @@ typedef struct {
 typedef struct {
   const char* name;
 
-  /* Write the indices k with x[k] != 0 and return how many; `spikes` says whether all of x is 0 or 1. */
-  size_t (*active)(const float* x, size_t count, uint32_t* rows, bool* spikes);
+  /* Write k * pitch for each k with x[k] != 0 and return how many; `spikes` says whether all of x is 0 or 1.
+   * `rows` has room for SXQ_ACTIVE_ROOM more than count. */
+  size_t (*active)(const float* x, size_t count, size_t pitch, uint32_t* rows, bool* spikes);
 
-  /* sums[n] = sum over `rows` of code[row, n]; `sums` has room for N rounded up to SXQ_SUMS_ROOM. */
+  /* sums[n] = sum over `rows` of code[row, n], a row given by where its bytes begin, in rising order; `sums` has room
+   * for SXQ_SUMS_ROOM more than N. */
   void (*row_sums)(const sxq_codes* codes, const uint32_t* rows, size_t count, int32_t* sums);
 
   /* total[n] += weight * sums[n] */
@@ -34,7 +36,7 @@ typedef struct {
   void (*neurons)(const sxq_spec* spec, const sxq_neuron_block* block);
 } sxq_kernels;
 
-enum { SXQ_SUMS_ROOM = 512, SXQ_PANEL = 32 };
+enum { SXQ_ACTIVE_ROOM = 16, SXQ_SUMS_ROOM = 512, SXQ_PANEL = 32 };
 
 extern const sxq_kernels sxq_kernels_portable;
 #if defined(__x86_64__)

@@ -19,7 +19,7 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
 #include "float_product.h"
 #include "neuron_steps.h"
 
-static size_t active(const float* x, size_t count, uint32_t* rows, bool* spikes) {
+static size_t active(const float* x, size_t count, size_t pitch, uint32_t* rows, bool* spikes) {
   const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
   size_t found = 0, k = 0;
   unsigned odd = 0;
@@ -28,10 +28,10 @@ static size_t active(const float* x, size_t count, uint32_t* rows, bool* spikes)
     /* "Not equal" is true of NaN too, as in C. */
     unsigned set = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
     odd |= set & (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_NEQ_UQ));
-    for (; set; set &= set - 1) rows[found++] = (uint32_t)k + (uint32_t)__builtin_ctz(set);
+    for (; set; set &= set - 1) rows[found++] = (uint32_t)((k + (size_t)__builtin_ctz(set)) * pitch);
   }
   for (; k < count; ++k) {
-    rows[found] = (uint32_t)k;
+    rows[found] = (uint32_t)(k * pitch);
     found += x[k] != 0.0f;
     odd |= (x[k] != 0.0f) & (x[k] != 1.0f);
   }

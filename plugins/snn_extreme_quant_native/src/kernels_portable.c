@@ -16,11 +16,11 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
 #include "float_product.h"
 #include "neuron_steps.h"
 
-static size_t active(const float* x, size_t count, uint32_t* rows, bool* spikes) {
+static size_t active(const float* x, size_t count, size_t pitch, uint32_t* rows, bool* spikes) {
   size_t found = 0;
   bool plain = true;
   for (size_t k = 0; k < count; ++k) {
-    rows[found] = (uint32_t)k;
+    rows[found] = (uint32_t)(k * pitch);
     found += x[k] != 0.0f;
     plain &= (x[k] == 0.0f) | (x[k] == 1.0f);
   }

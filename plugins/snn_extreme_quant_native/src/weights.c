@@ -50,9 +50,10 @@ OrtStatus* sxq_run_weights(
   return status ? status : sxq_check_weights(api, operator_name, layout, &packed, &scale, weights);
 }
 
-/* Whether sums of K inputs up to `most` fit 32 bits. */
+/* Whether sums of K inputs up to `most`, and the places of the rows, fit 32 bits. */
 static bool fits(const sxq_codes* codes, double most) {
-  return 2.0 * (double)codes->rows * most * codes->layout->offset < 2147483648.0;
+  const double rows = (double)codes->rows, bytes = rows * (double)sxq_row_bytes(codes->layout, codes->columns);
+  return 2.0 * rows * most * codes->layout->offset < 2147483648.0 && bytes < 4294967296.0;
 }
 
 /* x[k] / grid as whole numbers of magnitude up to 255; false if one is not. `bits` collects the bits used. */
@@ -72,13 +73,14 @@ static bool whole_numbers(const float* x, size_t count, float inverse_grid, int1
 }
 
 typedef struct {
-  uint32_t* active; /* K + 16 */
+  uint32_t* active;
   int32_t *sums, *total;
   int16_t* values;
 } scratch;
 
 /* Bit by bit of the inputs: a count is a sum of spikes of weight 1, 2, 4, ... */
 static void whole_row(const sxq_kernels* kernels, const sxq_codes* codes, unsigned bits, const scratch* s) {
+  const size_t pitch = sxq_row_bytes(codes->layout, codes->columns);
   memset(s->total, 0, codes->columns * sizeof *s->total);
   for (int bit = 0; bit < 8; ++bit) {
     if (!(bits >> bit & 1)) continue;
@@ -86,7 +88,7 @@ static void whole_row(const sxq_kernels* kernels, const sxq_codes* codes, unsign
       size_t found = 0;
       for (size_t k = 0; k < codes->rows; ++k) {
         const int magnitude = s->values[k] * sign;
-        s->active[found] = (uint32_t)k;
+        s->active[found] = (uint32_t)(k * pitch);
         found += magnitude > 0 && (magnitude >> bit & 1);
       }
       if (!found) continue;
@@ -127,12 +129,13 @@ bool sxq_product(
     float inverse_grid, const float* x, size_t rows, float* y) {
   const sxq_codes* codes = &weights->codes;
   const size_t inputs = codes->rows, columns = codes->columns, room = columns + SXQ_SUMS_ROOM;
+  const size_t pitch = sxq_row_bytes(codes->layout, columns);
   const bool spikes_fit = fits(codes, 1.0), counts_fit = fits(codes, 255.0);
-  char* memory = malloc((inputs + 16) * sizeof(uint32_t) + 2 * room * sizeof(int32_t) + inputs * sizeof(int16_t));
+  char* memory = malloc((inputs + SXQ_ACTIVE_ROOM) * sizeof(uint32_t) + 2 * room * sizeof(int32_t) + inputs * sizeof(int16_t));
   if (!memory) return false;
   scratch s;
   s.active = (uint32_t*)memory;
-  s.sums = (int32_t*)(s.active + inputs + 16);
+  s.sums = (int32_t*)(s.active + inputs + SXQ_ACTIVE_ROOM);
   s.total = s.sums + room;
   s.values = (int16_t*)(s.total + room);
   bool done = true;
@@ -140,7 +143,7 @@ bool sxq_product(
     const float* input = x + m * inputs;
     bool spikes;
     unsigned bits;
-    const size_t count = kernels->active(input, inputs, s.active, &spikes);
+    const size_t count = kernels->active(input, inputs, pitch, s.active, &spikes);
     if (spikes && grid == 1.0f && spikes_fit) {
       kernels->row_sums(codes, s.active, count, s.sums);
       kernels->scaled(y + m * columns, s.sums, grid, weights->scale, columns);
