@@ -224,14 +224,16 @@ static void damage(OrtValue* value) {
   switch (draw(4)) {
     case 0:
       if (count && value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[draw((uint32_t)count)] = 255;
-      break;
-    case 1: value->rank = value->rank ? value->rank - 1 : 0; break; /* fewer elements than there are */
+      return;
+    case 1: value->rank = value->rank ? value->rank - 1 : 0; break;
     case 2:
       if (value->rank) value->shape[draw((uint32_t)value->rank)] /= 2;
       break;
     default:
       if (value->rank < 9) value->shape[value->rank++] = 1;
   }
+  free(value->data);
+  value->data = calloc(count_of(value), size_of(value->type));
 }
 
 static void fail(const char* name, const char* what) {

@@ -56,5 +56,5 @@ def test_random_shapes_and_damage(fuzzer: Path, instruction_set: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("instruction_set", ["avx512", "avx2", "portable"])
 def test_many_random_shapes(fuzzer: Path, instruction_set: str) -> None:
-    for seed in range(2, 12):
-        _fuzz(fuzzer, instruction_set, seed=seed, rounds=5000)
+    for seed in range(2, 5):
+        _fuzz(fuzzer, instruction_set, seed=seed, rounds=3000)
