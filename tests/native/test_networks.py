@@ -29,7 +29,7 @@ def _check(network: Network, path: Path) -> None:
 
 def test_random_networks(library: Any, tmp_path: Path) -> None:
     @given(networks())
-    @settings(max_examples=15, **_SETTINGS)
+    @settings(max_examples=6, **_SETTINGS)
     def check(network: Network) -> None:
         _check(network, tmp_path / "net.onnx")
 
@@ -39,13 +39,14 @@ def test_random_networks(library: Any, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_many_random_networks(library: Any, tmp_path: Path) -> None:
     @given(networks())
-    @settings(max_examples=150, **_SETTINGS)
+    @settings(max_examples=60, **_SETTINGS)
     def check(network: Network) -> None:
         _check(network, tmp_path / "net.onnx")
 
     check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [sxq.Ternary(), sxq.Binary()], ids=["ternary", "binary"])
 def test_every_form_of_model(library: Any, tmp_path: Path, config: Any) -> None:
     for build, shape, other, _ in FORMS.values():

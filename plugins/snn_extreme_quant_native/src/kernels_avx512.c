@@ -18,16 +18,19 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
   } while (0)
 
 #define OWN_LAY_OUT
-/* Sixteen sums of a register, which are in one of its quarters, to memory. */
-#define STORE_SUMS(quarter)                                                                                     \
-  do {                                                                                                          \
-    __m512i sum_ = _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(lows, quarter));                              \
-    if (!small) {                                                                                               \
-      const __m512i more_ = _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(highs, quarter));                    \
-      sum_ = _mm512_add_epi32(sum_, _mm512_slli_epi32(more_, 4));                                               \
-    }                                                                                                           \
-    if (step == 2) sum_ = _mm512_slli_epi32(sum_, 1);                                                           \
-    _mm512_storeu_si512(sums + 16 * fields * (quarter) + 16 * r, _mm512_sub_epi32(sum_, biases));               \
+/* The sums in one quarter of each register, sixteen neighbours of each, to memory; none of bytes behind `width`. */
+#define STORE_SUMS(quarter)                                                                            \
+  do {                                                                                                 \
+    if (16 * (quarter) >= width) break;                                                                \
+    for (int r = 0; r < fields; ++r) {                                                                 \
+      __m512i sum_ = _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(low_part[r], quarter));            \
+      if (!small) {                                                                                    \
+        const __m512i more_ = _mm512_cvtepu8_epi32(_mm512_extracti32x4_epi32(high_part[r], quarter));  \
+        sum_ = _mm512_add_epi32(sum_, _mm512_slli_epi32(more_, 4));                                    \
+      }                                                                                                \
+      if (step == 2) sum_ = _mm512_slli_epi32(sum_, 1);                                                \
+      _mm512_storeu_si512(sums + 16 * fields * (quarter) + 16 * r, _mm512_sub_epi32(sum_, biases));    \
+    }                                                                                                  \
   } while (0)
 
 /* Merge registers whose elements belong side by side: bytes, then pairs, then fours of bytes. Each quarter of the
@@ -54,7 +57,7 @@ static inline __attribute__((always_inline)) void interleave(__m512i* part, int 
 }
 
 static inline __attribute__((always_inline)) void lay_out(
-    const word* low, const word* high, int fields, bool small, int step, int32_t bias, int32_t* sums) {
+    const word* low, const word* high, int fields, size_t width, bool small, int step, int32_t bias, int32_t* sums) {
   const __m512i biases = _mm512_set1_epi32(bias);
   __m512i low_part[8], high_part[8];
   for (int i = 0; i < fields; ++i) {
@@ -65,16 +68,11 @@ static inline __attribute__((always_inline)) void lay_out(
   }
   interleave(low_part, fields);
   if (!small) interleave(high_part, fields);
-  for (int r = 0; r < fields; ++r) {
-    const __m512i lows = low_part[r], highs = high_part[r];
-    (void)highs;
-    STORE_SUMS(0);
-    STORE_SUMS(1);
-    STORE_SUMS(2);
-    STORE_SUMS(3);
-  }
+  STORE_SUMS(0);
+  STORE_SUMS(1);
+  STORE_SUMS(2);
+  STORE_SUMS(3);
 }
-
 #include "row_sums.h"
 #include "float_product.h"
 #include "neuron_steps.h"

@@ -106,8 +106,9 @@ ALWAYS_INLINE void low_parts(const counters* found, int field, word low[8]) {
 #ifndef OWN_LAY_OUT
 /* sums[n] = step * (low + 16 * high) - bias, for fields in the order of the columns: field after field of each byte. */
 ALWAYS_INLINE void lay_out(
-    const word* low, const word* high, int fields, bool small, int step, int32_t bias, int32_t* sums) {
+    const word* low, const word* high, int fields, size_t width, bool small, int step, int32_t bias, int32_t* sums) {
   uint8_t lows[8][WIDTH], highs[8][WIDTH];
+  (void)width; /* bytes of the register that are used */
   (void)small; /* whether all sums fit a byte */
   memcpy(lows, low, sizeof *low * (size_t)fields);
   memcpy(highs, high, sizeof *high * (size_t)fields);
@@ -159,7 +160,7 @@ ALWAYS_INLINE void block_sums(
     lay_out_digits(low, found.sixteens, codes->layout->bits, bias, sums);
   } else {
     const bool small = count * ((1u << field) - 1) <= 255;
-    lay_out(low, found.sixteens, 8 / field, small, codes->layout->step, bias, sums);
+    lay_out(low, found.sixteens, 8 / field, width, small, codes->layout->step, bias, sums);
   }
 }
 
