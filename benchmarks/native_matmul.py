@@ -27,7 +27,7 @@ ROWS = [1, 16, 128, 1024]
 DENSITIES = [0.05, 0.15, 0.3, 0.5]
 #: Runs of a variant in a turn: the first ones find the caches full of another's weights.
 BURST = 5
-LAYOUTS = {"TernaryLinear": "ternary4", "BinaryLinear": "binary8"}
+LAYOUTS = {"TernaryLinearInteger": "ternary4", "BinaryLinearInteger": "binary8"}
 
 
 def model(operator: str, k: int, n: int, layers: int) -> onnx.ModelProto:
@@ -40,10 +40,11 @@ def model(operator: str, k: int, n: int, layers: int) -> onnx.ModelProto:
             weights.append(numpy_helper.from_array(codes.astype(np.float32), f"w{layer}"))
             nodes.append(helper.make_node("MatMul", ["x", f"w{layer}"], [f"y{layer}"]))
             continue
-        codes = np.where(codes < 0, -1, 1) if operator == "BinaryLinear" else codes
+        codes = np.where(codes < 0, -1, 1) if operator == "BinaryLinearInteger" else codes
         weights.append(numpy_helper.from_array(pack(codes, LAYOUTS[operator]), f"w{layer}"))
         weights.append(numpy_helper.from_array(rng.random(n, np.float32), f"s{layer}"))
-        nodes.append(helper.make_node(operator, ["x", f"w{layer}", f"s{layer}"], [f"y{layer}"], domain=DOMAIN))
+        names = ["x", f"w{layer}", f"s{layer}"], [f"y{layer}"]
+        nodes.append(helper.make_node(operator, *names, domain=DOMAIN, grid=1.0, inverse_grid=1.0))
     graph = helper.make_graph(
         nodes,
         "products",
@@ -90,9 +91,9 @@ def measure(k: int, n: int, rows: int, density: float, threads: int, layers: int
     x = (np.random.default_rng(1).random((rows, k)) < density).astype(np.float32)
     variants = {
         "float32": session(model("MatMul", k, n, layers), threads=threads, native=False),
-        "ternary native": session(model("TernaryLinear", k, n, layers), threads=threads, native=True),
-        "binary native": session(model("BinaryLinear", k, n, layers), threads=threads, native=True),
-        "ternary body": session(model("TernaryLinear", k, n, layers), threads=threads, native=False),
+        "ternary native": session(model("TernaryLinearInteger", k, n, layers), threads=threads, native=True),
+        "binary native": session(model("BinaryLinearInteger", k, n, layers), threads=threads, native=True),
+        "ternary body": session(model("TernaryLinearInteger", k, n, layers), threads=threads, native=False),
     }
     times = fastest({name: Runner(made, x, n) for name, made in variants.items()}, threads, seconds)
     ratios = {name: round(value / times["float32"], 4) for name, value in times.items() if name != "float32"}

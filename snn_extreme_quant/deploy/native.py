@@ -7,9 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx
+
 from snn_extreme_quant.errors import NativeLibraryError
 
-__all__ = ["NativeStatus", "native_library", "native_status"]
+from .functions import DOMAIN, NeuronFunction, is_neuron
+
+__all__ = ["NativeStatus", "faster_natively", "native_library", "native_status"]
+
+#: Products of spikes with codes of one or two bits: the kernels' time goes with the bits of codes and inputs.
+_SPIKE_PRODUCTS = frozenset({"BinaryLinearInteger", "TernaryLinearInteger"})
 
 #: Looked up by name: the core depends on no plugin.
 _PACKAGE = "snn_extreme_quant_native"
@@ -52,6 +59,27 @@ def native_library() -> Any:
             " with pip, which brings it, or run with native=False."
         ) from error
     return package.load()
+
+
+def faster_natively(model: onnx.ModelProto) -> set[str]:
+    """Return the operators of a model whose native kernels are faster than the functions in the file.
+
+    Neurons and embeddings always are. Products are where their inputs are spikes: counts and fixed-point numbers cost a
+    kernel one pass for each bit, and onnxruntime's own integer product one in all. An operator is taken or left for
+    all its nodes.
+    """
+    functions = {function.name for function in model.functions if function.domain == DOMAIN}
+    neurons = {name for name in functions if is_neuron(name)}
+    chosen = neurons | {name for name in functions if name.endswith("Embedding")}
+    if any(NeuronFunction.from_name(name).spec.fire == "count" for name in neurons):
+        return chosen
+    counted = {
+        node.op_type
+        for node in model.graph.node
+        for attribute in node.attribute
+        if node.domain == DOMAIN and attribute.name == "grid" and attribute.f != 1.0
+    }
+    return chosen | ((functions & _SPIKE_PRODUCTS) - counted)
 
 
 def native_status() -> NativeStatus:

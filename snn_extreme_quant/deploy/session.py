@@ -11,8 +11,7 @@ import onnxruntime
 
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
 
-from .functions import DOMAIN
-from .native import native_library
+from .native import faster_natively, native_library
 
 __all__ = ["session"]
 
@@ -32,8 +31,8 @@ def session(
         model: a file, or a model in memory.
         threads: threads within an operator; default onnxruntime's.
         providers: execution providers; default the CPU.
-        native: whether our native kernels run in place of the functions that the file carries. Both give the same
-            bits. ``"auto"`` uses them on the CPU where they can be had
+        native: whether our native kernels run in place of functions that the file carries, where they are faster. Both
+            give the same bits. ``"auto"`` uses them on the CPU where they can be had
             (:func:`~snn_extreme_quant.deploy.native_status` says whether, and why not); the first use compiles them.
 
     Raises:
@@ -78,4 +77,4 @@ def _register(options: Any, model: str | Path | onnx.ModelProto, *, required: bo
             raise
         return
     proto = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
-    library.register(options, {function.name for function in proto.functions if function.domain == DOMAIN})
+    library.register(options, faster_natively(proto))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
+import onnxruntime
 
 from snn_extreme_quant.deploy import session
+from snn_extreme_quant.deploy.native import native_library
 from tests.deploy.bodies import Array, bits, model_of
 
 
@@ -16,7 +19,16 @@ def both(
     """The outputs of the body and those of the kernel, on onnxruntime."""
     model = model_of(operator, inputs, constants, ranks, **attributes)
     body = session(model, threads=1, native=False).run(None, inputs)
-    return body, session(model, threads=1, native=True).run(None, inputs)
+    return body, native_session(model, operator).run(None, inputs)
+
+
+def native_session(model: onnx.ModelProto, operator: str, threads: int = 1) -> Any:
+    """A session that runs an operator natively, also where its body is faster."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    assert native_library().register(options, [operator]) == [operator]
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def assert_same(

@@ -11,10 +11,10 @@ import torch
 from snn_extreme_quant.deploy import operators
 from snn_extreme_quant.deploy.layer_functions import KINDS, layer_operator
 from snn_extreme_quant.quantizers.packing import LAYOUTS
-from tests.deploy.bodies import Array, bits
+from tests.deploy.bodies import Array, bits, model_of
 from tests.deploy.test_layer_functions import GEOMETRIES, stored, tensors
 
-from .running import assert_same, both
+from .running import assert_same, both, native_session
 
 #: Inputs of a layer whose sums are exact, by name.
 INPUTS = {
@@ -111,13 +111,10 @@ def test_weights_that_are_inputs(library: Any) -> None:
 
 
 def test_two_threads(library: Any) -> None:
-    from snn_extreme_quant.deploy import session
-    from tests.deploy.bodies import model_of
-
     _, packed, scale = stored("ternary4", 130, 300)
     x = INPUTS["spikes"](np.random.default_rng(1), (500, 130)).astype(np.float32)
     model = model_of("TernaryLinear", {"x": x}, {"packed": packed, "scale": scale}, [2])
-    one, two = (session(model, threads=t, native=True).run(None, {"x": x})[0] for t in (1, 2))
+    one, two = (native_session(model, "TernaryLinear", t).run(None, {"x": x})[0] for t in (1, 2))
     assert np.array_equal(bits(one), bits(two))
 
 

@@ -13,14 +13,21 @@ import pytest
 
 from snn_extreme_quant.deploy import session
 from snn_extreme_quant.deploy.functions import DOMAIN
+from snn_extreme_quant.deploy.native import faster_natively
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
-from tests.deploy.bodies import model_of
+from tests.deploy.bodies import Array, model_of
 from tests.deploy.test_layer_functions import stored
 
+X = {"x": np.ones((2, 20), np.float32)}
 
-def small_model() -> onnx.ModelProto:
-    _, packed, scale = stored("ternary4", 20, 6)
-    return model_of("TernaryLinear", {"x": np.zeros((2, 20), np.float32)}, {"packed": packed, "scale": scale}, [2])
+
+def model_with(packed: Array, scale: Array, kind: str = "Ternary", grid: float = 1.0) -> onnx.ModelProto:
+    constants = {"packed": packed, "scale": scale}
+    return model_of(f"{kind}LinearInteger", X, constants, [2], grid=grid, inverse_grid=1 / grid)
+
+
+def small_model(**options: Any) -> onnx.ModelProto:
+    return model_with(*stored("ternary4", 20, 6)[1:], **options)
 
 
 def operators_of(path: Path) -> set[tuple[str, str]]:
@@ -38,15 +45,17 @@ def optimised(model: onnx.ModelProto, path: Path, library: Any, operators: list[
 
 def test_the_kernel_takes_the_place_of_the_body(library: Any, tmp_path: Path) -> None:
     model = small_model()
-    assert optimised(model, tmp_path / "native.onnx", library, ["TernaryLinear"]) == {(DOMAIN, "TernaryLinear")}
+    assert optimised(model, tmp_path / "native.onnx", library, ["TernaryLinearInteger"]) == {
+        (DOMAIN, "TernaryLinearInteger")
+    }
     body = optimised(model, tmp_path / "body.onnx", library, [])
-    assert ("", "MatMul") in body
+    assert ("", "MatMulInteger") in body
     assert not any(domain == DOMAIN for domain, _ in body)
 
 
 def test_an_operator_without_a_kernel_keeps_its_body(library: Any, tmp_path: Path) -> None:
-    found = optimised(small_model(), tmp_path / "other.onnx", library, ["BinaryLinear"])
-    assert ("", "MatMul") in found
+    found = optimised(small_model(), tmp_path / "other.onnx", library, ["BinaryLinearInteger"])
+    assert ("", "MatMulInteger") in found
     assert library.register(onnxruntime.SessionOptions(), ["BinaryConvTranspose", "Nothing"]) == []
 
 
@@ -66,22 +75,29 @@ def test_session_runs_what_is_asked_for(
     monkeypatch.setattr(onnxruntime, "SessionOptions", profiled)
     onnx.save(small_model(), tmp_path / "m.onnx")
     made = session(tmp_path / "m.onnx", native=native)
-    made.run(None, {"x": np.ones((2, 20), np.float32)})
+    made.run(None, X)
     events = json.loads(Path(made.end_profiling()).read_text())
     ran = {event["args"]["op_name"] for event in events if event.get("cat") == "Node" and "op_name" in event["args"]}
-    assert ("TernaryLinear" in ran) is runs
-    assert ("MatMul" in ran) is not runs
+    assert ("TernaryLinearInteger" in ran) is runs
+    assert ("MatMulInteger" in ran) is not runs
 
 
 def test_sessions_side_by_side(library: Any) -> None:
     """Each session keeps its own choice, also after others were made with other operators."""
-    x = {"x": np.ones((2, 20), np.float32)}
     first = session(small_model(), native=True)
-    _, packed, scale = stored("binary8", 20, 6)
-    second = session(model_of("BinaryLinear", x, {"packed": packed, "scale": scale}, [2]), native=True)
+    second = session(model_with(*stored("binary8", 20, 6)[1:], kind="Binary"), native=True)
     third = session(small_model(), native=False)
-    assert np.array_equal(first.run(None, x)[0], third.run(None, x)[0])
-    assert second.run(None, x)[0].shape == (2, 6)
+    assert np.array_equal(first.run(None, X)[0], third.run(None, X)[0])
+    assert second.run(None, X)[0].shape == (2, 6)
+
+
+def test_kernels_are_taken_where_they_are_faster() -> None:
+    """Products of spikes, but not of fixed-point numbers, real numbers or wide codes."""
+    assert faster_natively(small_model()) == {"TernaryLinearInteger"}
+    assert faster_natively(small_model(grid=0.25)) == set()
+    assert faster_natively(model_with(*stored("int8", 20, 6)[1:], kind="Int8")) == set()
+    constants = dict(zip(("packed", "scale"), stored("ternary4", 20, 6)[1:], strict=True))
+    assert faster_natively(model_of("TernaryLinear", X, constants, [2])) == set()
 
 
 def test_choices_that_mean_nothing() -> None:
@@ -99,7 +115,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     monkeypatch.delenv("SXQ_NATIVE_LIBRARY", raising=False)
     with pytest.raises(NativeLibraryError, match="no-such-compiler is not a program"):
         session(small_model(), native=True)
-    assert session(small_model(), native="auto").run(None, {"x": np.ones((2, 20), np.float32)})[0].shape == (2, 6)
+    assert session(small_model(), native="auto").run(None, X)[0].shape == (2, 6)
     status = native_status()
     assert not status.available
     assert "native=False" in str(status)
@@ -118,12 +134,10 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged_weights_are_refused(library: Any, damage: str) -> None:
     _, packed, scale = stored("ternary4", 20, 6)
     packed = packed[:, :1] if damage == "shape" else np.where(np.arange(20)[:, None] == 7, 255, packed).astype(np.uint8)
-    model = model_of("TernaryLinear", {"x": np.zeros((2, 20), np.float32)}, {"packed": packed, "scale": scale}, [2])
-    with pytest.raises(ModelFileError, match=r"TernaryLinear.*Export the model again"):
-        session(model, native=True)
+    with pytest.raises(ModelFileError, match=r"TernaryLinearInteger.*Export the model again"):
+        session(model_with(packed, scale), native=True)
 
 
 def test_wrong_input_is_refused(library: Any) -> None:
-    model = small_model()
     with pytest.raises(Exception, match="last axis is 20; got 21"):
-        session(model, native=True).run(None, {"x": np.zeros((2, 21), np.float32)})
+        session(small_model(), native=True).run(None, {"x": np.zeros((2, 21), np.float32)})
