@@ -156,8 +156,9 @@ def native_matmul() -> str:
         _table(head, lines)
         + f"\n\nTime of a layer, ternary / binary, relative to onnxruntime's float32 MatMul of that shape; 15 % of the"
         f" inputs spike;\n{result['kernels']} kernels, onnxruntime {machine['versions']['onnxruntime']},"
-        f" {machine['processor']}; one thread, its processor time,\ninterleaved runs, the fastest of each. One row in a graph of one layer is mostly"
-        " onnxruntime's own 2 us a run; a graph of eight shows the layers\n(`benchmarks/results/native_matmul.json`)."
+        f" {machine['processor']}; one thread, its\nprocessor time; interleaved runs, the fastest of each. One row in a"
+        " graph of one layer is mostly onnxruntime's own 2 us a\nrun; eight layers in a graph show what a layer adds"
+        " (`benchmarks/results/native_matmul.json`)."
     )
 
 

@@ -23,7 +23,7 @@ _WARM_UP = 20
 
 def output_spikes(path: Path, sequence: Array) -> Array:
     """Run a file on images over time ``(T, B, 1, 8, 8)``; returns its output spikes ``(T, B, 10)``."""
-    runtime = session(path)
+    runtime = session(path, native=False)
     return cast("Array", runtime.run(None, {runtime.get_inputs()[0].name: sequence})[0])
 
 
@@ -37,7 +37,7 @@ def latencies_ms(paths: Sequence[Path], sequence: Array, rounds: int) -> list[fl
 
     All files take turns in one process, so that whatever else the machine does falls on all of them alike.
     """
-    runtimes = [session(path, threads=LATENCY_THREADS) for path in paths]
+    runtimes = [session(path, threads=LATENCY_THREADS, native=False) for path in paths]
     feeds = [{runtime.get_inputs()[0].name: sequence} for runtime in runtimes]
     times: list[list[float]] = [[] for _ in paths]
     for index in range(_WARM_UP + rounds):
