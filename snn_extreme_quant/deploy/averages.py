@@ -38,7 +38,8 @@ def write_out_averages(module: fx.GraphModule) -> fx.GraphModule:
         with module.graph.inserting_before(node):
             new = _written_out(module.graph, node)
         if new is not None:
-            new.meta.update({key: node.meta[key] for key in ("val", "nn_module_stack") if key in node.meta})
+            if "val" in node.meta:
+                new.meta["val"] = node.meta["val"]
             node.replace_all_uses_with(new)
             module.graph.erase_node(node)
     module.recompile()

@@ -27,13 +27,11 @@ from snn_extreme_quant.errors import UnsupportedModelError
 from snn_extreme_quant.frameworks import neurons_of
 from snn_extreme_quant.layers import Embedding, IntegerFirst
 
-from .graphs import ancestors
+from .graphs import PACKED, ancestors
 
 __all__ = ["Fold", "deployed", "sole_layers", "unfolded", "watching"]
 
 aten = torch.ops.aten
-_OURS = torch.ops.snn_xq
-_PACKED = (_OURS.packed_linear.default, _OURS.packed_conv.default, _OURS.packed_conv_transpose.default)
 _RESHAPES = {
     aten.view.default, aten.reshape.default, aten._unsafe_view.default, aten.flatten.using_ints, aten.unflatten.int,
     aten.squeeze.dim, aten.unsqueeze.default, aten.contiguous.default,
@@ -197,7 +195,7 @@ def sole_layers(graph: fx.Graph) -> set[str]:
     """
     alone: dict[str, bool] = {}
     for node in graph.nodes:
-        if node.target in _PACKED:
+        if node.target in PACKED:
             name = str(node.args[-1])
             alone[name] = alone.get(name, True) and _ends_in_product(node, name)
     return {name for name, sole in alone.items() if sole}
@@ -227,7 +225,7 @@ def _is_of(node: fx.Node, layer: str) -> bool:
     """Whether a node is the product of a layer with one group of its inputs, or a sum of them."""
     if node.target is aten.add.Tensor:
         return all(_is_of(n, layer) for n in node.all_input_nodes)
-    return node.target in _PACKED and node.args[-1] == layer
+    return node.target in PACKED and node.args[-1] == layer
 
 
 def unfolded(folds: Mapping[str, Fold]) -> dict[str, Fold]:

@@ -26,7 +26,7 @@ from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.quantizers.packing import LAYOUTS, unpack
 
 from . import operators  # noqa: F401 - registers the operators
-from .graphs import dims
+from .graphs import NEURONS, PACKED, dims
 from .grid import BYTE, MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
 
 __all__ = ["SPIKES", "Exactness", "Grid", "LayerExactness", "analyse"]
@@ -105,8 +105,6 @@ _SIZES = {
 }  # fmt: skip
 _MATRIX = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 _UNKNOWN = object()
-_NEURONS = (_OURS.neuron_step.default, _OURS.neuron_sequence.default)
-_PACKED = (_OURS.packed_linear.default, _OURS.packed_conv.default, _OURS.packed_conv_transpose.default)
 
 
 def analyse(module: fx.GraphModule, input_grid: Grid | None = None) -> Exactness:
@@ -135,12 +133,12 @@ class _Analysis:
         return self.found
 
     def _fact(self, node: fx.Node) -> _Fact:
-        if node.target in _PACKED:
+        if node.target in PACKED:
             return self._packed(node)
         if node.target is _OURS.packed_embedding.default:
             _add(self.found.layers, str(node.args[-1]), LayerExactness(True, "looks rows up, one product a value"))
             return _Fact()
-        if node.target in _NEURONS:
+        if node.target in NEURONS:
             return self._neuron(node)
         return self._transfer(node)
 
@@ -196,7 +194,7 @@ class _Analysis:
         reason = next((self.facts[n].reason for n in node.all_input_nodes if self.facts[n].reason), "")
         first = self.facts.get(node.args[0]) if node.args and isinstance(node.args[0], fx.Node) else None
         if first is not None and target is operator.getitem:
-            neuron = getattr(node.args[0], "target", None) in _NEURONS
+            neuron = getattr(node.args[0], "target", None) in NEURONS
             return replace(first, grid=None) if neuron and node.args[1] != 0 else first
         if first is not None and target in (aten.sum.dim_IntList, _OURS.sum_pool.default):
             return self._sum(node, first)

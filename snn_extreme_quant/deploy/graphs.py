@@ -9,12 +9,27 @@ from torch import fx
 
 from . import operators  # noqa: F401 - registers the operators
 
-__all__ = ["ancestors", "dims", "is_free", "neuron_calls", "without_repetition"]
+__all__ = [
+    "NEURONS",
+    "PACKED",
+    "SEQUENCE",
+    "STEP",
+    "ancestors",
+    "dims",
+    "is_free",
+    "neuron_calls",
+    "without_repetition",
+]
 
 aten = torch.ops.aten
 #: In a graph without gradients and without writing in place these give their argument.
 _NOTHING = (aten.detach.default, aten.alias.default, aten.clone.default, aten.lift_fresh_copy.default)
-_STEP = torch.ops.snn_xq.neuron_step.default
+_OURS = torch.ops.snn_xq
+STEP, SEQUENCE = _OURS.neuron_step.default, _OURS.neuron_sequence.default
+#: A layer of neurons, one step or all; the last two arguments are the spec's name and the layer's.
+NEURONS = (STEP, SEQUENCE)
+#: Sums of packed codes; arguments begin with input, packed codes and scale and end with packing layout and layer.
+PACKED = (_OURS.packed_linear.default, _OURS.packed_conv.default, _OURS.packed_conv_transpose.default)
 
 
 def is_free(size: Any) -> bool:
@@ -43,7 +58,7 @@ def neuron_calls(graph: fx.Graph) -> dict[str, list[fx.Node]]:
     """Return the single-step calls of each neuron layer, in order."""
     calls: dict[str, list[fx.Node]] = {}
     for node in graph.nodes:
-        if node.target is _STEP:
+        if node.target is STEP:
             calls.setdefault(cast("str", node.args[-1]), []).append(node)
     return calls
 
@@ -61,7 +76,7 @@ def without_repetition(module: fx.GraphModule) -> fx.GraphModule:
             copies[node] = copies[cast("fx.Node", node.args[0])]
             continue
         args = fx.map_arg((node.args, node.kwargs), copies.__getitem__)
-        key = (node.op, node.target, repr(args)) if node.op == "call_function" and node.target is not _STEP else node
+        key = (node.op, node.target, repr(args)) if node.op == "call_function" and node.target is not STEP else node
         if key not in known:
             known[key] = graph.node_copy(node, copies.__getitem__)
         copies[node] = known[key]

@@ -15,6 +15,7 @@ from . import functions
 from .capture import quiet_torch
 from .exactness import Exactness
 from .functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction
+from .graphs import SEQUENCE
 from .translations import LAYER_ATTRIBUTE, translations
 
 __all__ = ["IR_VERSION", "METADATA_KEY", "layer_facts", "lower"]
@@ -29,8 +30,7 @@ def _states_used(graph: fx.Graph) -> set[str]:
     return {
         str(node.args[-1])
         for node in graph.nodes
-        if node.target is torch.ops.snn_xq.neuron_sequence.default
-        and any(user.args[1] != 0 and user.users for user in node.users)
+        if node.target is SEQUENCE and any(user.args[1] != 0 and user.users for user in node.users)
     }
 
 

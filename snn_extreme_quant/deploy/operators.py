@@ -7,6 +7,7 @@ neurons compute, operation for operation; the exporter translates each into one 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -183,19 +184,9 @@ def packed_conv(
 
 
 @packed_conv.register_fake
-def _(
-    x: Tensor,
-    packed: Tensor,
-    scale: Tensor,
-    weight_shape: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    layout: str,
-    layer: str,
-) -> Tensor:
-    return _convolve(x, x.new_empty(tuple(weight_shape)), stride, padding, dilation, groups)
+def _(x: Tensor, packed: Tensor, scale: Tensor, weight_shape: Sequence[int], *geometry: Any) -> Tensor:
+    *convolution, _layout, _layer = geometry
+    return _convolve(x, x.new_empty(tuple(weight_shape)), *convolution)
 
 
 def _convolve(
@@ -231,20 +222,9 @@ def packed_conv_transpose(
 
 
 @packed_conv_transpose.register_fake
-def _(
-    x: Tensor,
-    packed: Tensor,
-    scale: Tensor,
-    weight_shape: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    output_padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
-    layout: str,
-    layer: str,
-) -> Tensor:
-    return _deconvolve(x, x.new_empty(tuple(weight_shape)), stride, padding, output_padding, dilation, groups)
+def _(x: Tensor, packed: Tensor, scale: Tensor, weight_shape: Sequence[int], *geometry: Any) -> Tensor:
+    *convolution, _layout, _layer = geometry
+    return _deconvolve(x, x.new_empty(tuple(weight_shape)), *convolution)
 
 
 def _deconvolve(

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor, fx, nn
 
 from snn_extreme_quant.errors import ExportError, SampleError, UnsupportedModelError
@@ -18,7 +17,7 @@ from snn_extreme_quant.frameworks import NeuronInModel
 from .averages import write_out_averages
 from .batch_norm import Fold, sole_layers, unfolded
 from .capture import Capture, capture
-from .graphs import is_free, neuron_calls
+from .graphs import NEURONS, SEQUENCE, is_free, neuron_calls
 from .running import at_least_two
 from .structure import StructureError, check_structure, probing_inputs
 from .timefold import FoldError, fold_time
@@ -208,9 +207,9 @@ def _axes(recorded: Capture, graph: fx.GraphModule) -> dict[int, str]:
     """Name the input's open axes: those the record left open, and T if it was folded."""
     time = batch = None
     for node in recorded.graph.graph.nodes:
-        if node.target in (torch.ops.snn_xq.neuron_step.default, torch.ops.snn_xq.neuron_sequence.default):
+        if node.target in NEURONS:
             sizes = [None, *node.args[0].meta["val"].shape]
-            time, batch = (sizes[1:] if node.target is torch.ops.snn_xq.neuron_sequence.default else sizes)[:2]
+            time, batch = (sizes[1:] if node.target is SEQUENCE else sizes)[:2]
             break
     names = {}
     for axis, size in enumerate(_placeholder(recorded).meta["val"].shape):

@@ -15,12 +15,11 @@ from torch import Tensor, fx, nn
 
 from snn_extreme_quant.frameworks import NeuronInModel
 
+from .graphs import NEURONS, SEQUENCE
 from .running import Interference, first_line, run_model
 
 __all__ = ["StructureError", "check_structure", "probing_inputs"]
 
-_STEP = torch.ops.snn_xq.neuron_step.default
-_SEQUENCE = torch.ops.snn_xq.neuron_sequence.default
 #: Float sums are rounded in another order for another batch size; a wrong structure changes far more. Relative to the
 #: largest value.
 _TOLERANCE = 1e-4
@@ -114,11 +113,11 @@ class _DrivenGraph(fx.Interpreter):
         self.given: dict[str, list[dict[str, Tensor]]] = {}
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if target not in (_STEP, _SEQUENCE):
+        if target not in NEURONS:
             return super().call_function(target, args, kwargs)
         name, current = args[-1], args[0]
         reading = self.drive.readings[name]
-        steps = target is _SEQUENCE and not reading.multi_step
+        steps = target is SEQUENCE and not reading.multi_step
         outputs = super().call_function(target, (self.drive.in_graph(name, current.shape, steps), *args[1:]), kwargs)
         named = dict(zip(reading.spec.outputs, outputs, strict=True))
         calls = self.given.setdefault(name, [])
@@ -141,11 +140,11 @@ class _Recorder(fx.Interpreter):
         self.excitation = excitation
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        if target in (_STEP, _SEQUENCE):
+        if target in NEURONS:
             name, current = args[-1], args[0]
             self.currents.setdefault(name, []).append(current)
             if self.excitation is not None:
-                steps = target is _SEQUENCE and not self.excitation.readings[name].multi_step
+                steps = target is SEQUENCE and not self.excitation.readings[name].multi_step
                 return self.excitation.in_graph(name, current.shape, steps)
         return super().call_function(target, args, kwargs)
 

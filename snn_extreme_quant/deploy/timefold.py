@@ -22,13 +22,11 @@ from torch import fx
 
 from snn_extreme_quant.neurons import NeuronSpec
 
-from .graphs import ancestors, dims, neuron_calls, without_repetition
+from .graphs import SEQUENCE, STEP, ancestors, dims, neuron_calls, without_repetition
 
 __all__ = ["FoldError", "fold_time"]
 
 aten = torch.ops.aten
-_STEP = torch.ops.snn_xq.neuron_step.default
-_SEQUENCE = torch.ops.snn_xq.neuron_sequence.default
 _TRANSPOSE = torch.ops.snn_xq.transpose.default
 _ADDS = (aten.add.Tensor,)
 
@@ -224,7 +222,7 @@ class _Folder:
             self._layer(layer)
             at = -1 if step == self.steps - 1 else step
             return self._call(aten.select.int, self.layers[layer][index], 0, at)
-        if node.target is _STEP:
+        if node.target is STEP:
             raise FoldError(f"neuron {node.args[-1]!r} is used in a way that is not understood")
         return self.graph.node_copy(node, self.emit)
 
@@ -405,7 +403,7 @@ class _Folder:
                 if state.target is not operator.getitem or state.args != (before, spec.outputs.index(name)):
                     raise FoldError(f"the state {name!r} of {layer!r} is changed between steps")
         current = self._unfold(self.pack([c.args[0] for c in calls]))
-        node = self.graph.call_function(_SEQUENCE, (current, *fx.map_arg(first.args[1:], self.emit)))
+        node = self.graph.call_function(SEQUENCE, (current, *fx.map_arg(first.args[1:], self.emit)))
         self.layers[layer] = [self._call(operator.getitem, node, index) for index in range(len(spec.outputs))]
 
 
