@@ -136,6 +136,20 @@ def gptq() -> str:
 _GPTQ = ("rounded", "gptq", "gptq_first_step_only")
 
 
+def file_size() -> str:
+    result = _load("file_size")
+    head = ["weights", "file", "relative to float32", "bits a weight, all included"]
+    rows = [
+        [row["weights"], f"{row['bytes'] / 1e6:.2f} MB", f"{row['ratio']:.4f}", f"{row['bits a weight']:.3f}"]
+        for row in result["results"]
+    ]
+    return (
+        _table(head, rows)
+        + f"\n\nAn encoder of {result['layers']} layers, width {result['width']}/{result['inner']}, scales by channel,"
+        " with its graph, bodies and metadata\n(`benchmarks/results/file_size.json`)."
+    )
+
+
 def native_matmul() -> str:
     """Ratios to float32 MatMul at 15 % density, one thread."""
     result = _load("native_matmul")
@@ -167,7 +181,7 @@ _SHAPES = [(768, 768), (768, 3072), (3072, 768)]
 #: The tables of each page, by the name between their markers.
 PAGES = {
     "README.md": {"demo table": demo, "exactness table": exactness},
-    "docs/deployment.md": {"batch norm table": batch_norm},
+    "docs/deployment.md": {"batch norm table": batch_norm, "file size table": file_size},
     "docs/native.md": {"native matmul table": native_matmul},
     "docs/quantisers.md": {"gptq table": gptq},
 }

@@ -30,6 +30,7 @@ from .functions import is_neuron
 from .graphs import neuron_calls
 from .lowering import layer_facts, lower
 from .recording import Recording, Request, record_folded, record_stepwise
+from .repacking import TernaryPacking, check_packing, with_packing
 from .running import first_line, probe, run_model
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
@@ -148,12 +149,13 @@ def export_onnx(
     *,
     calling: Calling = "auto",
     input: Literal["real", "spikes"] = "real",
+    ternary_packing: TernaryPacking = "2bit",
 ) -> ExportReport:
     """Write a trained model as one ONNX file that stock onnxruntime runs.
 
-    The file holds packed weights (1 or 2 bit), operators of the domain ``snn.extreme_quant`` and, for runtimes without
-    our library, their bodies in standard operators. It takes any number of samples and, where the model does, any
-    number of time steps. The model is left as it was; state in its neurons does not enter the file.
+    The file holds packed weights (1, 1.6 or 2 bit), operators of the domain ``snn.extreme_quant`` and, for runtimes
+    without our library, their bodies in standard operators. It takes any number of samples and, where the model does,
+    any number of time steps. The model is left as it was; state in its neurons does not enter the file.
 
     Args:
         model: a model with snnTorch or SpikingJelly neurons, on the CPU.
@@ -163,6 +165,8 @@ def export_onnx(
         calling: ``"step"`` or ``"sequence"`` says how the model is called; ``"auto"`` finds out by calling it.
         input: ``"spikes"`` promises that the input is 0 and 1 only, which makes the first layer exact too (and faster);
             the file then may give nonsense for other input, and :func:`verify` refuses it.
+        ternary_packing: how ternary codes are stored: four to a byte (``"2bit"``), or five (``"1.6bit"``: a smaller
+            file that gives the same bits).
 
     Returns:
         Sizes, and what is guaranteed of each layer: quantised layers that are fed by spikes, and neurons behind them,
@@ -186,6 +190,7 @@ def export_onnx(
         raise ExportError(f"calling={calling!r}: use 'auto', 'step' or 'sequence'.")
     if input not in ("real", "spikes"):
         raise ExportError(f"input={input!r}: use 'real' or 'spikes'.")
+    check_packing(ternary_packing)
     neurons = check_model(model)
     inputs = as_tensor(sample, "The sample")
     if input == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
@@ -196,6 +201,8 @@ def export_onnx(
     request = Request(inputs, called.calling, neurons, input == "spikes", folds)
     recording = record_folded(model, request, max(called.calls.values(), default=0))
     facts: dict[str, Any] = {"format": 1, "version": __version__, "calling": called.calling, "input": input}
+    if ternary_packing != "2bit":
+        facts["ternary_packing"] = ternary_packing
     facts["neurons"] = sorted(called.calls)
     try:
         proto = _lowered(recording, request, facts)
@@ -231,8 +238,9 @@ def _lowered(recording: Recording, request: Request, facts: Mapping[str, Any]) -
     whole = {**facts, "batch_norms": batch_norms, "time": recording.time}
     recorded = recording.recorded
     try:
-        exactness = analyse(recording.graph, SPIKES if request.spikes else None)
-        proto = lower(recording.graph, recorded.sample, exactness, recorded.names, recording.axes, whole)
+        graph = with_packing(recording.graph, facts.get("ternary_packing", "2bit"))
+        exactness = analyse(graph, SPIKES if request.spikes else None)
+        proto = lower(graph, recorded.sample, exactness, recorded.names, recording.axes, whole)
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"The exported model is not valid ONNX: {error}") from error

@@ -10,6 +10,7 @@ from torch import fx
 from . import operators  # noqa: F401 - registers the operators
 
 __all__ = [
+    "EMBEDDING",
     "NEURONS",
     "PACKED",
     "SEQUENCE",
@@ -30,6 +31,8 @@ STEP, SEQUENCE = _OURS.neuron_step.default, _OURS.neuron_sequence.default
 NEURONS = (STEP, SEQUENCE)
 #: Sums of packed codes; arguments begin with input, packed codes and scale and end with packing layout and layer.
 PACKED = (_OURS.packed_linear.default, _OURS.packed_conv.default, _OURS.packed_conv_transpose.default)
+#: Rows of packed codes; arguments are indices, packed codes, scale, columns, packing layout and layer.
+EMBEDDING = _OURS.packed_embedding.default
 
 
 def is_free(size: Any) -> bool:

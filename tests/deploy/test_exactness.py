@@ -125,7 +125,8 @@ def test_signed_spikes_are_no_unsigned_bytes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layout", "most"), [("binary8", 255), ("ternary4", 255), ("int4", 255), ("int8", 129), ("int16", 0)]
+    ("layout", "most"),
+    [("binary8", 255), ("ternary4", 255), ("ternary5", 255), ("int4", 255), ("int8", 129), ("int16", 0)],
 )
 def test_pairs_of_byte_products_fit_16_bits(layout: str, most: int) -> None:
     """Up to what input onnxruntime's integer product is exact on processors that add pairs in 16 bit."""

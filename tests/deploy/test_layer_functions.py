@@ -28,7 +28,7 @@ def tensors(*values: Array) -> list[Tensor]:
 
 
 def test_each_layout_of_layers_is_tested() -> None:
-    assert set(KINDS) == {"binary8", "ternary4", "int4", "int8", "int16"}
+    assert set(KINDS) == {"binary8", "ternary4", "ternary5", "int4", "int8", "int16"}
 
 
 @pytest.mark.parametrize("layout", KINDS)
@@ -42,7 +42,7 @@ def test_linear(layout: str, inputs: int, outputs: int) -> None:
     assert_body(layer_operator("Linear", layout), {"x": x}, {"packed": packed, "scale": scale}, [expected])
 
 
-@pytest.mark.parametrize("layout", ["binary8", "ternary4", "int4", "int8"])
+@pytest.mark.parametrize("layout", ["binary8", "ternary4", "ternary5", "int4", "int8"])
 @pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (7, 1), (130, 33)])
 @pytest.mark.parametrize("grid", [1.0, 0.0625])
 def test_integer_linear(layout: str, inputs: int, outputs: int, grid: float) -> None:

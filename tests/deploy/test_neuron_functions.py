@@ -34,7 +34,7 @@ def all_specs() -> list[NeuronSpec]:
 SPECS = all_specs()
 PLAIN = [spec for spec in SPECS if spec.feedback in ("none", "elementwise")]
 RECURRENT = [spec for spec in SPECS if spec.feedback in ("linear", "conv")]
-LAYOUTS_OF_FEEDBACK = ("binary8", "ternary4", "int4", "int8", "int16", "float")
+LAYOUTS_OF_FEEDBACK = ("binary8", "ternary4", "ternary5", "int4", "int8", "int16", "float")
 
 #: Multiples of 1/8 where sums should meet thresholds exactly, others where roundings should show.
 VALUES = {
@@ -125,9 +125,9 @@ def feedback_layer(spec: NeuronSpec, layout: str, biased: bool) -> tuple[dict[st
 
 @pytest.mark.parametrize("turn", range(len(RECURRENT) * 2))
 def test_feedback(turn: int) -> None:
-    """Each spec with two kinds of weights, with and without a bias, each of the six with each choice of a spec."""
+    """Each spec with two kinds of weights, with and without a bias, each of the seven with each choice of a spec."""
     spec = RECURRENT[turn // 2]
-    layout = LAYOUTS_OF_FEEDBACK[(turn // 2 + turn % 2 * 3) % 6]
+    layout = LAYOUTS_OF_FEEDBACK[(turn // 2 + turn % 2 * 3) % 7]
     biased, vector = bool(turn % 2), bool(turn // 6 % 2)
     constants, recurrent, attributes = feedback_layer(spec, layout, biased)
     shape = (2, 4, 5, 3) if spec.feedback == "conv" else (2, 4)

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
+from hypothesis import strategies as st
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.deploy.repacking import TernaryPacking
 from snn_extreme_quant.frameworks import frameworks
 from tests.deploy.random_networks import FORMS, Network, networks
 from tests.deploy.random_neurons import SNNTORCH, SPIKINGJELLY
 
+PACKINGS = st.sampled_from(get_args(TernaryPacking))
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}
 
 
-def _check(network: Network) -> bool:
+def _check(network: Network, packing: TernaryPacking) -> bool:
     """Export and verify, on other numbers of steps and samples too; return whether the file is guaranteed."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"
         kind = "spikes" if network.spikes_in else "real"
-        report = sxq.export_onnx(network.model, network.inputs, path, input=kind)
+        report = sxq.export_onnx(network.model, network.inputs, path, input=kind, ternary_packing=packing)
         event("guaranteed" if report.exact else "not guaranteed")
         assert report.exact or not network.exact, str(report)
         assert report.time == "free", str(report)
@@ -49,10 +53,10 @@ def test_the_networks_draw_every_neuron_that_is_read() -> None:
 def test_zero_differences(form: str) -> None:
     """All neurons, layers and precisions; T 1 to 24, other T and B than exported with."""
 
-    @given(networks(form))
+    @given(networks(form), PACKINGS)
     @settings(max_examples=8, **_SETTINGS)
-    def check(network: Network) -> None:
-        _check(network)
+    def check(network: Network, packing: TernaryPacking) -> None:
+        _check(network, packing)
 
     check()
 
@@ -62,10 +66,10 @@ def test_zero_differences_many() -> None:
     """The same with five times the examples, of which most must be guaranteed: else the test would say little."""
     guaranteed: list[bool] = []
 
-    @given(networks())
+    @given(networks(), PACKINGS)
     @settings(max_examples=200, **_SETTINGS)
-    def check(network: Network) -> None:
-        guaranteed.append(_check(network))
+    def check(network: Network, packing: TernaryPacking) -> None:
+        guaranteed.append(_check(network, packing))
 
     check()
     assert sum(guaranteed) > 0.6 * len(guaranteed)
