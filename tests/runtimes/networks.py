@@ -1,0 +1,149 @@
+"""The networks whose files run on every runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import snntorch as snn
+import torch
+from spikingjelly.activation_based import functional
+from spikingjelly.activation_based import layer as sj_layer
+from spikingjelly.activation_based import neuron as jelly
+from torch import Tensor, nn
+
+import snn_extreme_quant as sxq
+from tests.deploy.random_layers import spikes
+from tests.deploy.test_every_class import NETWORKS
+from tests.deploy.test_model_forms import FORMS, quantised
+from tests.runtimes.cases import Cases
+
+CONFIGS = {
+    "ternary": sxq.Ternary(),
+    "binary": sxq.Binary(),
+    "int4": sxq.Uniform(4),
+    "int8": sxq.Uniform(8),
+    "int16": sxq.Uniform(16),
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """A quantised model in evaluation mode, the sample it is exported with, other inputs, and options of the export."""
+
+    name: str
+    model: nn.Module
+    sample: Tensor
+    inputs: Tensor
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class Attention(nn.Module):
+    """Spikformer's attention: two products of spikes, a factor of a power of two, for ``(T, B, tokens, width)``."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.layers = nn.ModuleList(nn.Linear(width, width) for _ in range(4))
+        self.neurons = nn.ModuleList(jelly.LIFNode(v_threshold=0.3, step_mode="m") for _ in range(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = (
+            neuron(layer(x)).unflatten(-1, (self.heads, -1)).transpose(2, 3)
+            for layer, neuron in zip(self.layers[:3], self.neurons[:3], strict=True)
+        )
+        mixed = self.neurons[3]((q @ k.transpose(-2, -1)) @ v * 0.25)
+        return self.neurons[4](self.layers[3](mixed.transpose(2, 3).flatten(3)))  # type: ignore[no-any-return]
+
+
+def attention() -> tuple[nn.Module, Tensor]:
+    return Attention(8, 2), spikes(4, 2, 5, 8)
+
+
+def text() -> tuple[nn.Module, Tensor]:
+    """Tokens of 64 bit, embedded, with attention behind."""
+    embedding = nn.Sequential(nn.Embedding(11, 8), jelly.LIFNode(v_threshold=0.2, step_mode="m"))
+    return nn.Sequential(embedding, Attention(8, 2)), torch.randint(0, 11, (4, 2, 5))
+
+
+def images() -> tuple[nn.Module, Tensor]:
+    """Images of 8 bit behind a ``FixedPointInput``, batch norm, pooling: products of wide numbers."""
+    net = nn.Sequential(
+        sxq.FixedPointInput(bits=8, fraction=4),
+        sj_layer.Conv2d(1, 6, 3, padding=1, bias=False),
+        sj_layer.BatchNorm2d(6),
+        jelly.LIFNode(v_threshold=0.5),
+        sj_layer.AvgPool2d(2),
+        sj_layer.Flatten(),
+        sj_layer.Linear(96, 10),
+        jelly.IFNode(v_threshold=0.5),
+    )
+    functional.set_step_mode(net, "m")
+    return net, torch.randint(0, 17, (4, 2, 1, 8, 8)) / 16
+
+
+def wide() -> tuple[nn.Module, Tensor]:
+    """Sizes that no register is a multiple of, and enough inputs for runtimes to add in blocks."""
+    neuron = {"beta": 0.9, "threshold": 0.5, "init_hidden": True}
+    layers = [nn.Linear(517, 131), snn.Leaky(**neuron), nn.Linear(131, 67), snn.Leaky(**neuron)]
+    return nn.Sequential(*layers), spikes(5, 3, 517)
+
+
+OURS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "attention": attention,
+    "text": text,
+    "grey images": images,
+    "wide": wide,
+}
+
+
+def _louder(model: nn.Module, factor: float) -> None:
+    """Scale the weights, so that spikes reach the end."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(factor if parameter.dim() > 1 else 1.0)
+
+
+def _options(name: str, sample: Tensor) -> dict[str, Any]:
+    events = sample.is_floating_point() and name != "grey images"
+    return {"input": "spikes"} if events else {}
+
+
+#: What `make test` takes of the networks of other tests; benchmarks and slow tests take all.
+QUICK = {
+    "explicit loop", "damped state", "neurons of snntorch", "neurons of spikingjelly, sequences", "tokens",
+    "layers of torch, 2d", "layers of spikingjelly, 3d", *OURS,
+}  # fmt: skip
+
+
+def networks(*, every: bool) -> Iterator[Network]:
+    """Yield networks: a few, with all precisions in turn; or all, in every precision.
+
+    Forms come first: one of them resets all snnTorch neurons of the process, which fails on some that have not run.
+    """
+    kinds = list(CONFIGS)
+    for index, (name, (form, shape, other, _)) in enumerate(FORMS.items()):
+        if name == "mixed samples" or (not every and name not in QUICK):
+            continue  # mixed samples are not exact
+        for kind in ("ternary", "binary") if every else [kinds[index % 2]]:
+            model = quantised(form, CONFIGS[kind])
+            yield Network(f"{name} {kind}", model.eval(), spikes(*shape), spikes(*other), {"input": "spikes"})
+    for index, (name, build) in enumerate({**OURS, **NETWORKS}.items()):
+        if not every and name not in QUICK:
+            continue
+        for kind in kinds if every else [kinds[index % len(kinds)]]:
+            torch.manual_seed(1)
+            model, sample = build()
+            _louder(model, 3.0)
+            sxq.quantize_(model, CONFIGS[kind])
+            inputs = torch.cat([sample, sample.flip(0)], 1)
+            yield Network(f"{name} {kind}", model.eval(), sample, inputs, _options(name, sample))
+
+
+def write_cases(cases: Cases, *, every: bool = False) -> None:
+    """Export networks into the folder."""
+    for index, network in enumerate(networks(every=every)):
+        file = f"{index:03d} {network.name}".replace(",", "").replace(" ", "_")
+        cases.add(file, network.model, network.sample, network.inputs, **network.options)
+    cases.write()
