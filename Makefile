@@ -13,13 +13,17 @@ SETUP := requirements/install.sh requirements/torch.txt requirements/lock.txt py
 TEST_ENV := OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 MPLBACKEND=Agg
 PYTEST := $(TEST_ENV) $(BIN)/python -m pytest -n $(WORKERS)
 
+# The npm packages of the page in examples/web and of tests/runtimes. Their install scripts only fetch GPU libraries.
+WEB := examples/web
+NPM_READY := $(WEB)/node_modules/.package-lock.json
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help venv demo test test-slow lint format types check lock clean clean-all
+.PHONY: help venv demo test test-slow test-runtimes lint format types check lock clean clean-all
 
 help: ## list the targets
 	@echo "make TARGET [PYTHON=python3] [WORKERS=2] [ARGS=...]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' Makefile
 
 # An environment that was moved or copied here, or has lost its Python, is made anew.
 ifneq "$(shell test -x $(BIN)/python && cat $(READY) 2>/dev/null)" "$(CURDIR)"
@@ -39,6 +43,14 @@ test: $(READY) ## run the tests but the slow ones; ARGS go to pytest
 
 test-slow: $(READY) ## run all tests
 	@$(PYTEST) $(ARGS)
+
+$(NPM_READY): $(WEB)/package.json $(WEB)/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js 20 or newer" >&2; exit 1; }
+	@cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund
+	@touch $@
+
+test-runtimes: $(READY) $(NPM_READY) ## run the files in onnxruntime-node and -web; needs Node.js and Chromium
+	@SXQ_RUNTIMES=required $(PYTEST) -m "not slow" tests/runtimes $(ARGS)
 
 lint: $(READY) ## style, formatting, import layers
 	@$(BIN)/ruff check .

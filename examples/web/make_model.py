@@ -1,10 +1,12 @@
 """Trains the page's network on scikit-learn's digits and writes ``model.onnx``, ``model.json`` and ``MODEL_CARD.md``.
 
-Usage: python examples/web/make_model.py [FOLDER]. The same versions give the same files.
+Usage: python examples/web/make_model.py [FOLDER] [--quick]. The same versions give the same files; --quick trains too
+little to be of use.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import sys
@@ -20,7 +22,8 @@ from snn_extreme_quant.demo.network_snntorch import loss
 from snn_extreme_quant.demo.training import STEPS, predict, reproducible, train
 
 SEED = 0
-FLOAT_EPOCHS, TERNARY_EPOCHS = 15, 20
+#: Epochs in float, then with ternary weights.
+EPOCHS, QUICK = (15, 20), (1, 1)
 #: Distorted copies of each training image: people do not draw as the scanned digits are written.
 COPIES = 4
 
@@ -51,7 +54,7 @@ def augmented(digits: Digits, generator: torch.Generator) -> Digits:
     return Digits(torch.cat(copies), labels, digits.test_images, digits.test_labels)
 
 
-def trained(digits: Digits) -> Network:
+def trained(digits: Digits, epochs: tuple[int, int]) -> Network:
     """Train in float, then with ternary weights in all layers."""
     torch.manual_seed(SEED)
     network = Network()
@@ -61,9 +64,9 @@ def trained(digits: Digits) -> Network:
         print(f"loss {value:.4f}, accuracy {accuracy:.1%}", file=sys.stderr)
 
     options = {"seed": SEED, "on_epoch": progress}
-    train(OutputSpikes(network), loss, more, epochs=FLOAT_EPOCHS, rate=4e-3, **options)
+    train(OutputSpikes(network), loss, more, epochs=epochs[0], rate=4e-3, **options)
     sxq.quantize_(network, sxq.Ternary())
-    train(OutputSpikes(network), loss, more, epochs=TERNARY_EPOCHS, rate=2e-3, **options)
+    train(OutputSpikes(network), loss, more, epochs=epochs[1], rate=2e-3, **options)
     return network
 
 
@@ -88,14 +91,14 @@ Written by `make_model.py`; the figures below come from the run that wrote the f
 | verified | {facts["spikes_different"]} of {facts["spikes_compared"]:,} spikes differ between torch and the file |
 | seed | {SEED} |
 
-Not for anything that matters: 1,797 images of 43 writers are no basis for reading handwriting.
+Not for anything that matters: 1,797 images of 13 writers are no basis for reading handwriting.
 """
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, *, quick: bool = False) -> None:
     digits = split_digits()
     with reproducible():
-        network = trained(digits)
+        network = trained(digits, QUICK if quick else EPOCHS)
     path = folder / "model.onnx"
     exported = sxq.export_onnx(network, over_time(digits.test_images[:1], STEPS), path)
     if not exported.exact:
@@ -124,4 +127,8 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(__file__).parent)
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    main(arguments.folder, quick=arguments.quick)

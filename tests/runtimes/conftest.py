@@ -48,19 +48,34 @@ def chromium() -> str:
 
 
 @pytest.fixture(scope="session")
-def folder_of_cases(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[..., Path]:
-    """Export the cases once, for all worker processes."""
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Make a folder by a name and a function that fills it, once for all worker processes."""
     shared = tmp_path_factory.getbasetemp()
     shared = shared if worker_id == "master" else shared.parent
 
-    def folder(*, every: bool) -> Path:
-        found = shared / ("all_cases" if every else "cases")
+    def folder(name: str, fill: Callable[[Path], None]) -> Path:
+        found = shared / name
+        done = shared / f"{name}.done"
         with FileLock(f"{found}.lock"):
-            if not (found / "cases.json").exists():
+            if not done.exists():
                 found.mkdir(exist_ok=True)
-                with pytest.MonkeyPatch.context() as patch:  # one network resets all neurons that snnTorch knows
-                    patch.setattr(SpikingNeuron, "instances", [])
-                    write_cases(Cases(found), every=every)
+                fill(found)
+                done.touch()
         return found
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def folder_of_cases(once: Callable[[str, Callable[[Path], None]], Path]) -> Callable[..., Path]:
+    """Export the cases."""
+
+    def folder(*, every: bool) -> Path:
+        def fill(path: Path) -> None:
+            with pytest.MonkeyPatch.context() as patch:  # one network resets all neurons that snnTorch knows
+                patch.setattr(SpikingNeuron, "instances", [])
+                write_cases(Cases(path), every=every)
+
+        return once("all_cases" if every else "cases", fill)
 
     return folder
