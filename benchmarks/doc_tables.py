@@ -178,11 +178,35 @@ def native_matmul() -> str:
 
 _SHAPES = [(768, 768), (768, 3072), (3072, 768)]
 
+
+def runtimes() -> str:
+    result = _load("runtime_matrix")
+    head = ["runtime", "files that run", "spikes compared", "other values", "different"]
+    rows = [
+        [
+            row["runtime"],
+            f"{row['files']} of {2 * result['networks']}",
+            f"{row['spikes']:,}",
+            f"{row['values'] - row['spikes']:,}",
+            f"{row['different']:,}",
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        _table(head, rows)
+        + f"\n\n{result['networks']} networks, each as it is exported and once more with the spikes of all its neuron"
+        " layers as outputs; expected is\nwhat onnxruntime"
+        f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference from torch"
+        " (`benchmarks/results/runtime_matrix.json`)."
+    )
+
+
 #: The tables of each page, by the name between their markers.
 PAGES = {
     "README.md": {"demo table": demo, "exactness table": exactness},
     "docs/deployment.md": {"batch norm table": batch_norm, "file size table": file_size},
     "docs/native.md": {"native matmul table": native_matmul},
+    "docs/runtimes.md": {"runtime table": runtimes},
     "docs/quantisers.md": {"gptq table": gptq},
 }
 

@@ -1,99 +1,73 @@
-"""Runs exported files on several versions of onnxruntime, each in an environment of its own, and counts differences.
+"""Runs exported files on several versions of onnxruntime and on its JavaScript packages, and counts differences.
 
-Usage: python benchmarks/runtime_matrix.py [VERSION ...]. Needs a package index.
+Usage: python benchmarks/runtime_matrix.py [VERSION ...]. Each version is installed into an environment of its own in a
+temporary folder, so a package index is needed. The JavaScript packages are those of examples/web (make test-runtimes
+sets them up). The files are all networks of tests/runtimes, in every precision; each was verified against torch here.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
 import tempfile
 import venv
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from record import write
-from torch import Tensor, nn
-
-import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.running import run_model
-from snn_extreme_quant.frameworks import neurons_of
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests.deploy.test_every_class import NETWORKS
-from tests.deploy.test_model_forms import FORMS, quantised, spikes
+from tests.runtimes.cases import Cases, compare, read
+from tests.runtimes.networks import write_cases
+from tests.runtimes.tools import JAVASCRIPT, command
 
+RUNNER = Path(__file__).parents[1] / "tests" / "runtimes" / "run_cases.py"
 VERSIONS = ["1.17.3", "1.20.1", "1.24.4", "1.28.0", "1.31.1"]
 
-#: Runs with onnxruntime and numpy alone.
-RUNNER = """
-import json, sys
-from pathlib import Path
-import numpy as np, onnxruntime
-result = {"onnxruntime": onnxruntime.__version__, "files": 0, "values": 0, "different": 0, "failed": []}
-for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
-    data = np.load(path.with_suffix(".npz"))
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        outputs = session.run(None, {"input": data["input"]})
-    except Exception as error:
-        result["failed"].append(f"{path.name}: {error}"[:200])
-        continue
-    result["files"] += 1
-    for index, value in enumerate(outputs):
-        result["values"] += value.size
-        result["different"] += int((value != data[f"output_{index}"]).sum())
-print(json.dumps(result))
-"""
+
+def python_version(release: str, folder: Path, results: Path) -> list[str]:
+    """Install a version of onnxruntime, and return the command that runs the cases on it."""
+    home = folder / f"venv-{release}"
+    venv.create(home, with_pip=True)
+    python = str(home / "bin" / "python")
+    # Up to 1.18 onnxruntime is built for numpy 1.
+    numpy = "numpy<2" if tuple(map(int, release.split(".")[:2])) < (1, 19) else "numpy"
+    subprocess.run([python, "-m", "pip", "install", "-q", f"onnxruntime=={release}", numpy], check=True)
+    return [python, str(RUNNER), str(folder), str(results)]
 
 
-def export(model: nn.Module, sample: Tensor, inputs: Tensor, path: Path) -> None:
-    """Write a model's file, and what it gives for other inputs than it was exported with."""
-    kind: Any = "spikes" if sample.is_floating_point() else "real"
-    report = sxq.export_onnx(model, sample, path, input=kind)
-    outputs = run_model(model, inputs, report.calling, neurons_of(model)).outputs
-    arrays = {f"output_{i}": value.numpy() for i, value in enumerate(outputs)}
-    np.savez(path.with_suffix(".npz"), input=inputs.numpy(), **arrays)
+def row(program: list[str], folder: Path, results: Path) -> dict[str, Any]:
+    """Run the cases, and compare."""
+    subprocess.run(program, check=True)
+    found = json.loads(results.read_text(encoding="utf-8"))
+    comparison = asdict(compare(read(folder), found["results"]))
+    print(found["runtime"], comparison, file=sys.stderr)
+    return {"runtime": found["runtime"], **comparison}
 
 
-def export_all(folder: Path) -> None:
-    """Every form of a model, and every class of neuron and layer."""
-    for index, (build, shape, other, _) in enumerate(FORMS.values()):
-        for config in (sxq.Ternary(), sxq.Binary()):
-            path = folder / f"form_{index:02d}_{config.kind}.onnx"
-            export(quantised(build, config), spikes(*shape), spikes(*other), path)
-    for index, make in enumerate(NETWORKS.values()):
-        for config in (sxq.Ternary(), sxq.Binary(), sxq.Uniform(4), sxq.Uniform(8)):
-            torch.manual_seed(1)
-            model, sample = make()
-            with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.mul_(3.0 if parameter.dim() > 1 else 1.0)
-            sxq.quantize_(model, config)
-            path = folder / f"classes_{index:02d}_{config.kind}{config.bits}.onnx"
-            export(model.eval(), sample, torch.cat([sample, sample], 1), path)
-
-
-def main() -> None:
-    rows = []
+def main(releases: list[str]) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        export_all(folder)
-        for release in sys.argv[1:] or VERSIONS:
-            home = folder / f"venv-{release}"
-            venv.create(home, with_pip=True)
-            python = str(home / "bin" / "python")
-            # Up to 1.18 onnxruntime is built for numpy 1.
-            numpy = "numpy<2" if tuple(map(int, release.split(".")[:2])) < (1, 19) else "numpy"
-            subprocess.run([python, "-m", "pip", "install", "-q", f"onnxruntime=={release}", numpy], check=True)
-            done = subprocess.run([python, "-c", RUNNER, name], check=True, capture_output=True, text=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
-            print(rows[-1], file=sys.stderr)
-    write("runtime_matrix", {"rows": rows})
+        results = folder / "results.json"
+        for runtime in JAVASCRIPT:
+            command(runtime, folder, results)  # what is missing is better said now
+        cases = Cases(folder)
+        write_cases(cases, every=True)
+        print(f"{len(cases.entries)} files", file=sys.stderr)
+        makers: list[Callable[[], list[str]]] = [
+            *(lambda release=release: python_version(release, folder, results) for release in releases),
+            *(lambda runtime=runtime: command(runtime, folder, results) for runtime in JAVASCRIPT),
+        ]
+        rows = [row(make(), folder, results) for make in makers]
+    networks = sum(not entry["spikes"] for entry in cases.entries)
+    write("runtime_matrix", {"networks": networks, "rows": rows})
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
+    main(parser.parse_args().versions)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 from filelock import FileLock
@@ -14,37 +12,26 @@ from snntorch._neurons.neurons import SpikingNeuron
 
 from tests.runtimes.cases import Cases
 from tests.runtimes.networks import write_cases
-
-PACKAGES = Path(__file__).parents[2] / "examples" / "web"
-_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+from tests.runtimes.tools import MissingToolError, find_chromium, find_node
 
 
-def _missing(reason: str) -> NoReturn:
-    if os.environ.get("SXQ_RUNTIMES") == "required":
-        pytest.fail(reason)
-    pytest.skip(reason)
+def _found(find: Callable[[], str]) -> str:
+    try:
+        return find()
+    except MissingToolError as error:
+        if os.environ.get("SXQ_RUNTIMES") == "required":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
-    """The program ``node``, with the npm packages installed."""
-    program = shutil.which("node")
-    if program is None:
-        _missing("node is missing: install Node.js 20 or newer")
-    for package in ("onnxruntime-node", "onnxruntime-web", "playwright-core"):
-        if not (PACKAGES / "node_modules" / package / "package.json").exists():
-            _missing(f"the npm package {package} is missing: run `make test-runtimes`")
-    return program
+    return _found(find_node)
 
 
 @pytest.fixture(scope="session")
 def chromium() -> str:
-    """The program of a Chromium."""
-    named = os.environ.get("SXQ_CHROMIUM")
-    program = shutil.which(named) if named else next(filter(None, map(shutil.which, _BROWSERS)), None)
-    if program is None:
-        _missing(f"{named or 'Chromium'} is missing: install it, or name its program in SXQ_CHROMIUM")
-    return program
+    return _found(find_chromium)
 
 
 @pytest.fixture(scope="session")

@@ -14,17 +14,20 @@ from spikingjelly.activation_based import neuron as jelly
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.config import WeightConfig
 from tests.deploy.random_layers import spikes
 from tests.deploy.test_every_class import NETWORKS
 from tests.deploy.test_model_forms import FORMS, quantised
 from tests.runtimes.cases import Cases
 
-CONFIGS = {
-    "ternary": sxq.Ternary(),
-    "binary": sxq.Binary(),
-    "int4": sxq.Uniform(4),
-    "int8": sxq.Uniform(8),
-    "int16": sxq.Uniform(16),
+#: Precisions, and what else the export is told.
+CONFIGS: dict[str, tuple[WeightConfig, dict[str, Any]]] = {
+    "ternary": (sxq.Ternary(), {}),
+    "binary": (sxq.Binary(), {}),
+    "ternary 1.6 bit": (sxq.Ternary(), {"ternary_packing": "1.6bit"}),
+    "int4": (sxq.Uniform(4), {}),
+    "int8": (sxq.Uniform(8), {}),
+    "int16": (sxq.Uniform(16), {}),
 }
 
 
@@ -105,7 +108,7 @@ def _louder(model: nn.Module, factor: float) -> None:
             parameter.mul_(factor if parameter.dim() > 1 else 1.0)
 
 
-def _options(name: str, sample: Tensor) -> dict[str, Any]:
+def _input(name: str, sample: Tensor) -> dict[str, Any]:
     events = sample.is_floating_point() and name != "grey images"
     return {"input": "spikes"} if events else {}
 
@@ -127,18 +130,19 @@ def networks(*, every: bool) -> Iterator[Network]:
         if name == "mixed samples" or (not every and name not in QUICK):
             continue  # mixed samples are not exact
         for kind in ("ternary", "binary") if every else [kinds[index % 2]]:
-            model = quantised(form, CONFIGS[kind])
-            yield Network(f"{name} {kind}", model.eval(), spikes(*shape), spikes(*other), {"input": "spikes"})
-    for index, (name, build) in enumerate({**OURS, **NETWORKS}.items()):
-        if not every and name not in QUICK:
-            continue
+            config, options = CONFIGS[kind]
+            model = quantised(form, config).eval()
+            yield Network(f"{name} {kind}", model, spikes(*shape), spikes(*other), {"input": "spikes", **options})
+    chosen = {name: build for name, build in {**OURS, **NETWORKS}.items() if every or name in QUICK}
+    for index, (name, build) in enumerate(chosen.items()):
         for kind in kinds if every else [kinds[index % len(kinds)]]:
             torch.manual_seed(1)
             model, sample = build()
             _louder(model, 3.0)
-            sxq.quantize_(model, CONFIGS[kind])
+            config, options = CONFIGS[kind]
+            sxq.quantize_(model, config)
             inputs = torch.cat([sample, sample.flip(0)], 1)
-            yield Network(f"{name} {kind}", model.eval(), sample, inputs, _options(name, sample))
+            yield Network(f"{name} {kind}", model.eval(), sample, inputs, {**_input(name, sample), **options})
 
 
 def write_cases(cases: Cases, *, every: bool = False) -> None:

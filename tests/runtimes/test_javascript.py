@@ -12,27 +12,27 @@ import numpy as np
 import pytest
 
 from tests.runtimes.cases import compare, decode, encode, read
-from tests.runtimes.conftest import PACKAGES
-
-RUNTIMES = ["node", "wasm", "chromium"]
-_RUNNER = Path(__file__).with_name("run_cases.mjs")
+from tests.runtimes.tools import JAVASCRIPT, command
 
 
-def run(node: str, runtime: str, folder: Path, results: Path, chromium: str = "") -> dict[str, Any]:
+@pytest.fixture(params=JAVASCRIPT)
+def runtime(request: pytest.FixtureRequest, node: str) -> str:
+    if request.param == "chromium":
+        request.getfixturevalue("chromium")
+    return str(request.param)
+
+
+def run(runtime: str, folder: Path, results: Path) -> dict[str, Any]:
     """Run a folder of cases; ``results`` is the file for what they give."""
-    command = [node, str(_RUNNER), runtime, str(folder), str(results), str(PACKAGES), chromium]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command(runtime, folder, results), capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(results.read_text(encoding="utf-8"))
     return found
 
 
-def _check(
-    runtime: str, node: str, folder: Path, tmp_path: Path, request: pytest.FixtureRequest
-) -> tuple[list[Any], dict[str, Any]]:
-    chromium = request.getfixturevalue("chromium") if runtime == "chromium" else ""
+def _check(runtime: str, folder: Path, results: Path) -> tuple[list[Any], dict[str, Any]]:
     entries = read(folder)
-    found = run(node, runtime, folder, tmp_path / "results.json", chromium)
+    found = run(runtime, folder, results)
     comparison = compare(entries, found["results"])
     assert comparison.failed == []
     assert comparison.files == len(entries)
@@ -41,11 +41,8 @@ def _check(
     return entries, found
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_every_spike_is_the_same(
-    runtime: str, node: str, folder_of_cases: Callable[..., Path], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    entries, found = _check(runtime, node, folder_of_cases(every=False), tmp_path, request)
+def test_every_spike_is_the_same(runtime: str, folder_of_cases: Callable[..., Path], tmp_path: Path) -> None:
+    entries, found = _check(runtime, folder_of_cases(every=False), tmp_path / "results.json")
     # The comparison is one of values: a spike that is turned over is found.
     spikes = next(i for i, entry in enumerate(entries) if entry["spikes"])
     outputs = found["results"][spikes]["outputs"]
@@ -56,22 +53,15 @@ def test_every_spike_is_the_same(
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_every_network_in_every_precision(
-    runtime: str, node: str, folder_of_cases: Callable[..., Path], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    _check(runtime, node, folder_of_cases(every=True), tmp_path, request)
+def test_every_network_in_every_precision(runtime: str, folder_of_cases: Callable[..., Path], tmp_path: Path) -> None:
+    _check(runtime, folder_of_cases(every=True), tmp_path / "results.json")
 
 
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_a_damaged_file_is_an_error_and_the_next_file_runs(
-    runtime: str, node: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    chromium = request.getfixturevalue("chromium") if runtime == "chromium" else ""
+def test_a_damaged_file_is_an_error_and_the_next_file_runs(runtime: str, tmp_path: Path) -> None:
     (tmp_path / "damaged.onnx").write_bytes(b"not a model")
     case = {"name": "damaged", "file": "damaged.onnx", "spikes": False, "inputs": {}, "expected": {}}
     (tmp_path / "cases.json").write_text(json.dumps([case, case]), encoding="utf-8")
-    found = run(node, runtime, tmp_path, tmp_path / "results.json", chromium)
+    found = run(runtime, tmp_path, tmp_path / "results.json")
     comparison = compare([case, case], found["results"])
     assert len(comparison.failed) == 2
     assert comparison.files == 0

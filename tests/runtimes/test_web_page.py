@@ -19,8 +19,8 @@ import pytest
 import snn_extreme_quant as sxq
 from snn_extreme_quant.demo.data import over_time, split_digits
 from snn_extreme_quant.deploy.files import read_model
-from tests.runtimes.conftest import PACKAGES as PAGE
 from tests.runtimes.strokes import DIGITS
+from tests.runtimes.tools import PACKAGES as PAGE
 
 FACTS: dict[str, Any] = json.loads((PAGE / "model.json").read_text(encoding="utf-8"))
 _DRIVER = Path(__file__).with_name("drive_page.mjs")
@@ -77,6 +77,34 @@ def _check(shown: dict[str, Any], python: Any, until: int | None = None) -> list
     scores: list[float] = layers[-1][:until].sum((0, 1)).tolist()
     assert shown["scores"] == scores
     return scores
+
+
+def _pixels(node: str, drawings: list[Any]) -> list[list[int]]:
+    """What strokes.js makes of drawings."""
+    program = f"import {{ pixelsOf }} from {json.dumps((PAGE / 'strokes.js').as_uri())};"
+    program += f"console.log(JSON.stringify({json.dumps(drawings)}.map((strokes) => [...pixelsOf(strokes)])))"
+    done = subprocess.run([node, "--input-type=module", "-e", program], capture_output=True, text=True, check=True)
+    pixels: list[list[int]] = json.loads(done.stdout)
+    return pixels
+
+
+def test_pixels_of_strokes(node: str) -> None:
+    """Where and how large a digit is drawn makes no difference, and the ink is that of scanned digits."""
+    moved = [[[[0.125 + x / 4, 0.25 + y / 4] for x, y in stroke] for stroke in strokes] for strokes in DIGITS]
+    drawn = _pixels(node, DIGITS)
+    assert _pixels(node, moved) == drawn
+    for pixels in drawn:
+        assert 0 <= min(pixels) <= max(pixels) <= 16
+        assert 290 <= sum(pixels) <= 330
+        assert any(pixels[:8])
+        assert any(pixels[-8:])
+
+
+def test_pixels_of_very_little(node: str) -> None:
+    nothing, dot, line = _pixels(node, [[], [[[0.5, 0.5]]], [[[0.2, 0.5], [0.8, 0.5]]]])
+    assert not any(nothing)
+    assert sum(dot[row * 8 + column] for row in (3, 4) for column in (3, 4)) > 0.6 * sum(dot) > 0
+    assert sum(line[24:40]) > 0.6 * sum(line) > 0
 
 
 @pytest.mark.parametrize("digit", range(10))
@@ -143,7 +171,8 @@ def test_the_committed_model_is_that_of_the_card(make_model: Any, python: Any) -
 
 def test_make_model_writes_what_the_page_needs(make_model: Any, tmp_path: Path, monkeypatch: Any) -> None:
     digits = split_digits()
-    few = type(digits)(digits.train_images[:160], digits.train_labels[:160], digits.test_images, digits.test_labels)
+    parts = (digits.train_images, digits.train_labels, digits.test_images, digits.test_labels)
+    few = type(digits)(*(part[:160] for part in parts))
     monkeypatch.setattr(make_model, "split_digits", lambda: few)
     make_model.main(tmp_path, quick=True)
     facts = json.loads((tmp_path / "model.json").read_text(encoding="utf-8"))
