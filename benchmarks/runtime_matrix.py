@@ -1,7 +1,7 @@
 """Runs exported files on several versions of onnxruntime and on its JavaScript packages, and counts differences.
 
-Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER]. Each version is installed into an environment of
-its own in a temporary folder, so a package index is needed. The JavaScript packages are those of examples/web (make
+Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER]. Each version is installed into an environment
+of its own in a temporary folder, so a package index is needed. The JavaScript packages are those of examples/web (make
 test-runtimes sets them up). The files are all networks of tests/runtimes, in every precision, verified against torch as
 they are written; with --cases they are kept in a folder, and used again if they are there.
 """
