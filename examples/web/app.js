@@ -132,7 +132,9 @@ async function start() {
   at("steps").addEventListener("input", setSteps);
   at("until").addEventListener("input", show);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
-    document.querySelectorAll(".examples canvas").forEach((canvas, digit) => paintPixels(canvas, network.facts.examples[digit]));
+    document.querySelectorAll(".examples canvas").forEach((canvas, digit) => {
+      paintPixels(canvas, network.facts.examples[digit]);
+    });
     show();
   });
   at("steps").value = network.facts.steps;

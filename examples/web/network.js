@@ -7,7 +7,7 @@ export class LoadError extends Error {}
 
 async function importRuntime() {
   if (typeof WebAssembly === "undefined") {
-    throw new LoadError("This browser has no WebAssembly, or it is switched off (some privacy modes do). The network needs it.");
+    throw new LoadError("This browser has no WebAssembly, which the network needs. Some privacy modes switch it off.");
   }
   try {
     return await import(RUNTIME);
@@ -18,7 +18,9 @@ async function importRuntime() {
 
 async function fetched(name) {
   const response = await fetch(new URL(name, import.meta.url)).catch((error) => ({ ok: false, status: error.message }));
-  if (!response.ok) throw new LoadError(`${name} cannot be loaded (${response.status}): run make_model.py in this folder.`);
+  if (!response.ok) {
+    throw new LoadError(`${name} cannot be loaded (${response.status}): run make_model.py in this folder.`);
+  }
   return response;
 }
 
@@ -34,7 +36,8 @@ export async function loadNetwork() {
     session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"] });
   } catch (error) {
     throw new LoadError(
-      `The network cannot be started. Either WebAssembly is blocked, or a file of onnxruntime-web is missing: run npm ci. (${error.message})`,
+      "The network cannot be started. Either WebAssembly is blocked, or a file of onnxruntime-web is missing: run npm ci." +
+        ` (${error.message})`,
     );
   }
 

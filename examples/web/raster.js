@@ -38,9 +38,10 @@ function figureOf(layer, last) {
   plane.classList.toggle("rows", layer.neurons <= ROW_LINES);
   const labels = element("div", { className: "labels", ariaHidden: "true" });
   if (last) for (let digit = 0; digit < layer.neurons; digit += 1) labels.append(element("span", {}, String(digit)));
-  const axis = element("div", { className: "axis", ariaHidden: "true" }, element("span", {}, "step 1"), element("span"));
-  const body = element("div", {}, plane, axis);
-  return element("figure", {}, element("figcaption"), last ? element("div", { className: "labelled" }, labels, body) : body);
+  const ends = [element("span", {}, "step 1"), element("span")];
+  const body = element("div", {}, plane, element("div", { className: "axis", ariaHidden: "true" }, ...ends));
+  const shown = last ? element("div", { className: "labelled" }, labels, body) : body;
+  return element("figure", {}, element("figcaption"), shown);
 }
 
 /** Shows all layers, with the steps behind `until` dimmed. */

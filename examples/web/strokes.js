@@ -1,7 +1,7 @@
 // From strokes to the 64 pixels that the network takes, by whole numbers and one rule, the same in every browser.
 //
-// The training images were made from bitmaps of 32 x 32 dots, filled by the digit, by counting the dots in each block of
-// 4 x 4. So are these. On average 312 dots are set, whatever the digit: the pen is made as wide as that takes.
+// The training images were made from bitmaps of 32 x 32 dots, filled by the digit, by counting the dots in each block
+// of 4 x 4. So are these. On average 312 dots are set, whatever the digit: the pen is made as wide as that takes.
 
 const DOTS = 32;
 const BLOCK = 4;

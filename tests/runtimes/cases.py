@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,10 +155,3 @@ def read(folder: Path) -> list[dict[str, Any]]:
     """Read a folder's ``cases.json``."""
     entries: list[dict[str, Any]] = json.loads((folder / "cases.json").read_text(encoding="utf-8"))
     return entries
-
-
-def types_of(entries: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the types of all inputs and outputs."""
-    for entry in entries:
-        for tensor in (*entry["inputs"].values(), *entry["expected"].values()):
-            yield tensor["type"]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
-from tests.runtimes.cases import compare, decode, encode, read
+from tests.runtimes.cases import TYPES, Cases, compare, decode, encode, read
 from tests.runtimes.tools import JAVASCRIPT, command
 
 
@@ -52,7 +53,7 @@ def test_every_spike_is_the_same(runtime: str, folder_of_cases: Callable[..., Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_every_network_in_every_precision(runtime: str, folder_of_cases: Callable[..., Path], tmp_path: Path) -> None:
     _check(runtime, folder_of_cases(every=True), tmp_path / "results.json")
 
@@ -65,3 +66,24 @@ def test_a_damaged_file_is_an_error_and_the_next_file_runs(runtime: str, tmp_pat
     comparison = compare([case, case], found["results"])
     assert len(comparison.failed) == 2
     assert comparison.files == 0
+
+
+def test_every_type_goes_there_and_back(runtime: str, tmp_path: Path) -> None:
+    """Integers of all widths, with their extremes: JavaScript has other arrays for them, and BigInt for 64 bit."""
+    cases, nodes, inputs, outputs, feeds = Cases(tmp_path), [], [], [], {}
+    for name, dtype in TYPES.items():
+        kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
+        nodes.append(onnx.helper.make_node("Identity", [name], [f"{name}_out"]))
+        inputs.append(onnx.helper.make_tensor_value_info(name, kind, ["n", 2]))
+        outputs.append(onnx.helper.make_tensor_value_info(f"{name}_out", kind, ["n", 2]))
+        whole = np.issubdtype(dtype, np.integer)
+        ends = [np.iinfo(dtype).min, np.iinfo(dtype).max] if whole else [0, 1]
+        feeds[name] = np.array([[0, 1], ends], dtype)
+    graph = onnx.helper.make_graph(nodes, "types", inputs, outputs)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tmp_path / "types.onnx")
+    cases.add_file("types", tmp_path / "types.onnx", feeds)
+    cases.write()
+    comparison = compare(cases.entries, run(runtime, tmp_path, tmp_path / "results.json")["results"])
+    assert comparison.failed == []
+    assert (comparison.values, comparison.different) == (4 * len(TYPES), 0)
