@@ -12,10 +12,12 @@ const { chromium: browserType } = createRequire(path.resolve(packages, "package.
 const script = JSON.parse(await readFile(scriptFile, "utf8"));
 const shots = script.screenshots ?? {};
 
-const browser = await browserType.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+const PATIENCE = 120_000; // milliseconds: a machine that runs other tests too is slow, not broken
+const browser = await browserType.launch({ executablePath: chromium, args: ["--no-sandbox"], timeout: PATIENCE });
 
 async function open(options = {}, block = null) {
   const context = await browser.newContext({ viewport: { width: 1200, height: 1250 }, ...options });
+  context.setDefaultTimeout(PATIENCE);
   const page = await context.newPage();
   const problems = [];
   page.on("pageerror", (error) => problems.push(String(error)));

@@ -40,9 +40,11 @@ async function fromDisk(route) {
 
 async function inChromium() {
   const { chromium: browserType } = require("playwright-core");
-  const browser = await browserType.launch({ executablePath: chromium, args: ["--no-sandbox"] });
+  const timeout = 120_000; // milliseconds: a machine that runs other tests too is slow, not broken
+  const browser = await browserType.launch({ executablePath: chromium, args: ["--no-sandbox"], timeout });
   try {
     const page = await browser.newPage();
+    page.setDefaultTimeout(timeout);
     await page.route(`${SITE}/**`, fromDisk);
     await page.goto(`${SITE}/`);
     await page.evaluate(async () => {
