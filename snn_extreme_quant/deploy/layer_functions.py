@@ -2,20 +2,10 @@
 
 from __future__ import annotations
 
+from snn_extreme_quant.exported.operators import KINDS, layout_of
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-__all__ = ["KINDS", "LAYER_PREFIXES", "layer_operator", "layer_text", "layout_of", "unpack_lines"]
-
-#: What operators are called after a packing layout.
-KINDS = {
-    "binary8": "Binary",
-    "ternary4": "Ternary",
-    "ternary5": "Ternary5",
-    "int4": "Int4",
-    "int8": "Int8",
-    "int16": "Int16",
-}
-LAYER_PREFIXES = tuple(KINDS.values())
+__all__ = ["KINDS", "layer_operator", "layer_text", "unpack_lines"]
 
 
 def layer_operator(kind: str, layout: str, integer_input: bool = False) -> str:
@@ -26,16 +16,6 @@ def layer_operator(kind: str, layout: str, integer_input: bool = False) -> str:
         'TernaryLinearInteger'
     """
     return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "")
-
-
-def layout_of(operator: str) -> str:
-    """Return the packing layout of a packed layer's operator, known by its longest prefix.
-
-    Example:
-        >>> layout_of("TernaryLinear"), layout_of("Ternary5Conv")
-        ('ternary4', 'ternary5')
-    """
-    return max((name for name, kind in KINDS.items() if operator.startswith(kind)), key=lambda name: len(KINDS[name]))
 
 
 def unpack_lines(layout_name: str, source: str = "packed", count: str = "count = Shape (scale)") -> list[str]:

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.exported.files import read_model
 from snn_extreme_quant.frameworks import NeuronInModel
 
 from .batch_norm import deployed, unfolded, watching
 from .export import as_tensor, check_model
-from .files import read_model
 from .functions import DOMAIN, is_neuron
 from .running import Run, run_model
 from .session import session
