@@ -165,8 +165,7 @@ def _operators(model: onnx.ModelProto) -> tuple[OperatorCount, ...]:
 
 def _constant_bytes(tensor: TensorProto) -> int:
     """Return the bytes of a constant's values."""
-    size = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-    return math.prod(tensor.dims) * int(size)
+    return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 def _attribute(node: NodeProto, name: str) -> tuple[int, ...]:
