@@ -189,14 +189,14 @@ def _codes(node: NodeProto, constants: Mapping[str, TensorProto]) -> tuple[Tenso
     if packed is None or len(packed.dims) != 2 or not _layout(node.op_type):
         return None
     rows, stored = packed.dims
-    if node.op_type.endswith("Embedding"):
-        return packed, (rows, *_attribute(node, "columns"))
-    shape = _attribute(node, "weight_shape")
-    if "ConvTranspose" in node.op_type:
-        groups, outputs, inputs, *_ = _attribute(node, "grouped_shape") or (1, 0, 0)
+    columns, shape = _attribute(node, "columns"), _attribute(node, "weight_shape")
+    if "Embedding" in node.op_type:
+        return packed, (rows, *columns)
+    if grouped := _attribute(node, "grouped_shape"):  # the weight itself has its inputs first
+        groups, outputs, inputs, *_ = grouped
         return packed, (groups * outputs, inputs, *shape[2:])
-    if shape:
-        return packed, shape
+    if shape or columns:
+        return packed, shape or (*columns, rows)
     layout = LAYOUTS[_layout(node.op_type)]
     most = stored // 2 if layout.wide else stored * layout.per_byte
     # The scales are as many as the outputs: among the constants that fit, the first vector behind the codes.
