@@ -11,7 +11,7 @@ import onnxruntime
 from snn_extreme_quant.deploy import session
 from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.deploy.native import native_library
-from tests.operators.cases import Array, bits, model_of
+from tests.deploy.bodies import Array, bits, model_of
 
 #: Packing layouts that the library has kernels for; of the others the functions run.
 KERNEL_LAYOUTS = tuple(layout for layout in KINDS if layout != "ternary5")

@@ -11,7 +11,7 @@ import torch
 from snn_extreme_quant.deploy import operators
 from snn_extreme_quant.deploy.layer_functions import layer_operator
 from snn_extreme_quant.quantizers.packing import LAYOUTS
-from tests.operators.cases import Array, bits, model_of
+from tests.deploy.bodies import Array, bits, model_of
 from tests.operators.layers import GEOMETRIES, stored, tensors
 
 from .running import KERNEL_LAYOUTS, assert_same, both, native_session

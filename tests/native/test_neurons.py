@@ -10,7 +10,7 @@ import torch
 
 from snn_extreme_quant.deploy.functions import NeuronFunction
 from snn_extreme_quant.neurons.dynamics import neuron_sequence, neuron_step
-from tests.operators.cases import Array, bits
+from tests.deploy.bodies import Array, bits
 
 from .running import assert_same
 
@@ -91,7 +91,7 @@ def test_each_instruction_set(instruction_set: str, operator: str) -> None:
 def test_no_steps(library: Any) -> None:
     """A body needs a step at least; the kernel gives an empty sequence."""
     from snn_extreme_quant.deploy import session
-    from tests.operators.cases import model_of
+    from tests.deploy.bodies import model_of
 
     operator = "LIF_leak_gt_subtract_delayed_states"
     inputs = {"xs": np.zeros((0, 4), np.float32), "v0": np.float32(0)}

@@ -17,7 +17,7 @@ from snn_extreme_quant.config import WeightConfig
 from snn_extreme_quant.deploy.functions import NeuronFunction
 from snn_extreme_quant.deploy.layer_functions import layer_operators
 
-from .cases import Array, Case, bits
+from .cases import Array, Case, same
 from .layers import layer_cases
 from .neurons import PLAIN, neuron_cases
 
@@ -96,8 +96,7 @@ def standard(case: Case) -> onnx.ModelProto:
 
 def assert_same(case: Case) -> None:
     for index, (result, wanted) in enumerate(zip(execute(standard(case), case.inputs), case.expected, strict=True)):
-        assert result.shape == tuple(wanted.shape), f"output {index} of {case}"
-        assert np.array_equal(bits(result), bits(wanted)), f"output {index} of {case}"
+        assert same(result, wanted), f"output {index} of {case}"
 
 
 @pytest.mark.parametrize("operator", layer_operators())
