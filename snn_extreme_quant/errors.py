@@ -13,6 +13,7 @@ __all__ = [
     "MissingDependencyError",
     "ModelEditedError",
     "ModelFileError",
+    "ModelSourceError",
     "NativeLibraryError",
     "NonFiniteWeightError",
     "NothingToQuantizeError",
@@ -85,6 +86,10 @@ class ModelFileError(SxqError, ValueError):
 
 class ModelEditedError(ModelFileError):
     """A file was changed after it was exported."""
+
+
+class ModelSourceError(SxqError, ValueError):
+    """What a command line names as a model cannot be imported, or gives none."""
 
 
 class NativeLibraryError(SxqError, RuntimeError):

@@ -14,7 +14,11 @@ from typer.core import TyperGroup
 
 from snn_extreme_quant._version import __version__
 from snn_extreme_quant.cli.demo import demo
+from snn_extreme_quant.cli.export import export
+from snn_extreme_quant.cli.inspect import inspect
 from snn_extreme_quant.cli.plugins import plugins
+from snn_extreme_quant.cli.run import run
+from snn_extreme_quant.cli.verify import verify
 from snn_extreme_quant.errors import SxqError
 
 __all__ = ["EXTRAS", "app"]
@@ -43,7 +47,7 @@ def _message(error: Exception) -> str | None:
 
 
 class _Group(TyperGroup):
-    """Turns the errors a user can mend into one red line and exit status 1."""
+    """Turns the errors a user can mend into one red line and exit status 2, that of wrong usage."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -54,7 +58,7 @@ class _Group(TyperGroup):
             if message is None or ctx.params.get("debug"):
                 raise
             Console(stderr=True).print(Text(f"Error: {message}", style="bold red"), soft_wrap=True)
-            raise typer.Exit(1) from None
+            raise typer.Exit(2) from None
 
 
 def _version(asked: bool) -> None:
@@ -82,5 +86,5 @@ def options(
     """1-bit and 1.58-bit weights for spiking networks in snnTorch and SpikingJelly."""
 
 
-app.command()(demo)
-app.command()(plugins)
+for _command in (export, verify, inspect, run, demo, plugins):
+    app.command()(_command)

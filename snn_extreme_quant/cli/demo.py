@@ -33,7 +33,7 @@ def demo(
 ) -> None:
     """Train a digit network in snnTorch and SpikingJelly, quantise it to 1.58 and 1 bit, export it, verify every spike.
 
-    The exit status is 1 if a spike of a quantised network differs between torch and onnxruntime.
+    The exit status is 1 if a spike of a quantised network differs between torch and onnxruntime, 2 if it cannot run.
     """
     _check_writable(out, json_path)
     from rich.console import Console

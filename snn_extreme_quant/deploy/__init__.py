@@ -1,6 +1,7 @@
 """From a trained model to a file, and the proof that they are the same."""
 
 from snn_extreme_quant.deploy.export import ExportReport, LayerReport, export_onnx
+from snn_extreme_quant.deploy.inference import FileRun, run_file
 from snn_extreme_quant.deploy.native import NativeStatus, native_status
 from snn_extreme_quant.deploy.session import session
 from snn_extreme_quant.deploy.verify import Difference, LayerVerification, VerifyReport, verify
@@ -8,12 +9,14 @@ from snn_extreme_quant.deploy.verify import Difference, LayerVerification, Verif
 __all__ = [
     "Difference",
     "ExportReport",
+    "FileRun",
     "LayerReport",
     "LayerVerification",
     "NativeStatus",
     "VerifyReport",
     "export_onnx",
     "native_status",
+    "run_file",
     "session",
     "verify",
 ]

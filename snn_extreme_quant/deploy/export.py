@@ -21,11 +21,12 @@ from snn_extreme_quant.errors import (
     SampleError,
     UnsupportedModelError,
 )
+from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
+from snn_extreme_quant.output_files import check_writable, write_whole
 
 from .batch_norm import watching
 from .exactness import SPIKES, analyse
-from .files import check_writable, seal, write_whole
 from .functions import is_neuron
 from .graphs import neuron_calls
 from .lowering import layer_facts, lower

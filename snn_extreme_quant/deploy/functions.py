@@ -10,7 +10,9 @@ from functools import cache
 
 from onnx import FunctionProto, parser
 
-from .layer_functions import LAYER_PREFIXES, layer_operator, layer_text
+from snn_extreme_quant.exported.operators import DOMAIN, DOMAIN_VERSION, is_layer, is_neuron
+
+from .layer_functions import layer_operator, layer_text
 from .neuron_functions import NeuronFunction, neuron_text
 
 __all__ = [
@@ -24,19 +26,7 @@ __all__ = [
     "layer_operator",
 ]
 
-DOMAIN = "snn.extreme_quant"
-DOMAIN_VERSION = 1
 OPSET = 18
-
-
-def is_layer(operator: str) -> bool:
-    """Whether an operator of our domain is a packed layer."""
-    return operator.startswith(LAYER_PREFIXES)
-
-
-def is_neuron(operator: str) -> bool:
-    """Whether an operator of our domain is a layer of neurons (all steps, or one)."""
-    return operator.startswith(("LIF_", "StepLIF_"))
 
 
 @cache

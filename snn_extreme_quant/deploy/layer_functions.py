@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.exported.operators import KINDS, layout_of
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-__all__ = ["KINDS", "LAYER_PREFIXES", "layer_operator", "layer_text", "layout_of", "unpack_lines"]
-
-#: What operators are called after a packing layout.
-KINDS = {
-    "binary8": "Binary",
-    "ternary4": "Ternary",
-    "ternary5": "Ternary5",
-    "int4": "Int4",
-    "int8": "Int8",
-    "int16": "Int16",
-}
-LAYER_PREFIXES = tuple(KINDS.values())
+__all__ = ["KINDS", "layer_operator", "layer_operators", "layer_text", "unpack_lines"]
 
 
 def layer_operator(kind: str, layout: str, integer_input: bool = False) -> str:
@@ -26,16 +17,6 @@ def layer_operator(kind: str, layout: str, integer_input: bool = False) -> str:
         'TernaryLinearInteger'
     """
     return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "")
-
-
-def layout_of(operator: str) -> str:
-    """Return the packing layout of a packed layer's operator, known by its longest prefix.
-
-    Example:
-        >>> layout_of("TernaryLinear"), layout_of("Ternary5Conv")
-        ('ternary4', 'ternary5')
-    """
-    return max((name for name, kind in KINDS.items() if operator.startswith(kind)), key=lambda name: len(KINDS[name]))
 
 
 def unpack_lines(layout_name: str, source: str = "packed", count: str = "count = Shape (scale)") -> list[str]:
@@ -100,17 +81,25 @@ _SCALED = [
 _CONV_SCALE = ["scale_shape = Constant <value_ints: ints = @scale_shape> ()", "scale_s = Reshape (scale, scale_shape)"]
 
 
+def layer_operators() -> list[str]:
+    """Return the names of all packed layers.
+
+    Example:
+        >>> layer_operators()[:2]
+        ['BinaryLinear', 'BinaryLinearInteger']
+    """
+    every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in _BODIES)
+    # A product of 16-bit codes does not fit the bytes of an integer product.
+    return [name for name in every if name != f"{KINDS['int16']}LinearInteger"]
+
+
 def layer_text(operator: str) -> str:
-    """Return the text of the ONNX function."""
+    """Return the text of the ONNX function; raises :class:`ConfigError` if there is none."""
     layout = layout_of(operator)
     kind = operator.removeprefix(KINDS[layout])
-    attributes, inputs, lines = {
-        "Linear": _linear,
-        "LinearInteger": _linear_integer,
-        "Conv": _conv,
-        "ConvTranspose": _conv_transpose,
-        "Embedding": _embedding,
-    }[kind](layout)
+    if operator not in layer_operators():
+        raise ConfigError(f"{operator!r} is not the operator of a layer.")
+    attributes, inputs, lines = _BODIES[kind](layout)
     head = f"{operator} <{', '.join(attributes)}>" if attributes else operator
     return f"{head} ({', '.join(inputs)}) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
 
@@ -209,3 +198,12 @@ def _embedding(layout: str) -> _Parts:
         "y = Reshape (flat, y_shape)",
     ]
     return ["columns"], _INPUTS, lines
+
+
+_BODIES = {
+    "Linear": _linear,
+    "LinearInteger": _linear_integer,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Embedding": _embedding,
+}

@@ -11,6 +11,8 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, fx
 
+from snn_extreme_quant.exported.files import METADATA_KEY
+
 from . import functions
 from .capture import quiet_torch
 from .exactness import Exactness
@@ -18,11 +20,10 @@ from .functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction
 from .graphs import SEQUENCE
 from .translations import LAYER_ATTRIBUTE, translations
 
-__all__ = ["IR_VERSION", "METADATA_KEY", "layer_facts", "lower"]
+__all__ = ["IR_VERSION", "layer_facts", "lower"]
 
 #: The oldest format that holds functions; every onnxruntime from 1.17 on reads it.
 IR_VERSION = 8
-METADATA_KEY = "snn_extreme_quant"
 
 
 def _states_used(graph: fx.Graph) -> set[str]:

@@ -9,17 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.exported.files import read_model
 from snn_extreme_quant.frameworks import NeuronInModel
 
 from .batch_norm import deployed, unfolded, watching
 from .export import as_tensor, check_model
-from .files import read_model
-from .functions import DOMAIN, is_neuron
+from .inner_spikes import neuron_outputs, with_outputs
 from .running import Run, run_model
 from .session import session
 
@@ -188,26 +187,6 @@ def _batches(inputs: Any) -> Iterator[Tensor]:
         yield as_tensor(batch[0] if isinstance(batch, (tuple, list)) else batch, f"Input {index}")
 
 
-def _neuron_outputs(model: onnx.ModelProto) -> dict[str, list[str]]:
-    """Return the spike tensors of each neuron layer, in order of execution: one, or one a step if unrolled."""
-    found: dict[str, list[str]] = {}
-    for node in model.graph.node:
-        if node.domain == DOMAIN and is_neuron(node.op_type):
-            found.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node.output[0])
-    return found
-
-
-def _exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Return a copy that gives inner tensors as outputs too."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(model)
-    present = {output.name for output in exposed.graph.output}
-    for name in names:
-        if name not in present:
-            exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
-    return exposed
-
-
 def verify(
     model: nn.Module,
     path: str | Path,
@@ -243,7 +222,7 @@ def verify(
     path = Path(path)
     proto, facts = read_model(path, allow_edited=allow_edited)
     neurons = check_model(model)
-    tensors = _neuron_outputs(proto)
+    tensors = neuron_outputs(proto)
     promised = {entry["name"]: entry for entry in facts["layers"]}
     by_name = {n.name: n for n in neurons}
     if not set(tensors) <= set(promised):
@@ -260,7 +239,7 @@ def verify(
         )
     import onnxruntime
 
-    inner = session(_exposed(proto, [name for group in tensors.values() for name in group]), native=native)
+    inner = session(with_outputs(proto, [name for group in tensors.values() for name in group]), native=native)
     file = _File(session(path, native=native), inner, tensors, facts["calling"], facts["batch_norms"])
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]

@@ -30,10 +30,12 @@ def failing(monkeypatch):
 def test_help_names_the_commands():
     result = run("--help")
     assert result.exit_code == 0
-    assert {"demo", "plugins", "--version", "--debug"} <= set(result.output.split())
+    assert {"demo", "export", "inspect", "plugins", "run", "verify", "--version", "--debug"} <= set(
+        result.output.split()
+    )
 
 
-@pytest.mark.parametrize("command", ["demo", "plugins"])
+@pytest.mark.parametrize("command", ["demo", "export", "inspect", "plugins", "run", "verify"])
 def test_each_command_has_help(command):
     result = run(command, "--help")
     assert result.exit_code == 0
@@ -69,10 +71,10 @@ def test_help_imports_neither_torch_nor_what_is_optional():
     assert done.stdout.strip() == "[]"
 
 
-def test_an_error_of_ours_is_one_line_and_exit_status_1(failing):
+def test_an_error_of_ours_is_one_line_and_exit_status_2(failing):
     failing(PluginError("Two plugins are called 'x'\n  [bold]; uninstall one."))
     result = run("plugins")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.output == "Error: Two plugins are called 'x' [bold]; uninstall one.\n"
 
 
@@ -84,7 +86,7 @@ def test_debug_lets_the_error_through(failing):
 def test_a_missing_optional_package_is_named_with_its_extra(failing):
     failing(ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi"))
     result = run("plugins")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.output == 'Error: onnxruntime is not installed; run: pip install "snn-extreme-quant[onnx]"\n'
 
 

@@ -20,7 +20,7 @@ def test_a_missing_package_is_named_before_any_work(monkeypatch, tmp_path, packa
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     result = run("--out", tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.output == f'Error: {distribution} is not installed; run: pip install "snn-extreme-quant[demo]"\n'
     assert list(tmp_path.iterdir()) == []
 
@@ -28,20 +28,20 @@ def test_a_missing_package_is_named_before_any_work(monkeypatch, tmp_path, packa
 def test_without_a_framework_it_says_what_is_missing(monkeypatch, tmp_path):
     monkeypatch.setenv("SXQ_PLUGINS", "none")
     result = run("--out", tmp_path)
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "The demo needs snnTorch or SpikingJelly" in result.output
 
 
 def test_an_output_directory_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     result = run("--out", tmp_path / "file")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--out" in result.output
 
 
 def test_a_json_file_in_no_directory_is_refused(tmp_path):
     result = run("--out", tmp_path, "--json", tmp_path / "nowhere" / "rows.json")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "--json" in result.output
 
 

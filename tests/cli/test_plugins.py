@@ -44,7 +44,7 @@ def test_disabled_plugins_are_shown_as_such(monkeypatch):
 def test_an_unknown_name_in_the_environment_is_an_error(monkeypatch):
     monkeypatch.setenv("SXQ_PLUGINS", "snntorhc")
     result = run()
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "Did you mean 'snntorch'?" in result.output
 
 

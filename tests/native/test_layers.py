@@ -12,7 +12,7 @@ from snn_extreme_quant.deploy import operators
 from snn_extreme_quant.deploy.layer_functions import layer_operator
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 from tests.deploy.bodies import Array, bits, model_of
-from tests.deploy.test_layer_functions import GEOMETRIES, stored, tensors
+from tests.operators.layers import GEOMETRIES, stored, tensors
 
 from .running import KERNEL_LAYOUTS, assert_same, both, native_session
 

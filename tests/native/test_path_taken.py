@@ -16,7 +16,7 @@ from snn_extreme_quant.deploy.functions import DOMAIN
 from snn_extreme_quant.deploy.native import faster_natively
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
 from tests.deploy.bodies import Array, model_of
-from tests.deploy.test_layer_functions import stored
+from tests.operators.layers import stored
 
 X = {"x": np.ones((2, 20), np.float32)}
 

@@ -1,4 +1,4 @@
-"""Writing and reading exported files: whole or not at all, and sealed."""
+"""Sealing and reading exported files."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from snn_extreme_quant.errors import ModelEditedError, ModelFileError
-from snn_extreme_quant.output_files import check_writable, write_whole
 
-from .lowering import METADATA_KEY
+__all__ = ["DIGEST_KEY", "METADATA_KEY", "is_sealed", "read_model", "seal"]
 
-__all__ = ["DIGEST_KEY", "check_writable", "read_model", "seal", "write_whole"]
-
+METADATA_KEY = "snn_extreme_quant"
 DIGEST_KEY = "snn_extreme_quant.sha256"
 
 
@@ -33,7 +31,8 @@ def seal(model: onnx.ModelProto) -> bytes:
     return bytes(body) + _suffix(body)
 
 
-def _is_sealed(data: bytes) -> bool:
+def is_sealed(data: bytes) -> bool:
+    """Whether a file is as it was exported."""
     length = len(_suffix(b""))
     return data[-length:] == _suffix(data[:-length])
 
@@ -69,7 +68,7 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
         raise ModelFileError(
             f"{path} {what} was not written by sxq.export_onnx(); export the model with it.".replace("  ", " ")
         )
-    if not allow_edited and not _is_sealed(data):
+    if not allow_edited and not is_sealed(data):
         raise ModelEditedError(
             f"{path} was changed after it was exported (its SHA-256 does not fit); export it again, or pass"
             " allow_edited=True to compare it as it is."

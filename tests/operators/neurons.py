@@ -1,12 +1,12 @@
-"""Every neuron's body, run by onnx's evaluator and by onnxruntime, equals the step functions bit for bit."""
+"""Cases of the neurons: every legal spec in each of its forms, with what the step functions give."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import product
 from typing import Any, get_args
 
 import numpy as np
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +16,8 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons import NeuronSpec, neuron_sequence, neuron_step
 from snn_extreme_quant.neurons.spec import Charge, Comparison, Feedback, Fire, Reset, Timing
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
-from tests.deploy.bodies import assert_body
+
+from .cases import Case
 
 
 def all_specs() -> list[NeuronSpec]:
@@ -69,32 +70,6 @@ def arrays(values: dict[str, Tensor], prefix: str = "", suffix: str = "") -> dic
     return {f"{prefix}{name}{suffix}": value.numpy() for name, value in values.items()}
 
 
-@pytest.mark.parametrize("spec", PLAIN, ids=lambda s: s.operator)
-def test_sequences(spec: NeuronSpec) -> None:
-    """Scalars with all states as outputs, from a state of its own; vectors without, from a common one."""
-    x = currents(6, 3, 5)
-    for vector in (False, True):
-        parameters = parameters_of(spec, vector)
-        state = {name: torch.tensor(0.25 if name != "s" else 1.0) for name in spec.states}
-        if not vector:
-            state = states_of(spec, (3, 5))
-        function = NeuronFunction(spec, vector=vector, states=not vector)
-        spikes, after = neuron_sequence(spec, parameters, x, state)
-        expected = [spikes, *(after[name] for name in spec.outputs[1:] if function.states)]
-        constants = arrays(parameters, prefix="p_" if vector else "") | arrays(state, suffix="0")
-        assert_body(function.name, {"xs": x.numpy()}, constants, expected)
-
-
-@pytest.mark.parametrize("spec", PLAIN, ids=lambda s: s.operator)
-def test_steps(spec: NeuronSpec) -> None:
-    for vector in (False, True):
-        parameters, x, state = parameters_of(spec, vector), currents(3, 5), states_of(spec, (3, 5))
-        spikes, after = neuron_step(spec, parameters, x, state)
-        expected = [spikes, *(after[name] for name in spec.outputs[1:])]
-        inputs = {"xs": x.numpy()} | arrays(state, suffix="0")
-        assert_body(NeuronFunction(spec, step=True, vector=vector).name, inputs, arrays(parameters), expected)
-
-
 def feedback_layer(spec: NeuronSpec, layout: str, biased: bool) -> tuple[dict[str, Any], Any, dict[str, Any]]:
     """Constants, the layer as a function and the node's attributes; float weights are multiples of 1/8."""
     channels, kernel = 4, (3, 3) if spec.feedback == "conv" else ()
@@ -123,29 +98,6 @@ def feedback_layer(spec: NeuronSpec, layout: str, biased: bool) -> tuple[dict[st
     return constants | ({"bias": bias.numpy()} if biased else {}), recurrent, attributes
 
 
-@pytest.mark.parametrize("turn", range(len(RECURRENT) * 2))
-def test_feedback(turn: int) -> None:
-    """Each spec with two kinds of weights, with and without a bias, each of the seven with each choice of a spec."""
-    spec = RECURRENT[turn // 2]
-    layout = LAYOUTS_OF_FEEDBACK[(turn // 2 + turn % 2 * 3) % 7]
-    biased, vector = bool(turn % 2), bool(turn // 6 % 2)
-    constants, recurrent, attributes = feedback_layer(spec, layout, biased)
-    shape = (2, 4, 5, 3) if spec.feedback == "conv" else (2, 4)
-    x, state = currents(5, *shape), states_of(spec, shape)
-    parameters = parameters_of(spec, vector, (4, 1, 1) if spec.feedback == "conv" else (4,))
-    constants |= arrays(parameters)
-    for states in (False, True):
-        function = NeuronFunction(spec, vector=vector, states=states, layout=layout, biased=biased)
-        spikes, after = neuron_sequence(spec, parameters, x, state, recurrent)
-        expected = [spikes, *(after[name] for name in spec.outputs[1:] if states)]
-        assert_body(function.name, {"xs": x.numpy()}, constants | arrays(state, suffix="0"), expected, **attributes)
-    step = NeuronFunction(spec, step=True, vector=vector, layout=layout, biased=biased)
-    spikes, after = neuron_step(spec, parameters, x[0], state, recurrent)
-    expected = [spikes, *(after[name] for name in spec.outputs[1:])]
-    inputs = {"xs": x[0].numpy()} | arrays(state, suffix="0")
-    assert_body(step.name, inputs, constants, expected, **attributes)
-
-
 def all_functions() -> list[NeuronFunction]:
     """Every operator of a neuron."""
     found = []
@@ -160,23 +112,40 @@ def all_functions() -> list[NeuronFunction]:
     return found
 
 
-def test_names() -> None:
-    """A name says all of an operator, and no two have the same."""
-    every = all_functions()
-    names = {function.name for function in every}
-    assert len(names) == len(every)
-    for function in every:
-        assert NeuronFunction.from_name(function.name) == function
-        assert ("_states" in function.name) == (function.states and not function.step)
+def neuron_cases(function: NeuronFunction) -> Iterator[Case]:
+    """Several steps from a state of its own, and inputs at their limits: one step, thresholds met and never met."""
+    shape = {"linear": (2, 4), "conv": (2, 4, 5, 3)}.get(function.spec.feedback, (3, 5))
+    yield neuron_case(function, "random", shape, steps=5)
+    if function.spec.feedback in ("none", "elementwise"):
+        yield neuron_case(function, "at limits", (1, 4), steps=1, limits=True)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "LIF_odd", "TernaryLinear", "StepLIF_", "LIF_leak_gt_subtract_delayed_by", "",
-        "LIF_leak_gt_subtract_delayed_by_ternary7", "LIF_leak_gt_subtract_delayed_states_vector",
-    ],
-)  # fmt: skip
-def test_names_that_there_are_not(name: str) -> None:
-    with pytest.raises(ConfigError):
-        NeuronFunction.from_name(name)
+def neuron_case(
+    function: NeuronFunction, what: str, shape: tuple[int, ...], *, steps: int, limits: bool = False
+) -> Case:
+    spec = function.spec
+    constants, recurrent, attributes = {}, None, {}
+    if function.layout:
+        constants, recurrent, attributes = feedback_layer(spec, function.layout, function.biased)
+    parameters = parameters_of(spec, function.vector, (4, 1, 1) if spec.feedback == "conv" else shape[-1:])
+    if spec.feedback == "linear":
+        parameters = parameters_of(spec, function.vector, (4,))
+    x = currents(*shape) if function.step else currents(steps, *shape)
+    state = states_of(spec, shape)
+    if limits:
+        parameters["threshold"] = parameters["threshold"] * 0 + 0.75
+        if function.vector:
+            parameters["threshold"][-1] = torch.inf
+        x = torch.tensor([0.75, -0.0, 1e30, -1e-30]).expand(x.shape).contiguous()
+        state = {name: value * 0 for name, value in state.items()}
+    if not function.step and not function.vector and limits:
+        state = {name: torch.tensor(0.0) for name in state}  # a state that is common to all
+    whole = {name: value.expand(shape) for name, value in state.items()}
+    run = neuron_step if function.step else neuron_sequence
+    spikes, after = run(spec, parameters, x, whole, recurrent)
+    expected = [spikes, *(after[name] for name in spec.outputs[1:] if function.step or function.states)]
+    prefix = "p_" if function.flattened and function.vector else ""
+    constants = constants | arrays(parameters, prefix=prefix)
+    inputs = {"xs": x.numpy()} | (arrays(state, suffix="0") if function.step else {})
+    constants |= {} if function.step else arrays(state, suffix="0")
+    return Case(function.name, what, inputs, constants, expected, attributes)

@@ -1,0 +1,83 @@
+"""``sxq run``: a file on an array."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snn_extreme_quant.errors import OutputPathError, SampleError
+
+from .arrays import read_arrays
+from .output import AsJson, print_json, print_table
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from snn_extreme_quant.deploy import FileRun
+
+__all__ = ["run"]
+
+Native = StrEnum("Native", ["auto", "yes", "no"])
+_NATIVE: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
+
+
+def run(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file.")],
+    input: Annotated[Path, typer.Option(metavar="FILE", help="What it takes, as .npy.")],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what it gives, as .npz.")] = None,
+    spikes: Annotated[bool, typer.Option("--spikes", help="Give the spikes of every neuron layer too.")] = False,
+    native: Annotated[Native, typer.Option(help="Whether native kernels run.")] = Native.auto,
+    allow_edited: Annotated[bool, typer.Option("--allow-edited", help="Run a file that was changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a file on onnxruntime, and show or write what it gives."""
+    from snn_extreme_quant.output_files import check_writable
+
+    if output is not None:
+        if output.suffix != ".npz":
+            raise OutputPathError(f"--output {output}: several arrays go into a .npz file; name it so.")
+        check_writable(output)
+    arrays = read_arrays(input)
+    if len(arrays) != 1:
+        raise SampleError(f"--input {input} holds {len(arrays)} arrays; give one.")
+    from snn_extreme_quant.deploy import run_file
+
+    result = run_file(file, arrays[0], spikes=spikes, native=_NATIVE[native.value], allow_edited=allow_edited)
+    if output is not None:
+        _write(result, output)
+    layers = [
+        {"name": name, "shape": value.shape, "firing_rate": float((value != 0).mean()) if value.size else 0.0}
+        for name, value in result.spikes.items()
+    ]
+    outputs = [_summary(name, value) for name, value in result.outputs.items()]
+    if as_json:
+        facts = {"path": file, "runtime": result.runtime, "outputs": outputs}
+        print_json({**facts, "layers": layers} if spikes else facts)
+        return
+    typer.echo(f"{file} on {result.runtime}")
+    print_table(("output", *list(outputs[0])[1:]), (list(entry.values()) for entry in outputs))
+    if spikes:
+        rows = ((e["name"], e["shape"], f"{e['firing_rate']:.4f}") for e in layers)
+        print_table(("layer", "shape", "firing rate"), rows)
+
+
+def _summary(name: str, value: npt.NDArray[Any]) -> dict[str, Any]:
+    known = {"name": name, "shape": value.shape, "type": value.dtype.name}
+    numbers = {key: float(getattr(value, key)()) if value.size else float("nan") for key in ("min", "max", "mean")}
+    return {**known, **numbers}
+
+
+def _write(result: FileRun, path: Path) -> None:
+    import io
+
+    import numpy as np
+
+    from snn_extreme_quant.output_files import write_whole
+
+    data = io.BytesIO()
+    arrays: dict[str, Any] = {**result.outputs, **{f"spikes.{name}": value for name, value in result.spikes.items()}}
+    np.savez(data, **arrays)
+    write_whole(path, data.getvalue())

@@ -1,0 +1,88 @@
+"""``sxq verify``: is the file the model, spike for spike?"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .arrays import read_arrays
+from .models import Checkpoint, Model, Plan, Precision, build_model, to_stderr
+from .output import AsJson, print_json, print_table, yes_or_no
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.deploy import VerifyReport
+
+__all__ = ["verify"]
+
+
+def verify(
+    model: Model,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What was exported of it.")],
+    data: Annotated[list[Path], typer.Option(metavar="FILE", help="Inputs, .npy or .npz; may be given again.")],
+    checkpoint: Checkpoint = None,
+    precision: Precision = None,
+    plan: Plan = None,
+    native: Annotated[bool, typer.Option("--native", help="Run the file with the native kernels.")] = False,
+    allow_edited: Annotated[bool, typer.Option("--allow-edited", help="Compare a file that was changed.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare a model with its file. The exit status is 0 if nothing differs, 1 if a spike or an output does."""
+    batches = [array for path in data for array in read_arrays(path)]
+    with to_stderr():
+        from snn_extreme_quant.deploy import verify as compare
+
+        built = build_model(model, checkpoint, precision, plan)
+        report = compare(built, file, batches, native=native, allow_edited=allow_edited)
+    if as_json:
+        print_json(_facts(report))
+    else:
+        _show(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _rate(fired: float, compared: int) -> float:
+    return fired / max(1, compared)
+
+
+def _facts(report: VerifyReport) -> dict[str, object]:
+    numbers = ("ok", "path", "runtime", "samples", "spikes_compared", "spikes_different", "firing_rate")
+    layers = [
+        {
+            **{key: getattr(layer, key) for key in ("name", "exact", "reason", "compared", "different")},
+            "firing_rate": _rate(layer.fired, layer.compared),
+        }
+        for layer in report.layers
+    ]
+    first, norms = report.first_difference, report.batch_norms
+    return {
+        **{name: getattr(report, name) for name in numbers},
+        "output_difference": report.output_difference,
+        "first_difference": None if first is None else dataclasses.asdict(first),
+        "layers": layers,
+        "batch_norms": None if norms is None else dataclasses.asdict(norms),
+    }
+
+
+def _show(report: VerifyReport) -> None:
+    typer.echo(
+        f"{report.path} on {report.runtime}: {report.spikes_different} of {report.spikes_compared} spikes differ"
+    )
+    print_table(
+        ("layer", "different", "compared", "firing rate", "guaranteed", "why"),
+        (
+            (e.name, e.different, e.compared, f"{_rate(e.fired, e.compared):.3f}", yes_or_no(e.exact), e.reason)
+            for e in report.layers
+        ),
+    )
+    if report.first_difference is not None:
+        typer.echo(f"first difference: {report.first_difference}")
+    if report.output_difference:
+        typer.echo(f"outputs differ by up to {report.output_difference:.3g}")
+    if report.batch_norms is not None:
+        typer.echo(str(report.batch_norms))
+    if not report.spikes_compared:
+        typer.echo("No spike was compared: the file has no layer of neurons.")

@@ -1,0 +1,113 @@
+"""``run_file``: an exported file on an array, with the spikes inside if they are wanted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from snn_extreme_quant.errors import SampleError
+from snn_extreme_quant.exported.files import read_model
+
+from .inner_spikes import neuron_outputs, with_outputs
+from .session import session
+
+__all__ = ["FileRun", "run_file"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class FileRun:
+    """What a file gave.
+
+    Args:
+        runtime: the runtime and its version.
+        outputs: by name.
+        spikes: by neuron layer, if asked for: ``(T, B, ...)``; one step a row where the file is unrolled.
+    """
+
+    runtime: str
+    outputs: dict[str, Array]
+    spikes: dict[str, Array]
+
+
+def run_file(
+    path: str | Path,
+    inputs: npt.ArrayLike,
+    *,
+    spikes: bool = False,
+    native: bool | Literal["auto"] = "auto",
+    allow_edited: bool = False,
+) -> FileRun:
+    """Run an exported file on onnxruntime.
+
+    Args:
+        path: a file of :func:`~snn_extreme_quant.export_onnx`.
+        inputs: what the file takes; converted to its type where that loses nothing.
+        spikes: give the output of every neuron layer too.
+        native: as for :func:`~snn_extreme_quant.deploy.session`.
+        allow_edited: run a file although it was changed after export.
+
+    Raises:
+        ModelFileError: the file is missing, truncated, not ours, or does not load.
+        ModelEditedError: the file was changed after export.
+        NativeLibraryError: ``native=True``, and the kernels cannot be had.
+        SampleError: the input does not fit the file, or breaks what was promised of it.
+
+    Example:
+        >>> run_file("net.onnx", spikes).outputs  # doctest: +SKIP
+    """
+    path = Path(path)
+    model, facts = read_model(path, allow_edited=allow_edited)
+    tensors = neuron_outputs(model) if spikes else {}
+    runtime = session(with_outputs(model, [n for group in tensors.values() for n in group]), native=native)
+    entries = runtime.get_inputs()
+    if len(entries) != 1:
+        names = ", ".join(entry.name for entry in entries)
+        raise SampleError(f"{path} takes {len(entries)} inputs ({names}); run it with sxq.deploy.session().")
+    array = _converted(inputs, model.graph.input[0], path)
+    if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
+        raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
+    try:
+        values = runtime.run(None, {entries[0].name: array})
+    except Exception as error:  # onnxruntime raises a class of its own for every failure
+        raise SampleError(f"{path} does not run on an input of shape {array.shape}: {error}") from error
+    named = dict(zip((output.name for output in runtime.get_outputs()), values, strict=True))
+    inner = {layer: [named[name] for name in group] for layer, group in tensors.items()}
+    return FileRun(
+        runtime=f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native is True else ''}",
+        outputs={output.name: named[output.name] for output in model.graph.output},
+        spikes={layer: group[0] if len(group) == 1 else np.stack(group) for layer, group in inner.items()},
+    )
+
+
+def _shape(axes: list[int | str]) -> str:
+    return f"({', '.join(map(str, axes))})"
+
+
+def _converted(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path) -> Array:
+    """Return the input in the file's type and of its rank; refuse what would lose digits."""
+    array = np.asarray(inputs)
+    axes = [d.dim_param or d.dim_value for d in entry.type.tensor_type.shape.dim]
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
+    fits = array.ndim == len(axes) and all(
+        size == axis if isinstance(axis, int) else size > 0 for size, axis in zip(array.shape, axes, strict=False)
+    )
+    if not fits:
+        raise SampleError(f"{path} takes an input of shape {_shape(axes)}; got {array.shape}.")
+    if array.dtype.kind not in "bifu":
+        raise SampleError(f"{path} takes {wanted}; got {array.dtype}.")
+    converted = array.astype(wanted)
+    # Rounding float64 to float32 is what torch does with it too; NaN stays NaN and is refused as an input.
+    rounded = wanted == np.float32 and array.dtype.kind == "f"
+    if not rounded and not bool((converted == array).all()):
+        raise SampleError(f"{path} takes {wanted}; the input's {array.dtype} does not go into it without loss.")
+    if converted.dtype.kind == "f" and not bool(np.isfinite(converted).all()):
+        raise SampleError("The input holds NaN or infinite values.")
+    return np.ascontiguousarray(converted)

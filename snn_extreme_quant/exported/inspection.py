@@ -1,0 +1,255 @@
+"""What is in an exported file: layers, precisions, bytes, operators. Nothing is run."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx import AttributeProto, NodeProto, TensorProto
+
+from snn_extreme_quant.quantizers.packing import LAYOUTS
+
+from .files import is_sealed, read_model
+from .operators import DOMAIN, KINDS, is_layer, is_neuron, layout_of
+
+__all__ = ["FileReport", "LayerContents", "OperatorCount", "Sizes", "inspect_file"]
+
+#: What a layout is called in a table of precisions, and the bits that a code takes.
+_PRECISIONS = {
+    "binary8": "binary, 1 bit",
+    "ternary4": "ternary, 2 bit",
+    "ternary5": "ternary, 1.6 bit",
+    "int4": "4 bit",
+    "int8": "8 bit",
+    "int16": "16 bit",
+}
+_SAID = ("name", "kind", "op", "exact", "why")
+
+
+@dataclass(frozen=True)
+class LayerContents:
+    """A layer as it is in a file.
+
+    Args:
+        name: its name in the model; for weights left in float, the constant's.
+        kind: ``"layer"`` (packed), ``"neuron"`` or ``"float"``.
+        operator: its operator.
+        precision: of its weights; "" without weights.
+        shape: of its weights, outputs first (an embedding: rows first), of all groups of inputs; () without.
+        bytes: what the constants it reads take.
+        exact: whether the file promises the same bits as in torch; None where it says nothing.
+        why: why, or why not.
+        more: whatever else the file says of it.
+    """
+
+    name: str
+    kind: str
+    operator: str
+    precision: str
+    shape: tuple[int, ...]
+    bytes: int
+    exact: bool | None
+    why: str
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class OperatorCount:
+    """How many nodes of the graph are of an operator; ``domain`` is "" for ONNX's own."""
+
+    domain: str
+    operator: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of codes, how many codes they are, and (an estimate) of the file with each code as a float32."""
+
+    packed_bytes: int
+    codes: int
+    float_bytes: int
+    ratio: float
+
+
+@dataclass(frozen=True)
+class FileReport:
+    """What is in an exported file.
+
+    Args:
+        path: the file.
+        file_bytes: its size.
+        edited: it was changed after it was exported.
+        facts: what the exporter wrote of it, without the layers.
+        inputs: by name, the axes; open ones by name.
+        outputs: the same.
+        opset: of ONNX's own operators.
+        ir_version: of the ONNX format.
+        layers: in order of execution.
+        operators: of the graph; those of our domain first.
+        sizes: of the packed weights.
+    """
+
+    path: Path
+    file_bytes: int
+    edited: bool
+    facts: Mapping[str, Any]
+    inputs: Mapping[str, tuple[int | str, ...]]
+    outputs: Mapping[str, tuple[int | str, ...]]
+    opset: int
+    ir_version: int
+    layers: tuple[LayerContents, ...]
+    operators: tuple[OperatorCount, ...]
+    sizes: Sizes
+
+
+def inspect_file(path: str | Path) -> FileReport:
+    """Say what is in an exported file, without running it.
+
+    Args:
+        path: a file of :func:`~snn_extreme_quant.export_onnx`; an edited one will do.
+
+    Raises:
+        ModelFileError: it cannot be read, or was not written by this package.
+
+    Example:
+        >>> inspect_file("net.onnx").sizes.ratio  # doctest: +SKIP
+        0.064
+    """
+    path = Path(path)
+    model, facts = read_model(path, allow_edited=True)
+    data = path.read_bytes()
+    constants = {constant.name: constant for constant in model.graph.initializer}
+    nodes: dict[str, list[NodeProto]] = {}
+    for node in model.graph.node:
+        if node.domain == DOMAIN:
+            nodes.setdefault(_layer_of(node), []).append(node)
+    said = {entry["name"]: entry for entry in facts.pop("layers")}
+    layers = [_contents(name, group, said.get(name, {}), constants) for name, group in nodes.items()]
+    layers += _float_weights(model, constants)
+    return FileReport(
+        path=path,
+        file_bytes=len(data),
+        edited=not is_sealed(data),
+        facts=facts,
+        inputs={value.name: _axes(value) for value in model.graph.input if value.name not in constants},
+        outputs={value.name: _axes(value) for value in model.graph.output},
+        opset=next((entry.version for entry in model.opset_import if entry.domain == ""), 0),
+        ir_version=model.ir_version,
+        layers=tuple(layers),
+        operators=_operators(model),
+        sizes=_sizes(len(data), [node for group in nodes.values() for node in group], constants),
+    )
+
+
+def _layer_of(node: NodeProto) -> str:
+    """Return the layer of a node of ours: a layer that is called again has a number behind its name."""
+    name, at, number = node.name.rpartition("@")
+    return str(name if at and number.isdigit() else node.name)
+
+
+def _axes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
+    return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+
+
+def _operators(model: onnx.ModelProto) -> tuple[OperatorCount, ...]:
+    counts = Counter((node.domain, node.op_type) for node in model.graph.node)
+    found = (OperatorCount(domain, operator, count) for (domain, operator), count in counts.items())
+    return tuple(sorted(found, key=lambda e: (e.domain != DOMAIN, e.domain, -e.count, e.operator)))
+
+
+def _constant_bytes(tensor: TensorProto) -> int:
+    """Return the bytes of a constant's values."""
+    return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _attribute(node: NodeProto, name: str) -> tuple[int, ...]:
+    return next((tuple(a.ints) for a in node.attribute if a.name == name and a.type == AttributeProto.INTS), ())
+
+
+def _layout(operator: str) -> str:
+    """Return the packing layout of the weights that a node of ours reads; "float" or "" for others."""
+    if is_layer(operator):
+        return layout_of(operator)
+    by = operator.partition("_by_")[2]
+    named = {kind.lower(): layout for layout, kind in KINDS.items()} | {"float": "float"}
+    return named.get(by.partition("_")[0], "")
+
+
+def _codes(node: NodeProto, constants: Mapping[str, TensorProto]) -> tuple[TensorProto, tuple[int, ...]] | None:
+    """Return the packed codes that a node reads, and their shape, outputs first; None if it reads none."""
+    packed = next(
+        (constants[n] for n in node.input if n in constants and constants[n].data_type == TensorProto.UINT8), None
+    )
+    if packed is None or len(packed.dims) != 2 or not _layout(node.op_type):
+        return None
+    rows, stored = packed.dims
+    columns, shape = _attribute(node, "columns"), _attribute(node, "weight_shape")
+    if "Embedding" in node.op_type:
+        return packed, (rows, *columns)
+    if grouped := _attribute(node, "grouped_shape"):  # the weight itself has its inputs first
+        groups, outputs, inputs, *_ = grouped
+        return packed, (groups * outputs, inputs, *shape[2:])
+    if shape or columns:
+        return packed, shape or (*columns, rows)
+    layout = LAYOUTS[_layout(node.op_type)]
+    most = stored // 2 if layout.wide else stored * layout.per_byte
+    # The scales are as many as the outputs: among the constants that fit, the first vector behind the codes.
+    behind = list(node.input)[list(node.input).index(packed.name) + 1 :]
+    lengths = (constants[n].dims[0] for n in behind if n in constants and len(constants[n].dims) == 1)
+    return packed, (next(lengths, most), rows)
+
+
+def _contents(
+    name: str, group: list[NodeProto], said: Mapping[str, Any], constants: Mapping[str, TensorProto]
+) -> LayerContents:
+    node = group[0]
+    read = {n: constants[n] for member in group for n in member.input if n in constants}
+    parts = {found[0].name: found[1] for member in group if (found := _codes(member, constants)) is not None}
+    layout = _layout(node.op_type)
+    shape = next(iter(parts.values()), ())
+    if len(parts) > 1:  # scales by group of inputs: one part after the other
+        shape = (shape[0], sum(part[1] for part in parts.values()), *shape[2:])
+    if layout == "float":
+        shape = next((tuple(t.dims) for t in read.values() if len(t.dims) > 1), ())
+    exact = said.get("exact")
+    return LayerContents(
+        name=name,
+        kind=str(said.get("kind", "neuron" if is_neuron(node.op_type) else "layer")),
+        operator=node.op_type,
+        precision="float" if layout == "float" else _PRECISIONS.get(layout, ""),
+        shape=tuple(int(size) for size in shape),
+        bytes=sum(_constant_bytes(tensor) for tensor in read.values()),
+        exact=exact if isinstance(exact, bool) else None,
+        why=str(said.get("why", "")),
+        more={key: value for key, value in said.items() if key not in _SAID},
+    )
+
+
+_PRODUCTS = ("Conv", "ConvTranspose", "Gather", "Gemm", "MatMul")
+
+
+def _float_weights(model: onnx.ModelProto, constants: Mapping[str, TensorProto]) -> list[LayerContents]:
+    """Return the weights of layers left in float: matrices that a product of ONNX's own reads."""
+    found: dict[str, LayerContents] = {}
+    for node in model.graph.node:
+        for name in node.input if node.domain == "" and node.op_type in _PRODUCTS else ():
+            tensor = constants.get(name)
+            if tensor is None or len(tensor.dims) < 2 or tensor.data_type != TensorProto.FLOAT:
+                continue
+            shape, size = tuple(tensor.dims), _constant_bytes(tensor)
+            found.setdefault(name, LayerContents(name, "float", node.op_type, "float", shape, size, None, ""))
+    return list(found.values())
+
+
+def _sizes(file_bytes: int, nodes: list[NodeProto], constants: Mapping[str, TensorProto]) -> Sizes:
+    found = {part[0].name: part for node in nodes if (part := _codes(node, constants)) is not None}
+    packed = sum(_constant_bytes(tensor) for tensor, _ in found.values())
+    codes = sum(math.prod(shape) for _, shape in found.values())
+    whole = file_bytes - packed + 4 * codes
+    return Sizes(packed, codes, whole, file_bytes / whole)

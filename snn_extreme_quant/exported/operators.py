@@ -1,0 +1,39 @@
+"""The names of the operators of domain ``snn.extreme_quant``."""
+
+from __future__ import annotations
+
+__all__ = ["DOMAIN", "DOMAIN_VERSION", "KINDS", "LAYER_PREFIXES", "is_layer", "is_neuron", "layout_of"]
+
+DOMAIN = "snn.extreme_quant"
+DOMAIN_VERSION = 1
+
+#: What operators are called after a packing layout.
+KINDS = {
+    "binary8": "Binary",
+    "ternary4": "Ternary",
+    "ternary5": "Ternary5",
+    "int4": "Int4",
+    "int8": "Int8",
+    "int16": "Int16",
+}
+LAYER_PREFIXES = tuple(KINDS.values())
+
+
+def is_layer(operator: str) -> bool:
+    """Whether an operator of our domain is a packed layer."""
+    return operator.startswith(LAYER_PREFIXES)
+
+
+def is_neuron(operator: str) -> bool:
+    """Whether an operator of our domain is a layer of neurons (all steps, or one)."""
+    return operator.startswith(("LIF_", "StepLIF_"))
+
+
+def layout_of(operator: str) -> str:
+    """Return the packing layout of a packed layer's operator, known by its longest prefix.
+
+    Example:
+        >>> layout_of("TernaryLinear"), layout_of("Ternary5Conv")
+        ('ternary4', 'ternary5')
+    """
+    return max((name for name, kind in KINDS.items() if operator.startswith(kind)), key=lambda name: len(KINDS[name]))

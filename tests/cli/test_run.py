@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from snn_extreme_quant.deploy import run_file, session
+from snn_extreme_quant.errors import SampleError
+
+Run = Callable[..., Any]
+
+
+def test_outputs_and_spikes(sxq: Run, here: Path, tmp_path: Path) -> None:
+    out = tmp_path / "y.npz"
+    result = sxq("run", "net.onnx", "--input", "x.npy", "--spikes", "--output", out, "--native", "no", "--json")
+    assert result.exit_code == 0, result.output
+    facts = json.loads(result.stdout)
+    expected = session("net.onnx", native=False).run(None, {"input": np.load("x.npy")})[0]
+    saved = np.load(out)
+    assert set(saved.files) == {"output", "spikes.1", "spikes.3"}
+    assert np.array_equal(saved["output"], expected)
+    assert np.array_equal(saved["spikes.3"], expected)
+    (entry,) = facts["outputs"]
+    assert (entry["shape"], entry["type"], entry["min"], entry["max"]) == ([6, 3, 4], "float32", 0.0, 1.0)
+    rates = {layer["name"]: layer["firing_rate"] for layer in facts["layers"]}
+    assert rates == {name: pytest.approx(saved[f"spikes.{name}"].mean()) for name in ("1", "3")}
+
+
+def test_a_table_for_people(sxq: Run, here: Path) -> None:
+    result = sxq("run", "net.onnx", "--input", "x.npy", "--spikes")
+    assert result.exit_code == 0
+    assert "(6, 3, 32)" in result.stdout
+    assert "firing rate" in result.stdout
+    assert "layers" not in json.loads(sxq("run", "net.onnx", "--input", "x.npy", "--json").stdout)
+
+
+@pytest.mark.parametrize("kind", [bool, np.uint8, np.int64, np.float64])
+def test_inputs_are_converted_where_nothing_is_lost(here: Path, kind: Any) -> None:
+    x = np.load("x.npy")
+    outputs = [run_file("net.onnx", value, native=False).outputs["output"] for value in (x, x.astype(kind))]
+    assert np.array_equal(*outputs)
+
+
+def test_what_would_lose_digits_is_refused(here: Path, tmp_path: Path) -> None:
+    model = onnx.load("net.onnx")
+    graph = model.graph
+    graph.input[0].name, graph.input[0].type.tensor_type.elem_type = "ids", onnx.TensorProto.INT32
+    graph.node.insert(0, onnx.helper.make_node("Cast", ["ids"], ["input"], to=onnx.TensorProto.FLOAT))
+    onnx.save(model, tmp_path / "ids.onnx")
+    assert run_file(tmp_path / "ids.onnx", np.load("x.npy"), allow_edited=True, native=False).outputs
+    for value in (np.full((1, 1, 16), 0.5), np.full((1, 1, 16), 2**40), np.zeros((1, 1, 16), complex)):
+        with pytest.raises(SampleError, match="int32"):
+            run_file(tmp_path / "ids.onnx", value, allow_edited=True, native=False)
+
+
+def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -> None:
+    x = np.load("x.npy")
+    np.save(tmp_path / "narrow.npy", x[..., :15])
+    np.save(tmp_path / "flat.npy", x[0])
+    np.save(tmp_path / "empty.npy", x[:0])
+    np.save(tmp_path / "half.npy", x * 0.5)
+    np.save(tmp_path / "complex.npy", x * 1j)
+    np.savez(tmp_path / "two.npz", a=x, b=x)
+    model = onnx.load("net.onnx")
+    model.graph.node[0].doc_string = "edited"
+    onnx.save(model, tmp_path / "edited.onnx")
+    good = ["--input", "x.npy"]
+    cases: dict[str, tuple[list[object], str]] = {
+        "no file": (["no_such.onnx", *good], "cannot be read"),
+        "edited": ([tmp_path / "edited.onnx", *good], "was changed after it was exported"),
+        "no input": (["net.onnx", "--input", "no.npy"], "cannot be read"),
+        "narrow": (["net.onnx", "--input", tmp_path / "narrow.npy"], "(T, B, 16); got (6, 3, 15)"),
+        "flat": (["net.onnx", "--input", tmp_path / "flat.npy"], "(T, B, 16); got (3, 16)"),
+        "empty": (["net.onnx", "--input", tmp_path / "empty.npy"], "got (0, 3, 16)"),
+        "no spikes": (["net.onnx", "--input", tmp_path / "half.npy"], "not 0 and 1 only"),
+        "complex": (["net.onnx", "--input", tmp_path / "complex.npy"], "numbers are needed"),
+        "two": (["net.onnx", "--input", tmp_path / "two.npz"], "holds 2 arrays"),
+        "no npz": (["net.onnx", *good, "--output", tmp_path / "y.npy"], ".npz"),
+        "no folder": (["net.onnx", *good, "--output", tmp_path / "no" / "y.npz"], "does not exist"),
+    }
+    for name, (arguments, said) in cases.items():
+        result = sxq("run", *arguments, "--json")
+        assert result.exit_code == 2, f"{name}: {result.output}"
+        assert result.stdout == "", name
+        assert said in result.stderr, f"{name}: {result.stderr}"
+        assert len(result.stderr.splitlines()) == 1, f"{name}: {result.stderr}"
+    assert sxq("run", tmp_path / "edited.onnx", *good, "--allow-edited").exit_code == 0
+    assert sxq("run", "net.onnx", *good, "--native", "perhaps").exit_code == 2
+
+
+def test_as_a_program(here: Path, tmp_path: Path) -> None:
+    """The installed script's function in a process of its own: status, standard output and standard error."""
+    program = [sys.executable, "-c", "from snn_extreme_quant.cli import main; main()"]
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*program, *arguments], capture_output=True, text=True, check=False)
+
+    verified = run("verify", "cli_models:quantised", "net.onnx", "--data", "x.npy", "--json")
+    assert verified.returncode == 0, verified.stderr
+    assert json.loads(verified.stdout)["ok"]
+    failed = run("run", "no_such.onnx", "--input", "x.npy", "--json")
+    assert (failed.returncode, failed.stdout) == (2, "")
+    assert failed.stderr == "Error: no_such.onnx cannot be read: No such file or directory.\n"

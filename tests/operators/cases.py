@@ -1,0 +1,126 @@
+"""A case of one operator, and what runs it: its body in onnx's evaluator and in onnxruntime, and its native kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, inliner
+from onnx.reference import ReferenceEvaluator
+from torch import Tensor
+
+from snn_extreme_quant.deploy import native_status
+from snn_extreme_quant.deploy.native import native_library
+from tests.deploy.bodies import Array, bits, model_of
+
+__all__ = ["RUNTIMES", "Array", "Case", "check", "kernels", "same"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One node with its inputs, and what it must give, bit for bit.
+
+    Args:
+        operator: its name.
+        what: what is particular of the inputs.
+        inputs: by the names of the body's inputs.
+        constants: the rest of the body's inputs, known when a file is loaded.
+        expected: the outputs in order, from torch.
+        attributes: of the node.
+        skips: by runtime, why it cannot run this case.
+    """
+
+    operator: str
+    what: str
+    inputs: dict[str, Array]
+    constants: dict[str, Array]
+    expected: list[Tensor]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    skips: dict[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.operator} ({self.what})"
+
+    def model(self) -> onnx.ModelProto:
+        """A model of the node with its body."""
+        ranks = [value.dim() for value in self.expected]
+        model = model_of(self.operator, self.inputs, self.constants, ranks, **self.attributes)
+        assert set(model.functions[0].attribute) == set(self.attributes)
+        for output, value in zip(model.graph.output, self.expected, strict=True):
+            output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(value.numpy().dtype)
+        return model
+
+
+def _options() -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = 1
+    return options
+
+
+def _session(model: onnx.ModelProto, options: Any) -> Any:
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def body_in_reference(case: Case) -> list[Array]:
+    model = case.model()
+    # The evaluator does not hand a function's attributes on to the body of a Scan in it.
+    scanned = any(node.op_type == "Scan" for node in model.functions[0].node)
+    plain = inliner.inline_local_functions(model) if scanned and case.attributes else model
+    with np.errstate(all="ignore"):  # inputs at their limits overflow, as they should
+        results: list[Array] = ReferenceEvaluator(plain).run(None, case.inputs)
+    return results
+
+
+def body_in_onnxruntime(case: Case) -> list[Array]:
+    results: list[Array] = _session(case.model(), _options()).run(None, case.inputs)
+    return results
+
+
+def kernel_in_onnxruntime(case: Case) -> list[Array]:
+    options = _options()
+    assert native_library().register(options, [case.operator]) == [case.operator]
+    results: list[Array] = _session(case.model(), options).run(None, case.inputs)
+    return results
+
+
+@cache
+def kernels() -> frozenset[str]:
+    """Operators that have a kernel here; none where the library cannot be had."""
+    return native_library().operators if native_status().available else frozenset()
+
+
+RUNTIMES: dict[str, Callable[[Case], list[Array]]] = {
+    "onnx.reference": body_in_reference,
+    "onnxruntime": body_in_onnxruntime,
+    "native kernel": kernel_in_onnxruntime,
+}
+
+
+def same(result: Array, wanted: Tensor) -> bool:
+    """Whether shape, type and every bit are those that are wanted; zeros of either sign are one number."""
+    expected = wanted.numpy()
+    if result.shape != expected.shape or result.dtype != expected.dtype:
+        return False
+    return (
+        np.array_equal(bits(result), bits(wanted)) if result.dtype == np.float32 else np.array_equal(result, expected)
+    )
+
+
+def check(case: Case) -> list[str]:
+    """Run a case everywhere; every runtime gives the expected bits. Returns which ran."""
+    ran = []
+    for runtime, run in RUNTIMES.items():
+        if runtime in case.skips or (runtime == "native kernel" and case.operator not in kernels()):
+            continue
+        results = run(case)
+        assert len(results) == len(case.expected), f"{runtime}: {case}"
+        for index, (result, wanted) in enumerate(zip(results, case.expected, strict=True)):
+            assert same(result, wanted), f"{runtime}: output {index} of {case}"
+        ran.append(runtime)
+    return ran
