@@ -1,0 +1,172 @@
+"""Streaming files: a model's single step with its states as inputs and outputs, found and checked against the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_extreme_quant.errors import SampleError, SxqError, UnsupportedModelError
+
+from .averages import write_out_averages
+from .graphs import SEQUENCE
+from .recording import Recording, Request
+from .running import at_least_two
+from .step_graph import StepGraph, unrolled, with_open_samples
+from .step_record import record_step, step_counts
+from .structure import StructureError, check_structure, probing_inputs
+from .timefold import FoldError
+
+__all__ = ["Streaming", "streaming_step"]
+
+_SEQUENCE_STEPS = 3
+_MORE_STEPS = 11
+
+
+@dataclass(frozen=True)
+class Streaming:
+    """One step of a model, checked against it.
+
+    Args:
+        step: the step.
+        batch_axis: the axis of samples in a step's input; None if its number is the sample's.
+        sample: a step's input.
+    """
+
+    step: StepGraph
+    batch_axis: int | None
+    sample: Tensor
+
+    @property
+    def time(self) -> str:
+        """How many steps may be made."""
+        return "free" if self.step.steps is None else f"{self.step.steps} steps, as the model makes"
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the file says of its form."""
+        return {
+            "form": "streaming",
+            "time": self.time,
+            "time_axis": self.step.time_axis,
+            "steps": self.step.steps,
+            "states": [
+                {"name": s.name, "shape": ["B" if n is None else n for n in s.shape], "initial": s.initial}
+                for s in self.step.states
+            ],
+            "outputs": [{"name": o.name, "axis": o.axis} for o in self.step.outputs],
+        }
+
+
+def streaming_step(model: nn.Module, request: Request, recording: Recording) -> Streaming:
+    """Return one step of a recorded model.
+
+    Args:
+        model: the model; it is left as it was.
+        request: what is asked for.
+        recording: the model's sequence form.
+
+    Raises:
+        UnsupportedModelError: the model is not the same step again and again.
+    """
+    failure: Exception | None = None
+    for candidate in _candidates(request, recording):
+        try:
+            return _checked(model, request, candidate)
+        except (FoldError, StructureError, SampleError) as error:
+            failure = failure or error
+    raise UnsupportedModelError(
+        f"{type(model).__name__} cannot be exported with form='streaming': {failure or 'it has no time steps'}. A"
+        " streaming file makes one time step after the other, with the neurons' states handed on; export the whole"
+        " sequence with form='sequence'."
+    ) from failure
+
+
+def _candidates(request: Request, recording: Recording) -> Iterator[Any]:
+    """Give what may be the model's step, likeliest first, as a function of the number of samples."""
+    recorded = recording.recorded
+    shape = tuple(recorded.sample.shape)
+    times = [axis for axis, name in recording.axes.items() if name == "T"]
+    for steps in step_counts(recorded.graph):
+        # The axes that have as many elements as there are steps, the known one first; then none.
+        axes: list[int | None] = [*times, *(a for a in range(min(2, len(shape))) if steps in (0, shape[a]))]
+        axes = [0] if request.calling == "step" else list(dict.fromkeys([*axes, None]))
+        for axis in axes:
+            if axis is None and not steps:
+                continue
+            for mean_over_time in (True, False) if axis is not None else (False,):
+                yield _Candidate(recording, request, steps or _SEQUENCE_STEPS, axis, mean_over_time)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """How a model may be read as a repeated step."""
+
+    recording: Recording
+    request: Request
+    steps: int
+    time_axis: int | None
+    mean_over_time: bool
+
+    @property
+    def batch_axis(self) -> int | None:
+        """The axis of samples in the model's input, if their number is free."""
+        return next((a for a, name in self.recording.axes.items() if name == "B" and a != self.time_axis), None)
+
+    def shape(self, steps: int | None, samples: int) -> list[int]:
+        """Return the shape of an input of so many steps and samples."""
+        shape = list(at_least_two(self.request.sample, ()).shape)
+        if self.time_axis is not None and steps is not None:
+            shape[self.time_axis] = steps
+        if self.batch_axis is not None:
+            shape[self.batch_axis] = samples
+        return shape
+
+    def build(self, samples: int) -> StepGraph:
+        """Return the step, with the states' shapes for so many samples."""
+        recorded = self.recording.recorded
+        (inputs,) = probing_inputs(self.request.sample, [self.shape(self.steps, samples)], self.request.spikes)
+        return record_step(
+            recorded.graph,
+            inputs,
+            recorded.names,
+            steps=self.steps,
+            time_axis=self.time_axis,
+            mean_over_time=self.mean_over_time,
+        )
+
+
+def _checked(model: nn.Module, request: Request, candidate: _Candidate) -> Streaming:
+    step = candidate.build(2)
+    if candidate.batch_axis is not None:
+        step = with_open_samples(step, candidate.build(3))
+    if not step.states:
+        raise FoldError("nothing is carried from step to step")
+    own = request.sample.shape[candidate.time_axis] if candidate.time_axis is not None else None
+    lengths = [None] if own is None else list(dict.fromkeys((own, candidate.steps + 1, own + _MORE_STEPS, 1)))
+    tried = 0
+    refused: SampleError | None = None
+    for index, length in enumerate(lengths):
+        samples = (2, 3)[index % 2]
+        shape = candidate.shape(length, samples)
+        (inputs,) = probing_inputs(request.sample, [shape], request.spikes)
+        count = step.length(inputs)
+        try:
+            check_structure(
+                unrolled(step, count, samples), model, inputs, request.calling, request.neurons, length=count
+            )
+        except SampleError as error:  # the model does not take this length
+            refused = error
+        else:
+            tried += 1
+    if refused is not None and tried < min(2, len(lengths)):
+        raise refused
+    graph = write_out_averages(step.graph)
+    time, batch = step.time_axis, candidate.batch_axis
+    (sample,) = probing_inputs(request.sample, [candidate.shape(candidate.steps, 2)], request.spikes)
+    if batch is not None and time is not None and batch > time:
+        batch -= 1
+    return Streaming(StepGraph(graph, step.states, step.outputs, time, step.steps), batch, step.input_of(sample, 0))
