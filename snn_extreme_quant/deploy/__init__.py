@@ -3,6 +3,7 @@
 from snn_extreme_quant.deploy.export import ExportReport, LayerReport, export_onnx
 from snn_extreme_quant.deploy.native import NativeStatus, native_status
 from snn_extreme_quant.deploy.session import session
+from snn_extreme_quant.deploy.stream import Stream
 from snn_extreme_quant.deploy.verify import Difference, LayerVerification, VerifyReport, verify
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "LayerReport",
     "LayerVerification",
     "NativeStatus",
+    "Stream",
     "VerifyReport",
     "export_onnx",
     "native_status",

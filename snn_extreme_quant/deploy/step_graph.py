@@ -6,12 +6,17 @@ it. What is carried from step to step is listed as :class:`State`, with the valu
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch import Tensor, fx
+
+from snn_extreme_quant.neurons import NeuronSpec
+
+from .graphs import STEP
 
 __all__ = ["AFTER", "Output", "State", "StepGraph", "unrolled", "with_open_samples"]
 
@@ -70,6 +75,17 @@ class StepGraph:
     outputs: tuple[Output, ...]
     time_axis: int | None
     steps: int | None
+
+    def spiking_states(self) -> dict[str, NeuronSpec | None]:
+        """Return, by the name of each state's placeholder, the neuron whose output it is, if it is 0 or 1 at first."""
+        entries = [n for n in self.graph.graph.nodes if n.op == "placeholder"][1:]
+        after = cast("Sequence[fx.Node]", self.graph.graph.output_node().args[0])[len(self.outputs) :]
+        found: dict[str, NeuronSpec | None] = {}
+        for entry, node, state in zip(entries, after, self.states, strict=True):
+            source = node.args[0] if node.target is operator.getitem and node.args[1] == 0 else None
+            spikes = isinstance(source, fx.Node) and source.target is STEP and state.initial in (0.0, 1.0)
+            found[entry.name] = NeuronSpec.from_operator(str(source.args[-2])) if spikes else None  # type: ignore[union-attr]
+        return found
 
     def input_of(self, inputs: Tensor, step: int) -> Tensor:
         """Return a step's input, of the model's input."""

@@ -1,7 +1,7 @@
 """Values of a recorded model in the graph of one of its steps, and where their time axes are.
 
-A value of all steps, ``(T, ...)``, is in one step the entry of that step. Operations that the model does on all steps at
-once are done on a sequence of one step; what has to be followed is which axis is that of time.
+A value of all steps, ``(T, ...)``, is in one step the entry of that step. Operations that the model does on all steps
+at once are done on a sequence of one step; what has to be followed is which axis is that of time.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from torch import Tensor, fx
 
 from .timefold import FoldError
 
-__all__ = ["RESHAPES", "Series", "Shapes", "moved_axis", "one_step", "reduced_axes"]
+__all__ = ["LOOKUPS", "RESHAPES", "Series", "Shapes", "keep_shape", "moved_axis", "one_step", "reduced_axes"]
 
 aten = torch.ops.aten
 _TRANSPOSE = torch.ops.snn_xq.transpose.default
+LOOKUPS = (aten.embedding.default, torch.ops.snn_xq.packed_embedding.default)
 RESHAPES = (
     aten.view.default,
     aten.reshape.default,
@@ -48,20 +49,29 @@ class Series:
     def as_step(self, graph: fx.Graph) -> fx.Node:
         """Return the entry of this step."""
         if self.step is None:
-            self.step = self.whole if self.merged else graph.call_function(aten.select.int, (self.whole, self.axis, 0))
-        return cast("fx.Node", self.step)
+            whole = cast("fx.Node", self.whole)
+            self.step = whole if self.merged else graph.call_function(aten.select.int, (whole, self.axis, 0))
+            keep_shape(self.step, whole.meta.get("val"), self.axis)
+        return self.step
 
     def as_whole(self, graph: fx.Graph) -> fx.Node:
         """Return the sequence of one step."""
         if self.whole is None:
-            self.whole = (
-                self.step if self.merged else graph.call_function(aten.unsqueeze.default, (self.step, self.axis))
-            )
-        return cast("fx.Node", self.whole)
+            step = cast("fx.Node", self.step)
+            self.whole = step if self.merged else graph.call_function(aten.unsqueeze.default, (step, self.axis))
+            if "val" in step.meta and not self.merged:
+                self.whole.meta["val"] = step.meta["val"].unsqueeze(self.axis)
+        return self.whole
+
+
+def keep_shape(node: fx.Node, recorded: Any, axis: int | None = None) -> None:
+    """Let a node have the recorded shape, without the time axis if that is given; what it has already stays."""
+    if isinstance(recorded, Tensor) and "val" not in node.meta:
+        node.meta["val"] = recorded if axis is None else recorded.select(axis, 0)
 
 
 class Shapes(fx.Interpreter):
-    """Runs a recorded graph and keeps the shape of each value (of a tuple's first, for operations that give several)."""
+    """Runs a recorded graph and keeps the shape of each value; of several, that of the first."""
 
     def __init__(self, module: fx.GraphModule, inputs: Tensor) -> None:
         super().__init__(module)
@@ -113,7 +123,7 @@ def moved_axis(
         axis -= sum(a < axis for a in reduced_axes(node, len(before)))
     elif len(after) < len(before) and node.target in (aten.select.int, aten.squeeze.dim):
         axis -= cast("int", node.args[1]) % len(before) < axis
-    elif len(after) > len(before):
+    elif len(after) > len(before) and node.target not in LOOKUPS:
         axis += len(after) - len(before)  # broadcast
     found = axis < len(after) and after[axis] % steps == 0 and after[axis] > 0
     return (axis, after[axis] != steps) if found else None

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from snn_extreme_quant.errors import SampleError, SxqError, UnsupportedModelError
+from snn_extreme_quant.errors import SampleError, UnsupportedModelError
 
 from .averages import write_out_averages
-from .graphs import SEQUENCE
+from .exactness import SPIKES, Exactness, Grid, LayerExactness, analyse
 from .recording import Recording, Request
 from .running import at_least_two
 from .step_graph import StepGraph, unrolled, with_open_samples
-from .step_record import record_step, step_counts
+from .step_loop import record_step, step_counts
 from .structure import StructureError, check_structure, probing_inputs
 from .timefold import FoldError
 
@@ -45,6 +44,23 @@ class Streaming:
         """How many steps may be made."""
         return "free" if self.step.steps is None else f"{self.step.steps} steps, as the model makes"
 
+    def exactness(self, sequence: Exactness, input_grid: Grid | None) -> Exactness:
+        """Return what is guaranteed: what is of the sequence, where nothing in it depends on the number of steps.
+
+        Args:
+            sequence: what is guaranteed of the sequence form.
+            input_grid: what the input is promised to be.
+        """
+        grids = {
+            name: SPIKES if spec is not None and spec.fire == "spike" and not spec.graded else None
+            for name, spec in self.step.spiking_states().items()
+        }
+        own = analyse(self.step.graph, input_grid, grids)
+        return Exactness(
+            {name: _both(verdict, sequence.layers[name]) for name, verdict in own.layers.items()},
+            {name: _both(verdict, sequence.neurons[name]) for name, verdict in own.neurons.items()},
+        )
+
     @property
     def facts(self) -> dict[str, Any]:
         """What the file says of its form."""
@@ -59,6 +75,11 @@ class Streaming:
             ],
             "outputs": [{"name": o.name, "axis": o.axis} for o in self.step.outputs],
         }
+
+
+def _both(own: LayerExactness, sequence: LayerExactness) -> LayerExactness:
+    """What holds in a step and in the sequence: a state of a step may come from what is not guaranteed."""
+    return own if sequence.exact or not own.exact else replace(own, exact=False, reason=sequence.reason)
 
 
 def streaming_step(model: nn.Module, request: Request, recording: Recording) -> Streaming:
