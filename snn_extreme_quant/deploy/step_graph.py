@@ -134,7 +134,7 @@ def unrolled(step: StepGraph, steps: int, samples: int) -> fx.GraphModule:
                 copies[node] = graph.get_attr(_flat(str(node.target)))
             elif node.op == "call_function":
                 copies[node] = graph.node_copy(node, copies.__getitem__)
-        results = fx.map_arg(step.graph.graph.output_node().args[0], copies.__getitem__)
+        results = cast("Sequence[Any]", fx.map_arg(step.graph.graph.output_node().args[0], copies.__getitem__))
         given.append(results[: len(step.outputs)])
         states = list(results[len(step.outputs) :])
     outputs = []

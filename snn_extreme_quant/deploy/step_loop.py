@@ -118,13 +118,13 @@ class _LoopRecorder(StepRecorder):
     def _index(self, node: fx.Node) -> tuple[fx.Node, int, int] | None:
         """Return source, axis and index of ``x[t]``, if it picks one of the steps of a value."""
         if node.target is aten.select.int:
-            source, axis, index = cast("tuple[fx.Node, int, int]", node.args[:3])
+            source, axis, index = cast("tuple[fx.Node, Any, Any]", node.args[:3])
         elif node.target is operator.getitem and getattr(node.args[0], "target", None) is aten.unbind.int:
             split = cast("fx.Node", node.args[0])
-            source, axis, index = cast("fx.Node", split.args[0]), (*split.args, 0)[1], cast("int", node.args[1])
+            source, axis, index = cast("tuple[fx.Node, Any, Any]", (split.args[0], (*split.args, 0)[1], node.args[1]))
         else:
             return None
-        if not self.calls or not isinstance(axis, int) or not isinstance(index, int):
+        if not self.calls or type(axis) is not int or type(index) is not int:
             return None
         axis %= len(self.shapes[source])
         if self.shapes[source][axis] != self.steps or (source.op == "placeholder" and axis != self.time_axis):

@@ -338,7 +338,8 @@ class StepRecorder:
     def constant(self, node: fx.Node) -> Tensor:
         """Return what a state is before the first step: a value that no input changes."""
         needed = ancestors(node)
-        graph, copies = fx.Graph(), {}
+        graph = fx.Graph()
+        copies: dict[fx.Node, fx.Node] = {}
         for n in self.module.graph.nodes:
             if n in needed:
                 copies[n] = graph.node_copy(n, copies.__getitem__)

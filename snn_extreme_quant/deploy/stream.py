@@ -28,9 +28,10 @@ def _samples_axis(runtime: Any) -> int | None:
     return shape.index("B") if "B" in shape else None
 
 
-def _initial(facts: Mapping[str, Any], samples: int | None) -> dict[str, Array]:
+def _initial(facts: Mapping[str, Any], samples: int) -> dict[str, Array]:
+    """Return the state before the first step, for so many samples where their number is free."""
     return {
-        s["name"]: np.full([samples if n == "B" else n for n in s["shape"]], s["initial"], np.float32)
+        s["name"]: np.full([samples if n == "B" else int(n) for n in s["shape"]], s["initial"], np.float32)
         for s in facts["states"]
     }
 
@@ -61,8 +62,8 @@ def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: 
     for t in range(count):
         x = inputs if axis is None else inputs.select(axis, t)
         if state is None:
-            fits = samples_axis is None or x.dim() > samples_axis
-            state = _initial(facts, x.shape[samples_axis] if fits and samples_axis is not None else None)
+            fits = samples_axis is not None and x.dim() > samples_axis
+            state = _initial(facts, x.shape[samples_axis] if fits and samples_axis is not None else 1)
         row = _run(runtime, names, {name: x.numpy(), **state})
         state = dict(zip(state, row[len(outputs) :], strict=False))
         rows.append(row)
@@ -178,7 +179,7 @@ class Stream:
         self._check(inputs)
         if not self._state:
             axis = self._samples_axis
-            self._state = _initial(self._facts, None if axis is None else inputs.shape[axis])
+            self._state = _initial(self._facts, 1 if axis is None else inputs.shape[axis])
         results = _run(self._session, self._names, {self._entry.name: inputs, **self._state})
         count = len(self._outputs)
         self._state = dict(zip(self._state, results[count:], strict=True))
