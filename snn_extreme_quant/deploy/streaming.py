@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from snn_extreme_quant.errors import SampleError, UnsupportedModelError
+from snn_extreme_quant.errors import SampleError, SxqError, UnsupportedModelError
 
 from .averages import write_out_averages
 from .exactness import SPIKES, Exactness, Grid, LayerExactness, analyse
 from .recording import Recording, Request
-from .running import at_least_two
+from .running import first_line
 from .step_graph import StepGraph, unrolled, with_open_samples
 from .step_loop import record_step, step_counts
 from .structure import StructureError, check_structure, probing_inputs
@@ -106,12 +106,12 @@ def streaming_step(model: nn.Module, request: Request, recording: Recording) -> 
     ) from failure
 
 
-def _candidates(request: Request, recording: Recording) -> Iterator[Any]:
-    """Give what may be the model's step, likeliest first, as a function of the number of samples."""
+def _candidates(request: Request, recording: Recording) -> Iterator[_Candidate]:
+    """Give how the model may be read as a repeated step, likeliest first."""
     recorded = recording.recorded
     shape = tuple(recorded.sample.shape)
     times = [axis for axis, name in recording.axes.items() if name == "T"]
-    for steps in step_counts(recorded.graph):
+    for steps in [shape[0]] if request.calling == "step" else step_counts(recorded.graph):
         # The axes that have as many elements as there are steps, the known one first; then none.
         axes: list[int | None] = [*times, *(a for a in range(min(2, len(shape))) if steps in (0, shape[a]))]
         axes = [0] if request.calling == "step" else list(dict.fromkeys([*axes, None]))
@@ -139,7 +139,7 @@ class _Candidate:
 
     def shape(self, steps: int | None, samples: int) -> list[int]:
         """Return the shape of an input of so many steps and samples."""
-        shape = list(at_least_two(self.request.sample, ()).shape)
+        shape = list(self.recording.recorded.sample.shape)
         if self.time_axis is not None and steps is not None:
             shape[self.time_axis] = steps
         if self.batch_axis is not None:
@@ -150,20 +150,26 @@ class _Candidate:
         """Return the step, with the states' shapes for so many samples."""
         recorded = self.recording.recorded
         (inputs,) = probing_inputs(self.request.sample, [self.shape(self.steps, samples)], self.request.spikes)
-        return record_step(
-            recorded.graph,
-            inputs,
-            recorded.names,
-            steps=self.steps,
-            time_axis=self.time_axis,
-            mean_over_time=self.mean_over_time,
-        )
+        try:
+            return record_step(
+                recorded.graph,
+                inputs,
+                recorded.names,
+                steps=self.steps,
+                time_axis=self.time_axis,
+                mean_over_time=self.mean_over_time,
+            )
+        except (FoldError, SxqError):
+            raise
+        except Exception as error:  # torch's, where a graph is run with other shapes than it takes
+            raise FoldError(f"the step cannot be run by itself: {first_line(error)}") from error
 
 
 def _checked(model: nn.Module, request: Request, candidate: _Candidate) -> Streaming:
     step = candidate.build(2)
     if candidate.batch_axis is not None:
         step = with_open_samples(step, candidate.build(3))
+    step = replace(step, graph=write_out_averages(step.graph))
     if not step.states:
         raise FoldError("nothing is carried from step to step")
     own = request.sample.shape[candidate.time_axis] if candidate.time_axis is not None else None
@@ -171,7 +177,7 @@ def _checked(model: nn.Module, request: Request, candidate: _Candidate) -> Strea
     tried = 0
     refused: SampleError | None = None
     for index, length in enumerate(lengths):
-        samples = (2, 3)[index % 2]
+        samples = (2, 3, 1)[index % 3] if candidate.batch_axis is not None else 1
         shape = candidate.shape(length, samples)
         (inputs,) = probing_inputs(request.sample, [shape], request.spikes)
         count = step.length(inputs)
@@ -185,9 +191,8 @@ def _checked(model: nn.Module, request: Request, candidate: _Candidate) -> Strea
             tried += 1
     if refused is not None and tried < min(2, len(lengths)):
         raise refused
-    graph = write_out_averages(step.graph)
     time, batch = step.time_axis, candidate.batch_axis
     (sample,) = probing_inputs(request.sample, [candidate.shape(candidate.steps, 2)], request.spikes)
     if batch is not None and time is not None and batch > time:
         batch -= 1
-    return Streaming(StepGraph(graph, step.states, step.outputs, time, step.steps), batch, step.input_of(sample, 0))
+    return Streaming(step, batch, step.input_of(sample, 0))
