@@ -97,7 +97,7 @@ def measure(widths: tuple[int, ...], seconds: float) -> dict[str, Any]:
 
 def main() -> None:
     quick = "--quick" in sys.argv
-    results = [measure(widths, 0.3 if quick else 4.0) for widths in WIDTHS]
+    results = [measure(widths, 0.3 if quick else 2.0) for widths in WIDTHS]
     if not quick:
         write("streaming", {"kernels": native_status().instruction_set, "steps": STEPS, "results": results})
 

@@ -33,7 +33,7 @@ def streamed(path: Path, inputs: Tensor, time_axis: int | None, steps: int, nati
 
 def assert_same_as_sequence(
     model: nn.Module, inputs: Tensor, folder: Path, *, native: Any = False, time_axis: int | None = 0, **options: Any
-) -> None:
+) -> sxq.ExportReport:
     """After 1, 2 and all steps, the streamed outputs are those of the sequence file for so many steps."""
     sequence, streaming = folder / "sequence.onnx", folder / "streaming.onnx"
     sxq.export_onnx(model, inputs, sequence, **options)
@@ -52,6 +52,7 @@ def assert_same_as_sequence(
                 assert np.array_equal(found, expected), (name, k)
             else:
                 assert found.shape == expected.shape
+    return report
 
 
 def check(network: Network, *, native: Any = False) -> bool:
@@ -59,13 +60,12 @@ def check(network: Network, *, native: Any = False) -> bool:
     kind = "spikes" if network.spikes_in else "real"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        assert_same_as_sequence(network.model, network.inputs, folder, native=native, input=kind)
+        report = assert_same_as_sequence(network.model, network.inputs, folder, native=native, input=kind)
         others = [torch.cat([network.inputs, network.inputs.flip(0)], axis) for axis in (0, 1)]
         inputs = [network.inputs, *others, network.inputs[:1, :1]]
-        report = sxq.export_onnx(network.model, network.inputs, folder / "net.onnx", input=kind, form="streaming")
         assert report.exact or not network.exact, str(report)
         assert report.time == "free"
-        result = sxq.verify(network.model, folder / "net.onnx", inputs, native=native)
+        result = sxq.verify(network.model, report.path, inputs, native=native)
         assert result.spikes_compared > 0
         if report.exact:
             assert result.spikes_different == 0, str(result)
@@ -76,7 +76,7 @@ def check(network: Network, *, native: Any = False) -> bool:
 @pytest.mark.parametrize("form", FORMS)
 def test_random_networks(form: str) -> None:
     @given(networks(form))
-    @settings(max_examples=2, **_SETTINGS)
+    @settings(max_examples=1, **_SETTINGS)
     def run(network: Network) -> None:
         check(network)
 
@@ -97,6 +97,7 @@ def test_many_random_networks(native: bool) -> None:
     assert sum(guaranteed) > 0.6 * len(guaranteed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_every_form_of_model(name: str, tmp_path: Path) -> None:
     build, shape, other, _ = MODELS[name]
@@ -110,7 +111,7 @@ def test_every_form_of_model(name: str, tmp_path: Path) -> None:
     assert report.exact or name == "mixed samples"
 
 
-@pytest.mark.parametrize("name", ["batch first", "in-place mean", "last membrane", "images", "residual"])
+@pytest.mark.parametrize("name", ["batch first", "in-place mean", "last membrane", "images"])
 def test_outputs_so_far_are_those_of_the_sequence(name: str, tmp_path: Path) -> None:
     build, shape, _, _ = MODELS[name]
     time_axis = {"batch first": 1, "images": None}.get(name, 0)
@@ -234,10 +235,16 @@ def test_unknown_form(tmp_path: Path) -> None:
 # Stream --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("streaming") / "net.onnx"
+    sxq.export_onnx(loop(), spikes(4, 2, 6), path, input="spikes", form="streaming")
+    return path
+
+
 @pytest.fixture
-def stream(tmp_path: Path) -> Stream:
-    sxq.export_onnx(loop(), spikes(4, 2, 6), tmp_path / "net.onnx", input="spikes", form="streaming")
-    return Stream(tmp_path / "net.onnx", native=False)
+def stream(file: Path) -> Stream:
+    return Stream(file, native=False)
 
 
 def test_state_may_be_taken_and_set(stream: Stream) -> None:
@@ -246,7 +253,7 @@ def test_state_may_be_taken_and_set(stream: Stream) -> None:
     given = [stream.step(x)["output"] for x in inputs[:3]]
     saved = stream.state
     rest = [stream.step(x)["output"] for x in inputs[3:]]
-    saved["lif.v"] += 0  # a copy: the stream's own is untouched
+    stream.state["lif.v"][:] = 99.0  # a copy: the stream's own is untouched
     stream.state = saved
     assert all(np.array_equal(stream.step(x)["output"], y) for x, y in zip(inputs[3:], rest, strict=True))
     stream.reset()
