@@ -176,6 +176,31 @@ def native_matmul() -> str:
     )
 
 
+def streaming() -> str:
+    """A step's time relative to that of a float step file on stock onnxruntime."""
+    result = _load("streaming")
+    head = ["layers", "weights", "step, stock", "step, native", "step of a sequence, stock", "the same, native"]
+    lines = []
+    for row in result["results"]:
+        ratios = row["ratio to a float step"]
+        for weights in ("ternary", "binary", "float"):
+            cells = [
+                f"{ratios[f'{weights} {form} {runtime}']:.2f}"
+                for form in ("streaming", "sequence")
+                for runtime in ("stock", "native")
+            ]
+            lines.append([" - ".join(map(str, row["widths"])), weights, *cells])
+    machine = result["machine"]
+    return (
+        _table(head, lines)
+        + f"\n\nTime of one step of one sample, relative to a float step file on stock onnxruntime; a sequence of"
+        f" {result['steps']} steps, by step.\nLIF neurons; {result['kernels']} kernels, onnxruntime"
+        f" {machine['versions']['onnxruntime']}, {machine['processor']}; one thread, its processor time;\ninterleaved"
+        " runs, the fastest of each (`benchmarks/results/streaming.json`). A step of small layers is mostly\n"
+        "onnxruntime's own time for a run and for each operator."
+    )
+
+
 _SHAPES = [(768, 768), (768, 3072), (3072, 768)]
 
 
@@ -204,7 +229,11 @@ def runtimes() -> str:
 #: The tables of each page, by the name between their markers.
 PAGES = {
     "README.md": {"demo table": demo, "exactness table": exactness},
-    "docs/deployment.md": {"batch norm table": batch_norm, "file size table": file_size},
+    "docs/deployment.md": {
+        "batch norm table": batch_norm,
+        "file size table": file_size,
+        "streaming table": streaming,
+    },
     "docs/native.md": {"native matmul table": native_matmul},
     "docs/runtimes.md": {"runtime table": runtimes},
     "docs/quantisers.md": {"gptq table": gptq},

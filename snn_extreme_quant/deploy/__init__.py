@@ -4,6 +4,7 @@ from snn_extreme_quant.deploy.export import ExportReport, LayerReport, export_on
 from snn_extreme_quant.deploy.inference import FileRun, run_file
 from snn_extreme_quant.deploy.native import NativeStatus, native_status
 from snn_extreme_quant.deploy.session import session
+from snn_extreme_quant.deploy.stream import Stream
 from snn_extreme_quant.deploy.verify import Difference, LayerVerification, VerifyReport, verify
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "LayerReport",
     "LayerVerification",
     "NativeStatus",
+    "Stream",
     "VerifyReport",
     "export_onnx",
     "native_status",

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -107,27 +107,32 @@ _MATRIX = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 _UNKNOWN = object()
 
 
-def analyse(module: fx.GraphModule, input_grid: Grid | None = None) -> Exactness:
+def analyse(
+    module: fx.GraphModule, input_grid: Grid | None = None, others: Mapping[str, Grid | None] | None = None
+) -> Exactness:
     """Return what is guaranteed of each quantised layer and each neuron layer.
 
     Args:
         module: a recorded graph, folded or not.
         input_grid: what the model's input is promised to be; None for any real numbers.
+        others: what is known of further placeholders, by name; they are taken to be reproducible.
     """
-    return _Analysis(module, input_grid).run()
+    return _Analysis(module, input_grid, others or {}).run()
 
 
 class _Analysis:
-    def __init__(self, module: fx.GraphModule, input_grid: Grid | None) -> None:
+    def __init__(self, module: fx.GraphModule, input_grid: Grid | None, others: Mapping[str, Grid | None]) -> None:
         self.module = module
         self.input_grid = input_grid
+        self.others = others
         self.facts: dict[fx.Node, _Fact] = {}
         self.found = Exactness({}, {})
 
     def run(self) -> Exactness:
         for node in self.module.graph.nodes:
             if node.op in ("placeholder", "get_attr"):
-                self.facts[node] = _Fact(self.input_grid if node.op == "placeholder" else None)
+                known = self.others.get(node.name, self.input_grid)
+                self.facts[node] = _Fact(known if node.op == "placeholder" else None)
             elif node.op == "call_function":
                 self.facts[node] = self._fact(node)
         return self.found

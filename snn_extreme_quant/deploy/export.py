@@ -33,10 +33,12 @@ from .lowering import layer_facts, lower
 from .recording import Recording, Request, record_folded, record_stepwise
 from .repacking import TernaryPacking, check_packing, with_packing
 from .running import first_line, probe, run_model
+from .streaming import Streaming, streaming_step
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
 Calling = Literal["auto", "step", "sequence"]
+Form = Literal["sequence", "streaming"]
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ class ExportReport:
         path: the file.
         file_bytes: its size.
         calling: ``"step"`` if the model takes single steps, ``"sequence"`` if whole sequences.
-        time: ``"free"`` if the file takes any number of time steps that the model takes; else why it is fixed.
+        time: ``"free"`` if the file takes any number of time steps that the model takes; else why it is fixed. Of a
+            streaming file, how many steps may be made.
         input_shape: the input's axes; T and B are free.
         batch_norms: by name of each batch norm, the layer it is folded into; "" if it stays a product and a sum.
         layers: quantised layers and neurons, with what is guaranteed of each.
@@ -151,6 +154,7 @@ def export_onnx(
     calling: Calling = "auto",
     input: Literal["real", "spikes"] = "real",
     ternary_packing: TernaryPacking = "2bit",
+    form: Form = "sequence",
 ) -> ExportReport:
     """Write a trained model as one ONNX file that stock onnxruntime runs.
 
@@ -168,6 +172,8 @@ def export_onnx(
             the file then may give nonsense for other input, and :func:`verify` refuses it.
         ternary_packing: how ternary codes are stored: four to a byte (``"2bit"``), or five (``"1.6bit"``: a smaller
             file that gives the same bits).
+        form: ``"sequence"``: the file takes all time steps at once; ``"streaming"``: it makes one step, and the states
+            of the neurons are inputs and outputs (:class:`~snn_extreme_quant.deploy.Stream` runs it).
 
     Returns:
         Sizes, and what is guaranteed of each layer: quantised layers that are fed by spikes, and neurons behind them,
@@ -192,6 +198,8 @@ def export_onnx(
     if input not in ("real", "spikes"):
         raise ExportError(f"input={input!r}: use 'real' or 'spikes'.")
     check_packing(ternary_packing)
+    if form not in ("sequence", "streaming"):
+        raise ExportError(f"form={form!r}: use 'sequence' or 'streaming'.")
     neurons = check_model(model)
     inputs = as_tensor(sample, "The sample")
     if input == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
@@ -205,10 +213,11 @@ def export_onnx(
     if ternary_packing != "2bit":
         facts["ternary_packing"] = ternary_packing
     facts["neurons"] = sorted(called.calls)
+    streaming = streaming_step(model, request, recording) if form == "streaming" else None
     try:
-        proto = _lowered(recording, request, facts)
+        proto = _lowered(recording, request, facts, streaming)
     except ExportError as error:
-        if not neuron_calls(recording.recorded.graph.graph):
+        if streaming is not None or not neuron_calls(recording.recorded.graph.graph):
             raise
         # torch's exporter stumbles over something that folding brought in: as it was recorded, step by step.
         recording = record_stepwise(model, request, recording.recorded, str(error))
@@ -219,7 +228,7 @@ def export_onnx(
         path=path,
         file_bytes=len(data),
         calling=called.calling,
-        time=recording.time,
+        time=recording.time if streaming is None else streaming.time,
         input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
         batch_norms={name: fold.layer for name, fold in recording.folds.items()},
         layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
@@ -234,14 +243,24 @@ def _checked_path(path: object) -> Path:
     return path
 
 
-def _lowered(recording: Recording, request: Request, facts: Mapping[str, Any]) -> onnx.ModelProto:
+def _lowered(
+    recording: Recording, request: Request, facts: Mapping[str, Any], streaming: Streaming | None = None
+) -> onnx.ModelProto:
     batch_norms = {name: fold.layer for name, fold in recording.folds.items()}
     whole = {**facts, "batch_norms": batch_norms, "time": recording.time}
     recorded = recording.recorded
     try:
-        graph = with_packing(recording.graph, facts.get("ternary_packing", "2bit"))
-        exactness = analyse(graph, SPIKES if request.spikes else None)
-        proto = lower(graph, recorded.sample, exactness, recorded.names, recording.axes, whole)
+        packing, promised = facts.get("ternary_packing", "2bit"), SPIKES if request.spikes else None
+        graph = with_packing(recording.graph, packing)
+        exactness = analyse(graph, promised)
+        if streaming is not None:
+            exactness = streaming.exactness(exactness, promised)
+            step, whole = streaming.step, {**whole, **streaming.facts}
+            axes = {} if streaming.batch_axis is None else {streaming.batch_axis: "B"}
+            graph = with_packing(step.graph, packing)
+            proto = lower(graph, streaming.sample, exactness, recorded.names, axes, whole, step.states)
+        else:
+            proto = lower(graph, recorded.sample, exactness, recorded.names, recording.axes, whole)
         onnx.checker.check_model(proto, full_check=True)
     except onnx.checker.ValidationError as error:
         raise ExportError(f"The exported model is not valid ONNX: {error}") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -18,6 +18,7 @@ from .capture import quiet_torch
 from .exactness import Exactness
 from .functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction
 from .graphs import SEQUENCE
+from .step_graph import AFTER, State
 from .translations import LAYER_ATTRIBUTE, translations
 
 __all__ = ["IR_VERSION", "layer_facts", "lower"]
@@ -42,6 +43,7 @@ def lower(
     output_names: Sequence[str],
     axes: dict[int, str],
     metadata: dict[str, Any],
+    states: Sequence[State] = (),
 ) -> onnx.ModelProto:
     """Return the ONNX model of a recorded graph.
 
@@ -52,24 +54,29 @@ def lower(
         output_names: a name for each output.
         axes: names of the input's open axes.
         metadata: JSON-ready facts for the file; the list of layers is added.
+        states: what a graph of one step takes besides its input, and gives besides its outputs.
     """
+    samples = next((sample.shape[axis] for axis, name in axes.items() if name == "B"), 1)
+    every = [axes, *({axis: "B" for axis, size in enumerate(state.shape) if size is None} for state in states)]
     with quiet_torch(), torch.no_grad():
         program: Any = torch.onnx.export(
             graph,
-            (sample,),
+            (sample, *(state.start(samples) for state in states)),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
-            dynamic_shapes=(dict.fromkeys(axes, torch.export.Dim.AUTO),),
+            dynamic_shapes=tuple(dict.fromkeys(open_axes, torch.export.Dim.AUTO) for open_axes in every),
             custom_translation_table=translations(exactness.layers, _states_used(graph.graph)),
-            input_names=["input"],
-            output_names=list(output_names),
+            input_names=["input", *(state.name for state in states)],
+            output_names=[*output_names, *(f"{state.name}{AFTER}" for state in states)],
             external_data=False,
         )
-    return _finish(program.model, exactness, axes, metadata)
+    return _finish(program.model, exactness, every, metadata)
 
 
-def _finish(model: ir.Model, exactness: Exactness, axes: dict[int, str], metadata: dict[str, Any]) -> onnx.ModelProto:
+def _finish(
+    model: ir.Model, exactness: Exactness, axes: Sequence[Mapping[int, str]], metadata: dict[str, Any]
+) -> onnx.ModelProto:
     """Name nodes after layers, attach bodies and metadata, and drop everything that tells of the exporting machine."""
     counts: dict[str, int] = {}
     steps: dict[str, int] = {}
@@ -85,11 +92,11 @@ def _finish(model: ir.Model, exactness: Exactness, axes: dict[int, str], metadat
         layer = node.attributes.pop(LAYER_ATTRIBUTE).as_string()
         if node.op_type not in used:
             used.append(node.op_type)
-        if node.op_type.startswith("Step"):
+        if node.op_type.startswith("Step") and metadata.get("form") != "streaming":
             steps[layer] = steps.get(layer, -1) + 1
             node.name = f"{layer}@{steps[layer]}"
         else:
-            # A multi-step neuron that takes several sequences, or a layer used twice.
+            # A multi-step neuron that takes several sequences, or a layer used twice (in a step).
             uses[layer] = uses.get(layer, -1) + 1
             node.name = f"{layer}@{uses[layer]}" if uses[layer] else layer
         _name_initializers(model, node, layer)
@@ -164,12 +171,13 @@ def _rename(model: ir.Model, old: str, new: str) -> None:
     model.graph.initializers[new] = value
 
 
-def _name_axes(proto: onnx.ModelProto, axes: dict[int, str]) -> None:
+def _name_axes(proto: onnx.ModelProto, axes: Sequence[Mapping[int, str]]) -> None:
     """Call the open axes of inputs and outputs by their meaning instead of the exporter's symbols."""
     names: dict[str, str] = {}
-    for axis, size in enumerate(proto.graph.input[0].type.tensor_type.shape.dim):
-        if size.dim_param and axis in axes:
-            names[size.dim_param] = axes[axis]
+    for value, known in zip(proto.graph.input, axes, strict=True):
+        for axis, size in enumerate(value.type.tensor_type.shape.dim):
+            if size.dim_param and axis in known:
+                names.setdefault(size.dim_param, known[axis])
     for value in (*proto.graph.input, *proto.graph.output):
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:

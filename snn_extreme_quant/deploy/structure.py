@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 
 from snn_extreme_quant.frameworks import NeuronInModel
 
-from .graphs import NEURONS, SEQUENCE
+from .graphs import NEURONS, SEQUENCE, STEP
 from .running import Interference, first_line, run_model
 
 __all__ = ["StructureError", "check_structure", "probing_inputs"]
@@ -41,6 +41,8 @@ class _Excitation:
         self.modules = {n.name: n.module for n in neurons}
         self.calls = dict.fromkeys(self.readings, 0)
         self.potentials: dict[str, Tensor] = {}
+        self.whole: dict[str, dict[str, Tensor]] = {}
+        self.steps_given: dict[str, int] = {}
 
     def _draw(self, name: str, shape: Sequence[int]) -> dict[str, Tensor]:
         """Return what a layer's next call gives: spikes ``s`` and all states."""
@@ -55,9 +57,17 @@ class _Excitation:
         self.potentials[name] = drawn["v"]
         return drawn
 
-    def in_graph(self, name: str, shape: Sequence[int], steps: bool) -> list[Tensor]:
-        """Return the outputs of an operator; for a sequence of a step neuron those of its T calls, stacked."""
+    def in_graph(self, name: str, shape: Sequence[int], steps: bool, of: int = 0) -> list[Tensor]:
+        """Return the outputs of an operator; for a sequence of a step neuron those of its T calls, stacked.
+
+        ``of``: the operator is a step of a neuron that makes so many in a call.
+        """
         reading = self.readings[name]
+        if of:
+            taken = self.steps_given[name] = self.steps_given.get(name, -1) + 1
+            if not taken % of:
+                self.whole[name] = self._draw(name, (of, *shape))
+            return [self.whole[name][output][taken % of] for output in reading.spec.outputs]
         draws = [self._draw(name, shape[1:]) for _ in range(shape[0])] if steps else [self._draw(name, shape)]
         outputs = [[drawn[output] for drawn in draws] for output in reading.spec.outputs]
         return [torch.stack(values) if steps else values[0] for values in outputs]
@@ -86,6 +96,8 @@ class _Drive:
     def __init__(self, neurons: list[NeuronInModel]) -> None:
         self.readings = {n.name: n.read() for n in neurons}
         self.calls = dict.fromkeys(self.readings, 0)
+        self.whole: dict[str, Tensor] = {}
+        self.steps_given: dict[str, int] = {}
 
     def _draw(self, name: str, shape: Sequence[int]) -> Tensor:
         self.calls[name] += 1
@@ -99,17 +111,22 @@ class _Drive:
         """Return what a neuron of the model receives instead."""
         return self._draw(name, current.shape)
 
-    def in_graph(self, name: str, shape: Sequence[int], steps: bool) -> Tensor:
-        """Return what an operator receives instead; for a sequence of a step neuron that of its T calls, stacked."""
+    def in_graph(self, name: str, shape: Sequence[int], steps: bool, of: int = 0) -> Tensor:
+        """Return what an operator receives instead; ``steps`` and ``of`` as for :class:`_Excitation`."""
+        if of:
+            taken = self.steps_given[name] = self.steps_given.get(name, -1) + 1
+            if not taken % of:
+                self.whole[name] = self._draw(name, (of, *shape))
+            return self.whole[name][taken % of]
         return torch.stack([self._draw(name, shape[1:]) for _ in range(shape[0])]) if steps else self._draw(name, shape)
 
 
 class _DrivenGraph(fx.Interpreter):
     """Runs a graph with driven neurons and keeps what they give, one entry a call of the model."""
 
-    def __init__(self, module: fx.GraphModule, drive: _Drive) -> None:
+    def __init__(self, module: fx.GraphModule, drive: _Drive, length: int) -> None:
         super().__init__(module)
-        self.drive = drive
+        self.drive, self.length = drive, length
         self.given: dict[str, list[dict[str, Tensor]]] = {}
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
@@ -118,11 +135,18 @@ class _DrivenGraph(fx.Interpreter):
         name, current = args[-1], args[0]
         reading = self.drive.readings[name]
         steps = target is SEQUENCE and not reading.multi_step
-        outputs = super().call_function(target, (self.drive.in_graph(name, current.shape, steps), *args[1:]), kwargs)
+        of = self.length if target is STEP and reading.multi_step else 0
+        given = self.drive.in_graph(name, current.shape, steps, of)
+        outputs = super().call_function(target, (given, *args[1:]), kwargs)
         named = dict(zip(reading.spec.outputs, outputs, strict=True))
         calls = self.given.setdefault(name, [])
         if steps:
             calls += [{k: v[t] for k, v in named.items()} for t in range(current.shape[0])]
+        elif of:
+            calls.append(named)
+            if len(calls) == of:  # the steps of one call of the model
+                stacked = {k: torch.stack([c[k] for c in calls]) for k in named}
+                self.given[name] = [{**named, "s": stacked["s"], "v_sequence": stacked["v"]}]
         elif reading.multi_step:
             last = {k: v[-1] for k, v in named.items()} if current.shape[0] else {}
             calls.append({**last, "s": named["s"], "v_sequence": named["v"]})
@@ -134,18 +158,18 @@ class _DrivenGraph(fx.Interpreter):
 class _Recorder(fx.Interpreter):
     """Runs a graph and keeps what each neuron layer receives."""
 
-    def __init__(self, module: fx.GraphModule, excitation: _Excitation | None) -> None:
+    def __init__(self, module: fx.GraphModule, excitation: _Excitation, length: int) -> None:
         super().__init__(module)
         self.currents: dict[str, list[Tensor]] = {}
-        self.excitation = excitation
+        self.excitation, self.length = excitation, length
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         if target in NEURONS:
             name, current = args[-1], args[0]
             self.currents.setdefault(name, []).append(current)
-            if self.excitation is not None:
-                steps = target is SEQUENCE and not self.excitation.readings[name].multi_step
-                return self.excitation.in_graph(name, current.shape, steps)
+            multi_step = self.excitation.readings[name].multi_step
+            of = self.length if target is STEP and multi_step else 0
+            return self.excitation.in_graph(name, current.shape, target is SEQUENCE and not multi_step, of)
         return super().call_function(target, args, kwargs)
 
 
@@ -172,17 +196,30 @@ def probing_inputs(sample: Tensor, shapes: Iterable[Sequence[int]], spikes: bool
 
 
 def check_structure(
-    graph: fx.GraphModule, model: nn.Module, inputs: Tensor, calling: str, neurons: list[NeuronInModel]
+    graph: fx.GraphModule,
+    model: nn.Module,
+    inputs: Tensor,
+    calling: str,
+    neurons: list[NeuronInModel],
+    length: int = 0,
 ) -> None:
     """Compare graph and model on ``inputs``: what every neuron receives, and the outputs, with neurons excited.
+
+    Args:
+        graph: takes what the model takes.
+        model: the model.
+        inputs: an input of it.
+        calling: ``"step"`` or ``"sequence"``.
+        neurons: the model's neurons.
+        length: how many single steps the graph makes where a multi-step neuron of the model is called once.
 
     Raises:
         StructureError: they compute different things.
         SampleError: the model does not accept ``inputs``.
     """
-    _check_neurons(graph, model, inputs, calling, neurons)
+    _check_neurons(graph, model, inputs, calling, neurons, length)
     run = run_model(model, inputs, calling, neurons, Interference(output=_Excitation(neurons).in_model))
-    recorder = _Recorder(graph, _Excitation(neurons))
+    recorder = _Recorder(graph, _Excitation(neurons), length)
     try:
         with torch.no_grad():
             outputs = [v for v in recorder.run(inputs) if isinstance(v, Tensor)]
@@ -193,6 +230,8 @@ def check_structure(
         calls = recorder.currents.get(neuron.name, [])
         if not neuron.read().multi_step and len(calls) == 1 and calls[0].dim() > expected[0].dim():
             calls = list(calls[0])  # one call on a folded sequence
+        elif neuron.read().multi_step and len(calls) == length and calls[0].dim() < expected[0].dim():
+            calls = [torch.stack(calls)]
         # A call whose spikes nothing reads is not in the graph; it can only be a layer's last.
         for ours, theirs in zip(calls, expected, strict=False):
             _compare(ours, theirs, neuron.name)
@@ -205,11 +244,16 @@ def check_structure(
 
 
 def _check_neurons(
-    graph: fx.GraphModule, model: nn.Module, inputs: Tensor, calling: str, neurons: list[NeuronInModel]
+    graph: fx.GraphModule,
+    model: nn.Module,
+    inputs: Tensor,
+    calling: str,
+    neurons: list[NeuronInModel],
+    length: int,
 ) -> None:
     """Compare what the neurons of graph and model give for the same currents, bit for bit."""
     run = run_model(model, inputs, calling, neurons, Interference(currents=_Drive(neurons).in_model))
-    driven = _DrivenGraph(graph, _Drive(neurons))
+    driven = _DrivenGraph(graph, _Drive(neurons), length)
     try:
         with torch.no_grad():
             driven.run(inputs)

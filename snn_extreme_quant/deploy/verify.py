@@ -21,6 +21,7 @@ from .export import as_tensor, check_model
 from .inner_spikes import neuron_outputs, with_outputs
 from .running import Run, run_model
 from .session import session
+from .stream import run_streamed
 
 __all__ = ["Difference", "LayerVerification", "OutputVerification", "VerifyReport", "verify"]
 
@@ -199,7 +200,7 @@ def verify(
 
     The model runs in torch with its framework's own neurons; the file runs in onnxruntime, once as it is (its outputs
     are compared) and once with the spikes of every neuron layer as outputs. Every spike of every layer, step and
-    sample is compared.
+    sample is compared. A streaming file is run step by step, from its initial state, over each whole input.
 
     Args:
         model: the model that was exported.
@@ -240,7 +241,7 @@ def verify(
     import onnxruntime
 
     inner = session(with_outputs(proto, [name for group in tensors.values() for name in group]), native=native)
-    file = _File(session(path, native=native), inner, tensors, facts["calling"], facts["batch_norms"])
+    file = _File(session(path, native=native), inner, tensors, facts)
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
     for batch in _batches(inputs):
@@ -269,34 +270,49 @@ class _File:
         plain: onnxruntime's session of it.
         inner: a session that gives the spikes of all neuron layers.
         tensors: names of those, by layer.
-        calling: how the model is called.
-        batch_norms: by batch norm, the layer it is folded into.
+        facts: what the file says of itself: how the model is called, by batch norm the layer it is folded into, and the
+            file's form.
     """
 
     plain: Any
     inner: Any
     tensors: dict[str, list[str]]
-    calling: str
-    batch_norms: Mapping[str, str]
+    facts: Mapping[str, Any]
+
+    def run(self, batch: Tensor) -> tuple[list[npt.NDArray[Any]], dict[str, list[npt.NDArray[Any]]]]:
+        """Return the outputs, and by layer what its neurons give: of all steps in one, or of each step."""
+        names = [name for group in self.tensors.values() for name in group]
+        if self.facts.get("form") == "streaming":
+            outputs, _ = run_streamed(self.plain, self.facts, batch, [])
+            _, steps = run_streamed(self.inner, self.facts, batch, names)
+            by_name = dict(zip(names, steps, strict=True))
+            # A layer's calls in the order of the steps, and of each step.
+            layers = {
+                layer: [np.stack([value for row in zip(*(by_name[n] for n in group), strict=True) for value in row])]
+                for layer, group in self.tensors.items()
+            }
+            return outputs, layers
+        flat = iter(_run(self.inner, names, batch))
+        return _run(self.plain, None, batch), {
+            layer: [next(flat) for _ in group] for layer, group in self.tensors.items()
+        }
 
 
 def _verify_batch(
     report: VerifyReport, model: nn.Module, batch: Tensor, neurons: list[NeuronInModel], file: _File
 ) -> None:
     run = _deployed_run(report, model, batch, neurons, file)
-    outputs = _run(file.plain, None, batch)
-    flat = _run(file.inner, [name for group in file.tensors.values() for name in group], batch)
+    outputs, inner = file.run(batch)
     first: tuple[int, int, Any] | None = None
     samples = 0
     for order, (neuron, layer) in enumerate(zip(neurons, report.layers, strict=True)):
-        names = file.tensors[neuron.name]
-        given, flat = flat[: len(names)], flat[len(names) :]
+        given = inner[neuron.name]
         theirs = run.sequence(run.spikes, neuron)
         # One tensor of a lower rank is the single step of an unrolled file.
         whole = len(given) == 1 and given[0].ndim == theirs.dim()
         ours = torch.from_numpy(given[0] if whole else np.stack(given))
-        if len(names) > 1:
-            theirs = theirs[: len(names)]  # an unrolled file leaves out a last call whose spikes nothing reads
+        if len(given) > 1:
+            theirs = theirs[: len(given)]  # an unrolled file leaves out a last call whose spikes nothing reads
         if ours.shape != theirs.shape:
             raise ModelFileError(
                 f"{report.path} is of another model: layer {neuron.name!r} gives shape {tuple(ours.shape)}, the model"
@@ -337,12 +353,14 @@ def _deployed_run(
 ) -> Run:
     """Run the model with its batch norms as the file has them, and note what that changes."""
     with watching(model) as found:
-        own = run_model(model, batch, file.calling, neurons)
+        own = run_model(model, batch, file.facts["calling"], neurons)
     if not found:
         return own
     apart = unfolded(found)
-    with deployed(model, {name: fold if file.batch_norms.get(name) else apart[name] for name, fold in found.items()}):
-        run = run_model(model, batch, file.calling, neurons)
+    with deployed(
+        model, {name: fold if file.facts["batch_norms"].get(name) else apart[name] for name, fold in found.items()}
+    ):
+        run = run_model(model, batch, file.facts["calling"], neurons)
     report.batch_norms = comparison = report.batch_norms or BatchNormComparison()
     for name, calls in own.spikes.items():
         for before, after in zip(calls, run.spikes[name], strict=True):

@@ -18,7 +18,7 @@ import pytest
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.demo.data import over_time, split_digits
-from snn_extreme_quant.deploy.files import read_model
+from snn_extreme_quant.exported.files import read_model
 from tests.runtimes.strokes import DIGITS
 from tests.runtimes.tools import PACKAGES as PAGE
 
