@@ -21,6 +21,7 @@ __all__ = ["export"]
 
 #: Options of export_onnx that take one of a few words: a class here, a parameter of the command, a word in `chosen`.
 Calling = StrEnum("Calling", ["auto", "step", "sequence"])
+Form = StrEnum("Form", ["sequence", "streaming"])
 Input = StrEnum("Input", ["real", "spikes"])
 TernaryPacking = StrEnum("TernaryPacking", {"two": "2bit", "less": "1.6bit"})
 
@@ -34,13 +35,16 @@ def export(
     plan: Plan = None,
     calling: Annotated[Calling, typer.Option(help="How the model is called.")] = Calling.auto,
     input: Annotated[Input, typer.Option(help="'spikes' promises an input of 0 and 1 only.")] = Input.real,
+    form: Annotated[Form, typer.Option(help="All time steps at once, or one step with its states.")] = Form.sequence,
     ternary_packing: Annotated[
         TernaryPacking, typer.Option(help="What a ternary code takes in the file.")
     ] = TernaryPacking.two,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained model as one ONNX file, and say what is guaranteed of each layer."""
-    chosen: dict[str, StrEnum] = {"calling": calling, "input": input, "ternary_packing": ternary_packing}
+    chosen: dict[str, StrEnum] = {
+        "calling": calling, "form": form, "input": input, "ternary_packing": ternary_packing,
+    }  # fmt: skip
     from snn_extreme_quant.output_files import check_writable
 
     check_writable(output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,12 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+import torch
 
 from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant.exported.files import read_model
 
 from .inner_spikes import neuron_outputs, with_outputs
 from .session import session
+from .stream import run_streamed
 
 __all__ = ["FileRun", "run_file"]
 
@@ -68,12 +71,16 @@ def run_file(
     tensors = neuron_outputs(model) if spikes else {}
     runtime = session(with_outputs(model, [n for group in tensors.values() for n in group]), native=native)
     entries = runtime.get_inputs()
-    if len(entries) != 1:
+    streaming = facts.get("form") == "streaming"
+    if len(entries) != 1 and not streaming:
         names = ", ".join(entry.name for entry in entries)
         raise SampleError(f"{path} takes {len(entries)} inputs ({names}); run it with sxq.deploy.session().")
-    array = _converted(inputs, model.graph.input[0], path)
+    array = _converted(inputs, model.graph.input[0], path, facts["time_axis"] if streaming else None)
     if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
         raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
+    version = f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native is True else ''}"
+    if streaming:
+        return FileRun(version, *_streamed(runtime, facts, array, tensors))
     try:
         values = runtime.run(None, {entries[0].name: array})
     except Exception as error:  # onnxruntime raises a class of its own for every failure
@@ -81,20 +88,38 @@ def run_file(
     named = dict(zip((output.name for output in runtime.get_outputs()), values, strict=True))
     inner = {layer: [named[name] for name in group] for layer, group in tensors.items()}
     return FileRun(
-        runtime=f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native is True else ''}",
+        runtime=version,
         outputs={output.name: named[output.name] for output in model.graph.output},
         spikes={layer: group[0] if len(group) == 1 else np.stack(group) for layer, group in inner.items()},
     )
+
+
+def _streamed(
+    runtime: Any, facts: Mapping[str, Any], array: Array, tensors: Mapping[str, list[str]]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Run a streaming file over a whole input, step by step, and return its outputs and the spikes of each layer."""
+    names = [name for group in tensors.values() for name in group]
+    values, steps = run_streamed(runtime, facts, torch.from_numpy(array), names)
+    by_name = dict(zip(names, steps, strict=True))
+    outputs = {output["name"]: value for output, value in zip(facts["outputs"], values, strict=True)}
+    # A neuron that is called several times in a step has a row for each call.
+    spikes = {
+        layer: np.stack([value for row in zip(*(by_name[n] for n in group), strict=True) for value in row])
+        for layer, group in tensors.items()
+    }
+    return outputs, spikes
 
 
 def _shape(axes: list[int | str]) -> str:
     return f"({', '.join(map(str, axes))})"
 
 
-def _converted(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path) -> Array:
+def _converted(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, time_axis: int | None) -> Array:
     """Return the input in the file's type and of its rank; refuse what would lose digits."""
     array = np.asarray(inputs)
     axes = [d.dim_param or d.dim_value for d in entry.type.tensor_type.shape.dim]
+    if time_axis is not None:  # a streaming file takes one step of it at a time
+        axes.insert(time_axis, "T")
     wanted = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
     fits = array.ndim == len(axes) and all(
         size == axis if isinstance(axis, int) else size > 0 for size, axis in zip(array.shape, axes, strict=False)

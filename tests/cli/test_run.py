@@ -95,6 +95,17 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
     assert sxq("run", "net.onnx", *good, "--native", "perhaps").exit_code == 2
 
 
+def test_a_streaming_file_gives_what_the_sequence_gives(sxq: Run, here: Path, tmp_path: Path) -> None:
+    options = ("--sample", "6,3,16", "--input", "spikes", "--form", "streaming", "-o", tmp_path / "step.onnx")
+    assert sxq("export", "cli_models:quantised", *options).exit_code == 0
+    assert sxq("verify", "cli_models:quantised", tmp_path / "step.onnx", "--data", "x.npy").exit_code == 0
+    whole, steps = (run_file(path, np.load("x.npy"), spikes=True) for path in ("net.onnx", tmp_path / "step.onnx"))
+    assert np.array_equal(whole.outputs["output"], steps.outputs["output"])
+    assert all(np.array_equal(value, steps.spikes[name]) for name, value in whole.spikes.items())
+    with pytest.raises(SampleError, match=r"\(T, B, 16\); got \(3, 16\)"):
+        run_file(tmp_path / "step.onnx", np.load("x.npy")[0])
+
+
 def test_as_a_program(here: Path, tmp_path: Path) -> None:
     """The installed script's function in a process of its own: status, standard output and standard error."""
     program = [sys.executable, "-c", "from snn_extreme_quant.cli import main; main()"]
