@@ -10,8 +10,10 @@ from functools import cache
 
 from onnx import FunctionProto, parser
 
-from snn_extreme_quant.exported.operators import DOMAIN, DOMAIN_VERSION, is_layer, is_neuron
+from snn_extreme_quant.exported.operators import DOMAIN, DOMAIN_VERSION, is_integer_neuron, is_layer, is_neuron
 
+from .integer_functions import integer_text, is_integer_layer
+from .integer_neuron_functions import IntegerNeuron, integer_neuron_text
 from .layer_functions import layer_operator, layer_text
 from .neuron_functions import NeuronFunction, neuron_text
 
@@ -21,6 +23,8 @@ __all__ = [
     "OPSET",
     "NeuronFunction",
     "function_body",
+    "is_integer_layer",
+    "is_integer_neuron",
     "is_layer",
     "is_neuron",
     "layer_operator",
@@ -40,5 +44,12 @@ def function_body(operator: str) -> FunctionProto:
         >>> function_body("TernaryLinear").input
         ['x', 'packed', 'scale']
     """
-    text = layer_text(operator) if is_layer(operator) else neuron_text(NeuronFunction.from_name(operator))
-    return parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{text}')
+    return parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{_text(operator)}')
+
+
+def _text(operator: str) -> str:
+    if is_integer_layer(operator):
+        return integer_text(operator)
+    if is_integer_neuron(operator):
+        return integer_neuron_text(IntegerNeuron.from_name(operator))
+    return layer_text(operator) if is_layer(operator) else neuron_text(NeuronFunction.from_name(operator))

@@ -11,7 +11,7 @@ import onnx
 
 from snn_extreme_quant.errors import NativeLibraryError
 
-from .functions import DOMAIN, NeuronFunction, is_neuron
+from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron
 
 __all__ = ["NativeStatus", "faster_natively", "native_library", "native_status"]
 
@@ -69,7 +69,7 @@ def faster_natively(model: onnx.ModelProto) -> set[str]:
     all its nodes.
     """
     functions = {function.name for function in model.functions if function.domain == DOMAIN}
-    neurons = {name for name in functions if is_neuron(name)}
+    neurons = {name for name in functions if is_neuron(name) and not is_integer_neuron(name)}
     chosen = neurons | {name for name in functions if name.endswith("Embedding")}
     if any(NeuronFunction.from_name(name).spec.fire == "count" for name in neurons):
         return chosen

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-__all__ = ["DOMAIN", "DOMAIN_VERSION", "KINDS", "LAYER_PREFIXES", "is_layer", "is_neuron", "layout_of"]
+__all__ = [
+    "DOMAIN",
+    "DOMAIN_VERSION",
+    "KINDS",
+    "LAYER_PREFIXES",
+    "is_integer_neuron",
+    "is_layer",
+    "is_neuron",
+    "layout_of",
+]
 
 DOMAIN = "snn.extreme_quant"
 DOMAIN_VERSION = 1
@@ -20,13 +29,18 @@ LAYER_PREFIXES = tuple(KINDS.values())
 
 
 def is_layer(operator: str) -> bool:
-    """Whether an operator of our domain is a packed layer."""
-    return operator.startswith(LAYER_PREFIXES)
+    """Whether an operator of our domain is a packed layer (or, of integers, a pooling)."""
+    return operator.startswith((*LAYER_PREFIXES, "SumPoolInteger"))
+
+
+def is_integer_neuron(operator: str) -> bool:
+    """Whether an operator of our domain is a layer of fixed-point neurons."""
+    return operator.startswith(("IntLIF_", "StepIntLIF_"))
 
 
 def is_neuron(operator: str) -> bool:
     """Whether an operator of our domain is a layer of neurons (all steps, or one)."""
-    return operator.startswith(("LIF_", "StepLIF_"))
+    return operator.startswith(("LIF_", "StepLIF_")) or is_integer_neuron(operator)
 
 
 def layout_of(operator: str) -> str:

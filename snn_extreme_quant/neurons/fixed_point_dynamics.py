@@ -158,7 +158,8 @@ def fixed_point_step(
         Spikes (uint8; int8 for ``ternary``) and the state after the step (int32; the spikes ``s`` uint8).
 
     Raises:
-        ConfigError: a parameter, a state or the recurrent layer is missing, or the neuron has no fixed-point form.
+        ConfigError: a parameter, a state or the recurrent layer is missing, the neuron has no fixed-point form, or a
+            current is beyond the limit of the states.
 
     Example:
         >>> spec = NeuronSpec("leak", "gt", "subtract", "same_step")
@@ -185,6 +186,11 @@ def fixed_point_step(
                 raise ConfigError(f"{spec.operator} needs its recurrent layer.")
             last = recurrent(last)
         current = current + last * p["feedback"]
+    if current.numel() and int(current.abs().max()) > STATE_LIMIT:
+        raise ConfigError(
+            f"{spec.operator} in fixed point: a current of {int(current.abs().max())} is beyond the limit of 2^30; its"
+            " input is larger than it was folded for."
+        )
     step = _same_step if spec.timing == "same_step" else _delayed
     s, new = step(spec, p, current, wide, shift)
     after = {name: value.clamp(-STATE_LIMIT, STATE_LIMIT).int() for name, value in new.items()}
