@@ -1,8 +1,9 @@
 """Fixed-point neurons in standard ONNX operators: no float among them.
 
 Each body's text is generated from the same :class:`~snn_extreme_quant.neurons.NeuronSpec` that
-:mod:`~snn_extreme_quant.neurons.fixed_point_dynamics` carries out. It computes in int64. ONNX shifts unsigned numbers
-alone, so a leak adds 2**62 before the shift and takes 2**(62 - k) off after it: the same as rounding down.
+:mod:`~snn_extreme_quant.neurons.fixed_point_dynamics` carries out. A leak's product has 64 bits. ONNX shifts unsigned numbers
+alone, so 2**62 is added before the shift, of which the 32 bits that are kept after it hold nothing: it is a shift that
+rounds down. int64 goes no further, because onnxruntime compares only half of its bits in Clip, Min and Max.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ class IntegerNeuron:
         return ("shift", "weight_shape", "pads", "columns") if self.spec.feedback == "conv" else ("shift",)
 
 
-# One time step, in int64 -------------------------------------------------------------------------------------------
+# One time step, in int32 -------------------------------------------------------------------------------------------
 
 
 def _cast(value: str, kind: int, into: str) -> str:
@@ -102,12 +103,12 @@ def _cast(value: str, kind: int, into: str) -> str:
 
 def _leak(of: str, decay: str, into: str) -> list[str]:
     return [
-        f"{into}_0 = Mul ({of}, {decay})",
-        f"{into}_1 = Add ({into}_0, leak_offset)",
-        _cast(f"{into}_1", _UINT64, f"{into}_2"),
-        f'{into}_3 = BitShift <direction: string = "RIGHT"> ({into}_2, leak_bits)',
-        _cast(f"{into}_3", _INT64, f"{into}_4"),
-        f"{into} = Sub ({into}_4, leak_back)",
+        _cast(of, _INT64, f"{into}_0"),
+        f"{into}_1 = Mul ({into}_0, {decay})",
+        f"{into}_2 = Add ({into}_1, leak_offset)",
+        _cast(f"{into}_2", _UINT64, f"{into}_3"),
+        f'{into}_4 = BitShift <direction: string = "RIGHT"> ({into}_3, leak_bits)',
+        _cast(f"{into}_4", _INT32, into),
     ]
 
 
@@ -138,11 +139,11 @@ def _fire_lines(spec: NeuronSpec) -> list[str]:
             return [_reached(spec, "c", "fired"), _cast("fired", _UINT8, "spike")]
         case "ternary":
             lines = [_reached(spec, "c", "up"), "n = Neg (c)", _reached(spec, "n", "down"), "fired = Or (up, down)"]
-            lines += [_cast("up", _INT64, "up_i"), _cast("down", _INT64, "down_i"), "times = Sub (up_i, down_i)"]
+            lines += [_cast("up", _INT32, "up_i"), _cast("down", _INT32, "down_i"), "times = Sub (up_i, down_i)"]
             return [*lines, _cast("times", _INT8, "spike")]
         case "count":
-            lines = ["q0 = Max (c, nought)", "q1 = Add (q0, q0)", "q2 = Add (q1, threshold)"]
-            lines += ["q3 = Add (threshold, threshold)", "q4 = Div (q2, q3)", "times = Min (q4, levels)"]
+            lines = ["q0 = Max (c, nought)", "q1 = Div (threshold, two_of)", "q2 = Add (q0, q1)"]
+            lines += ["q3 = Div (q2, threshold)", "times = Min (q3, levels)"]
             return [*lines, _cast("times", _UINT8, "spike")]
         case "change":
             return ["d0 = Sub (c, v)", "d1 = Abs (d0)", _reached(spec, "d1", "fired"), _cast("fired", _UINT8, "spike")]
@@ -192,9 +193,9 @@ def _delayed_lines(spec: NeuronSpec) -> list[str]:
 
 
 def _step_lines(neuron: IntegerNeuron, weights: list[WeightBytes]) -> list[str]:
-    """From ``x`` (int32) and the states to ``spike`` and ``<state>_next``: int64, but ``s_next`` uint8."""
+    """From ``x`` and the states to ``spike`` and ``<state>_next``."""
     spec = neuron.spec
-    lines = [_cast("x", _INT64, "x_l"), "x_g = Mul (x_l, gain)", "x_b = Add (x_g, bias)"]
+    lines = ["x_g = Mul (x, gain)", "x_b = Add (x_g, bias)"]
     if spec.feedback == "none":
         lines.append("current = Identity (x_b)")
     else:
@@ -210,11 +211,11 @@ def _step_lines(neuron: IntegerNeuron, weights: list[WeightBytes]) -> list[str]:
 def _fed_lines(spec: NeuronSpec, weights: list[WeightBytes]) -> list[str]:
     """The current from the last spikes."""
     if spec.feedback == "elementwise":
-        lines = [_cast("s", _INT64, "fed_s")]
+        lines = [_cast("s", _INT32, "fed_s")]
     else:
         product = "MatMulInteger" if spec.feedback == "linear" else "ConvInteger"
         geometry = "" if spec.feedback == "linear" else " <pads: ints = @pads>"
-        lines = [*product_lines(product, "s", "no_zero", weights, "fed_i", geometry), _cast("fed_i", _INT64, "fed_s")]
+        lines = product_lines(product, "s", "no_zero", weights, "fed_s", geometry)
     return [*lines, "fed = Mul (fed_s, feedback)", "current = Add (x_b, fed)"]
 
 
@@ -224,10 +225,12 @@ def _fed_lines(spec: NeuronSpec, weights: list[WeightBytes]) -> list[str]:
 def _constants(neuron: IntegerNeuron) -> list[str]:
     """What no step changes: limits, and the numbers of the leak's shift."""
     lines = [
-        "nought = Constant <value: tensor = int64 {0}> ()",
-        f"lowest = Constant <value: tensor = int64 {{{-STATE_LIMIT}}}> ()",
-        f"highest = Constant <value: tensor = int64 {{{STATE_LIMIT}}}> ()",
+        "nought = Constant <value: tensor = int32 {0}> ()",
+        f"lowest = Constant <value: tensor = int32 {{{-STATE_LIMIT}}}> ()",
+        f"highest = Constant <value: tensor = int32 {{{STATE_LIMIT}}}> ()",
     ]
+    if neuron.spec.fire == "count":
+        lines.append("two_of = Constant <value: tensor = int32 {2}> ()")
     if neuron.spec.charge == "integrate":
         return lines
     return [
@@ -240,9 +243,6 @@ def _constants(neuron: IntegerNeuron) -> list[str]:
         _cast("half_u", _INT64, "half"),
         f"above = Constant <value: tensor = int64 {{{2**62}}}> ()",
         "leak_offset = Add (above, half)",
-        _cast("above", _UINT64, "above_u"),
-        'back_u = BitShift <direction: string = "RIGHT"> (above_u, leak_bits)',
-        _cast("back_u", _INT64, "leak_back"),
     ]
 
 
@@ -273,16 +273,21 @@ def integer_neuron_text(neuron: IntegerNeuron) -> str:
     return f"{head} => ({', '.join(neuron.outputs)}) " + "{\n  " + "\n  ".join(body) + "\n}"
 
 
+def _wide(name: str, source: str, into: str) -> str:
+    """Factors of a leak have 64 bits."""
+    leaks = name.endswith("decay") or name == "potential_gain"
+    return _cast(source, _INT64, into) if leaks else f"{into} = Identity ({source})"
+
+
 def _step_body(neuron: IntegerNeuron) -> list[str]:
     """One step with explicit state; parameters broadcast by themselves."""
     lines = ["x = Identity (xs)", "step_shape = Shape (xs)", *_constants(neuron)]
     for name in neuron.spec.states:
-        lines.append(f"{name}_e = Expand ({name}0, step_shape)")
-        lines.append(f"{name} = Identity ({name}_e)" if name == "s" else _cast(f"{name}_e", _INT64, name))
-    lines += [_cast(f"p_{name}", _INT64, name) for name in neuron.parameters]
+        lines.append(f"{name} = Expand ({name}0, step_shape)")
+    lines += [_wide(name, f"p_{name}", name) for name in neuron.parameters]
     unpack, weights = _weight_lines(neuron)
     lines += [*unpack, *_step_lines(neuron, weights), "spikes = Identity (spike)"]
-    return [*lines, *(_cast(f"{name}_next", _INT32, f"{name}s") for name in neuron.spec.outputs[1:])]
+    return [*lines, *(f"{name}s = Identity ({name}_next)" for name in neuron.spec.outputs[1:])]
 
 
 def _sequence_body(neuron: IntegerNeuron) -> list[str]:
@@ -308,20 +313,19 @@ def _sequence_body(neuron: IntegerNeuron) -> list[str]:
         *((parameter, f"p_{parameter}") for parameter in neuron.parameters),
     ):
         last = "f" if name in spec.states else ""
-        wide = f"{source}_w = Identity ({source})" if name == "s" else _cast(source, _INT64, f"{source}_w")
         lines += [
-            wide,
+            _wide(name, source, f"{source}_w"),
             f"{source}_e = Expand ({source}_w, step_shape)",
             f"{name}{last} = Reshape <allowzero: int = 1> ({source}_e, inner)",
         ]
     unpack, weights = _weight_lines(neuron)
     rank = {"linear": "[?,?]", "conv": "[?,?,?,?]"}.get(spec.feedback, "[?]")
     shown = spec.outputs[1:] if neuron.states else ()
-    states = {name: ("uint8" if name == "s" else "int64") + rank for name in spec.states}
+    states = {name: ("uint8" if name == "s" else "int32") + rank for name in spec.states}
     spike = ("int8" if spec.fire == "ternary" else "uint8") + rank
     # An output of a Scan's body may be given only once.
     body = [*_step_lines(neuron, weights), "spike_seen = Identity (spike)"]
-    body += [_cast(f"{name}_next", _INT32, f"{name}_seen") for name in shown]
+    body += [f"{name}_seen = Identity ({name}_next)" for name in shown]
     takes = [*(f"{kind} {name}" for name, kind in states.items()), f"int32{rank} x"]
     gives = [f"{kind} {name}_next" for name, kind in states.items()]
     gives += [f"{spike} spike_seen", *(f"int32{rank} {name}_seen" for name in shown)]

@@ -2,8 +2,8 @@ r"""The step and sequence functions of fixed-point neurons, in whole numbers.
 
 What :mod:`~snn_extreme_quant.neurons.dynamics` is in float32, this is in integers: the few lines that ONNX function
 bodies, native kernels and the numpy golden model are tested against. Nothing is rounded but the leak, and that as
-written: :math:`\lambda_d(v) = \lfloor (v d + 2^{k-1}) / 2^k \rfloor`. Within a step numbers are exact (64 bits hold
-them); after it each state is clipped to :math:`\pm 2^{30}`.
+written: :math:`\lambda_d(v) = \lfloor (v d + 2^{k-1}) / 2^k \rfloor`, in 64 bits. All else is 32 bit arithmetic, which
+wraps around; after a step each state is clipped to :math:`\pm 2^{30}`. Folding proves that neither ever happens.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["fixed_point_sequence", "fixed_point_step"]
 
 def _leak(value: Tensor, decay: Tensor, shift: int) -> Tensor:
     """Multiply by ``decay / 2**shift`` and round half up; torch's right shift of negative numbers rounds down."""
-    return (value * decay + (1 << (shift - 1))) >> shift
+    return ((value.long() * decay.long() + (1 << (shift - 1))) >> shift).int()
 
 
 def _charge(spec: NeuronSpec, p: Mapping[str, Tensor], current: Tensor, state: State, shift: int) -> dict[str, Tensor]:
@@ -53,17 +53,17 @@ def _fire(spec: NeuronSpec, p: Mapping[str, Tensor], h: Tensor, v: Tensor) -> tu
     match spec.fire:
         case "spike":
             fired = _reached(spec, h, threshold)
-            return fired.long(), fired
+            return fired.int(), fired
         case "ternary":
             up, down = _reached(spec, h, threshold), _reached(spec, -h, threshold)
-            return up.long() - down.long(), up | down
+            return up.int() - down.int(), up | down
         case "count":
-            nearest = torch.div(2 * h.clamp_min(0) + threshold, 2 * threshold, rounding_mode="floor")
+            nearest = torch.div(h.clamp_min(0) + (threshold >> 1), threshold, rounding_mode="floor")
             count = torch.minimum(nearest, p["levels"])
             return count, count > 0
         case "change":
             fired = _reached(spec, (h - v).abs(), threshold)
-            return fired.long(), fired
+            return fired.int(), fired
 
 
 _Step = tuple[Tensor, dict[str, Tensor]]
@@ -115,9 +115,9 @@ def _delayed(spec: NeuronSpec, p: Mapping[str, Tensor], current: Tensor, state: 
     r = _reached(spec, state["v"], p["threshold"])
     new = _reset_by_last(spec, p, current, state, shift, r)
     h = new["v"]
-    s = _reached(spec, h, p["threshold"]).long()
+    s = _reached(spec, h, p["threshold"]).int()
     if spec.timing == "compensated" and spec.reset != "none":
-        new["v"] = h - (s - r.long()) * (p["threshold"] if spec.reset == "subtract" else h)
+        new["v"] = h - (s - r.int()) * (p["threshold"] if spec.reset == "subtract" else h)
     return s, new
 
 
@@ -143,7 +143,7 @@ def fixed_point_step(
     =============  ==============================================================================================
 
     Firing and reset are those of :class:`~snn_extreme_quant.neurons.NeuronSpec`, on whole numbers, but for ``count``:
-    :math:`s = \min(\lfloor (2 \max(h, 0) + \theta) / 2\theta \rfloor, D)`. At :math:`h = (n + 1/2)\theta` it rounds up,
+    :math:`s = \min(\lfloor (\max(h, 0) + \lfloor \theta / 2 \rfloor) / \theta \rfloor, D)`. At :math:`h = (n + 1/2)\theta` it rounds up,
     where float rounds to the even neighbour.
 
     Args:
@@ -176,11 +176,11 @@ def fixed_point_step(
             raise ConfigError(f"{spec.operator} in fixed point needs the {what} {missing[0]!r}; got {sorted(given)}.")
     if not 1 <= shift <= 30:
         raise ConfigError(f"{spec.operator} in fixed point: shift={shift}; use 1 to 30.")
-    p = {name: parameters[name].long() for name in names}
-    wide = {name: state[name].long() for name in spec.states}
+    p = {name: parameters[name].int() for name in names}
+    whole = {name: state[name].int() for name in spec.states}
     current = x.long() * p["gain"] + p["bias"]
     if spec.feedback != "none":
-        last = wide["s"]
+        last = whole["s"].long()
         if spec.feedback != "elementwise":
             if recurrent is None:
                 raise ConfigError(f"{spec.operator} needs its recurrent layer.")
@@ -192,8 +192,8 @@ def fixed_point_step(
             " input is larger than it was folded for."
         )
     step = _same_step if spec.timing == "same_step" else _delayed
-    s, new = step(spec, p, current, wide, shift)
-    after = {name: value.clamp(-STATE_LIMIT, STATE_LIMIT).int() for name, value in new.items()}
+    s, new = step(spec, p, current.int(), whole, shift)
+    after = {name: value.clamp(-STATE_LIMIT, STATE_LIMIT) for name, value in new.items()}
     spikes = s.to(torch.int8 if spike_limits(spec)[0] < 0 else torch.uint8)
     return spikes, (after if spec.feedback == "none" else {**after, "s": spikes})
 
