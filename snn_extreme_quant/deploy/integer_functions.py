@@ -335,9 +335,12 @@ def _conv_transpose(layer: IntegerLayer) -> list[str]:
         shaped.append(WeightBytes(f"{weight.name}_w", weight.zero, weight.factor))
     lines += [
         "stretch_axes = Constant <value_ints: ints = @stretch_axes> ()",
-        "stretch_pads = Constant <value_ints: ints = @stretch_pads> ()",
+        # Shape inference of onnxruntime before 1.21 takes no list of numbers for pads, if it sees that it is one.
+        "stretch_list = Constant <value_ints: ints = @stretch_pads> ()",
+        "stretch_pads = Identity (stretch_list)",
         "stretch = Constant <value_ints: ints = @stretch> ()",
-        "border = Constant <value_ints: ints = @border> ()",
+        "border_list = Constant <value_ints: ints = @border> ()",
+        "border = Identity (border_list)",
         "x_apart = Unsqueeze (x, stretch_axes)",
         "x_spread = Pad (x_apart, stretch_pads)",
         "x_sizes = Shape (x)",

@@ -238,9 +238,10 @@ def _constants(neuron: IntegerNeuron) -> list[str]:
         "shift_l = Constant <value_int: int = @shift> ()",
         _cast("shift_l", _UINT64, "leak_bits"),
         "bit = Constant <value: tensor = uint64 {1}> ()",
-        "less_bits = Sub (leak_bits, bit)",
-        'half_u = BitShift <direction: string = "LEFT"> (bit, less_bits)',
-        _cast("half_u", _INT64, "half"),
+        'whole_u = BitShift <direction: string = "LEFT"> (bit, leak_bits)',
+        _cast("whole_u", _INT64, "whole_l"),
+        "two_l = Constant <value: tensor = int64 {2}> ()",
+        "half = Div (whole_l, two_l)",
         f"above = Constant <value: tensor = int64 {{{2**62}}}> ()",
         "leak_offset = Add (above, half)",
     ]
