@@ -1,9 +1,9 @@
 """Fixed-point neurons in standard ONNX operators: no float among them.
 
 Each body's text is generated from the same :class:`~snn_extreme_quant.neurons.NeuronSpec` that
-:mod:`~snn_extreme_quant.neurons.fixed_point_dynamics` carries out. A leak's product has 64 bits. ONNX shifts unsigned numbers
-alone, so 2**62 is added before the shift, of which the 32 bits that are kept after it hold nothing: it is a shift that
-rounds down. int64 goes no further, because onnxruntime compares only half of its bits in Clip, Min and Max.
+:mod:`~snn_extreme_quant.neurons.fixed_point_dynamics` carries out. A leak's product has 64 bits. ONNX shifts unsigned
+numbers alone, so 2**62 is added before the shift, of which the 32 bits that are kept after it hold nothing: it is a
+shift that rounds down. int64 goes no further, because onnxruntime compares only half of its bits in Clip, Min and Max.
 """
 
 from __future__ import annotations
@@ -283,8 +283,7 @@ def _wide(name: str, source: str, into: str) -> str:
 def _step_body(neuron: IntegerNeuron) -> list[str]:
     """One step with explicit state; parameters broadcast by themselves."""
     lines = ["x = Identity (xs)", "step_shape = Shape (xs)", *_constants(neuron)]
-    for name in neuron.spec.states:
-        lines.append(f"{name} = Expand ({name}0, step_shape)")
+    lines += [f"{name} = Expand ({name}0, step_shape)" for name in neuron.spec.states]
     lines += [_wide(name, f"p_{name}", name) for name in neuron.parameters]
     unpack, weights = _weight_lines(neuron)
     lines += [*unpack, *_step_lines(neuron, weights), "spikes = Identity (spike)"]

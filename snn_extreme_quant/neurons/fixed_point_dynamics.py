@@ -143,8 +143,8 @@ def fixed_point_step(
     =============  ==============================================================================================
 
     Firing and reset are those of :class:`~snn_extreme_quant.neurons.NeuronSpec`, on whole numbers, but for ``count``:
-    :math:`s = \min(\lfloor (\max(h, 0) + \lfloor \theta / 2 \rfloor) / \theta \rfloor, D)`. At :math:`h = (n + 1/2)\theta` it rounds up,
-    where float rounds to the even neighbour.
+    :math:`s = \min(\lfloor (\max(h, 0) + \lfloor \theta / 2 \rfloor) / \theta \rfloor, D)`. At
+    :math:`h = (n + 1/2)\theta` it rounds up, where float rounds to the even neighbour.
 
     Args:
         spec: which neuron; its charge one of the four above, not graded.

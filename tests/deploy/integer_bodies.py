@@ -9,6 +9,7 @@ from onnx import helper, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from snn_extreme_quant.deploy import functions
+from snn_extreme_quant.deploy.golden import golden_run
 from tests.deploy.integer_cases import Array, Case
 
 
@@ -71,8 +72,13 @@ def run_reference(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[Arra
 
 
 def assert_bodies(case: Case) -> None:
-    """The body gives what torch computes, in both evaluators."""
+    """The body gives what torch and the golden model compute, in both evaluators."""
     model = model_of(case)
     onnx.checker.check_model(model, full_check=True)
+    assert_equal(case, "golden", run_golden(model, fed(case)))
     assert_equal(case, "onnxruntime", run_onnxruntime(model, fed(case)))
     assert_equal(case, "onnx.reference", run_reference(model, fed(case)))
+
+
+def run_golden(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[Array]:
+    return list(golden_run(model, inputs).outputs.values())
