@@ -106,9 +106,11 @@ def _fired(spec: NeuronSpec, p: _Numbers, h: Array, before: Array) -> Array:
         case "spike":
             return _reached(spec, h, threshold).astype(np.int32)
         case "ternary":
-            return np.subtract(_reached(spec, h, threshold), _reached(spec, -h, threshold), dtype=np.int32)
+            up, down = _reached(spec, h, threshold), _reached(spec, -h, threshold)
+            return up.astype(np.int32) - down.astype(np.int32)
         case "count":
-            return np.minimum((np.maximum(h, 0) + threshold // 2) // threshold, p["levels"])
+            nearest: Array = (np.maximum(h, 0) + threshold // 2) // threshold
+            return np.minimum(nearest, p["levels"])
         case "change":
             return _reached(spec, abs(h - before), threshold).astype(np.int32)
 
