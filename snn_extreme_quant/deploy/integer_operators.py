@@ -48,7 +48,7 @@ def _whole(sums: Tensor, layer: str) -> Tensor:
     """Return sums as int32."""
     if sums.numel() and float(sums.abs().max()) > _LARGEST:
         raise UnsupportedModelError(f"Layer {layer!r}: a sum of {float(sums.abs().max()):.3g} does not fit 32 bits.")
-    return sums.to(torch.int32)
+    return sums.to(torch.int32).contiguous()
 
 
 def _empty(like: Tensor, shape: Sequence[Any]) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -12,12 +14,29 @@ from snn_extreme_quant.deploy import functions
 from snn_extreme_quant.deploy.golden import golden_run
 from tests.deploy.integer_cases import Array, Case
 
+FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}
+
+
+def data_types(nodes: Iterable[onnx.NodeProto]) -> Iterator[int]:
+    """The types that casts, constants and subgraphs name."""
+    for node in nodes:
+        for attribute in node.attribute:
+            if node.op_type == "Cast":
+                yield attribute.i
+            if attribute.HasField("t"):
+                yield attribute.t.data_type
+            if attribute.HasField("g"):
+                yield from data_types(attribute.g.node)
+                yield from (v.type.tensor_type.elem_type for v in (*attribute.g.input, *attribute.g.output))
+
 
 def model_of(case: Case) -> onnx.ModelProto:
     """A model of one node, with its body; the outputs are called as in the body."""
     body = functions.function_body(case.node.operator)
     assert list(body.input) == list(case.inputs)
     assert set(body.attribute) == set(case.node.attributes)
+    assert "float" not in str(body).lower()
+    assert not FLOATS & set(data_types(body.node))
     node = helper.make_node(
         case.node.operator, list(body.input), list(body.output), domain=functions.DOMAIN, **case.node.attributes
     )

@@ -172,39 +172,41 @@ SMALL = {
     "threshold": 6, "gain": 2, "bias": 1, "decay": 2**14, "v_reset": -3, "levels": 4, "feedback": -3,
     "current_decay": 3 * 2**13, "excitation_decay": 29000, "inhibition_decay": 20000, "potential_gain": 45000,
 }  # fmt: skip
-#: The same where states come to their limits.
-LARGE = SMALL | {"threshold": 2**28 + 1, "gain": 2**13, "bias": -(2**27), "v_reset": -(2**29), "feedback": 2**28 - 1}
+#: Numbers that take currents and states to their limits.
+LARGE = SMALL | {"threshold": 2**28 + 1, "gain": 2**14, "bias": -(2**27), "v_reset": -(2**29), "feedback": 2**28 - 99}
 
 
 def neuron_case(
-    spec: NeuronSpec, layout: str, *, shape: tuple[int, ...], large: bool, vector: bool, states: bool, step: bool
+    spec: NeuronSpec, layout: str, numbers: str, *, shape: tuple[int, ...], states: bool, step: bool
 ) -> Case:
-    """Numbers that are small and meet the threshold, or large and meet the limits; ``shape`` is without the time."""
-    rng = np.random.default_rng(len(spec.operator) + len(layout) + 2 * large + vector)
-    time = () if step else (7,)
-    reach = 2**16 if large else 4
-    x = rng.integers(-reach, reach + 1, (*time, *shape)).astype(np.int32)
-    # Drawn together, as a channel has them: the last axis, or a convolution's first.
-    wide = {"conv": (shape[1], 1, 1)}.get(spec.feedback, shape[-1:]) if vector else ()
-    numbers = LARGE if large else SMALL
-    parameters = {}
-    for name in fixed_point_parameters(spec):
-        value = np.full(wide, numbers[name], np.int32)
-        parameters[name] = np.asarray(value + np.arange(value.size, dtype=np.int32).reshape(wide))
-    limit = STATE_LIMIT if large else 12
-    state = {}
-    for name in spec.states:
-        drawn = rng.integers(0, 2, shape) if name == "s" else rng.integers(-limit, limit + 1, shape)
-        state[name] = drawn.astype(np.uint8 if name == "s" else np.int32)
+    """``numbers`` are "small" or "large", one for all, or "mixed", by channel; ``shape`` is without the time."""
+    rng = np.random.default_rng(len(spec.operator) + len(layout) + len(numbers))
+    axis = 1 if spec.feedback == "conv" else -1
+    channels = shape[axis]
+    by_channel = (channels, 1, 1) if spec.feedback == "conv" else (channels,)
+    wide = by_channel if numbers == "mixed" else ()
+    large = np.arange(channels).reshape(by_channel) % 2 == 1 if wide else np.array(numbers == "large")
+    codes = np.zeros((1, 1), np.int64)
     weights, geometry = {}, []
     if layout:
-        channels = shape[1] if spec.feedback == "conv" else shape[-1]
         kernel = (3, 3) if spec.feedback == "conv" else ()
         codes = random_codes(rng, layout, channels * int(np.prod(kernel)), channels)
-        if large:
-            parameters["feedback"] = np.full_like(parameters["feedback"], 2**28 // abs(codes).sum(0).max())
         weights = {"packed": pack(codes, layout)}
         geometry = [channels, channels, *kernel, *[k // 2 for k in kernel] * 2] if kernel else []
+    parameters = {}
+    for name in fixed_point_parameters(spec):
+        value = np.where(large, LARGE[name], SMALL[name])
+        if name == "feedback" and layout:
+            value = np.where(large, value // abs(codes).sum(0).max(), value)
+        parameters[name] = np.asarray(value + np.arange(value.size).reshape(value.shape), np.int32)
+    # Currents up to a quarter of the limit, or a few thresholds.
+    reach, limit = np.where(large, 2**15, 4), np.where(large, STATE_LIMIT, 12)
+    time = () if step else (7,)
+    x = (rng.integers(-(2**15), 2**15 + 1, (*time, *shape)) * reach // 2**15).astype(np.int32)
+    state = {}
+    for name in spec.states:
+        drawn = rng.integers(-STATE_LIMIT, STATE_LIMIT + 1, shape)
+        state[name] = (drawn > 0).astype(np.uint8) if name == "s" else (drawn * limit // STATE_LIMIT).astype(np.int32)
     run = integer_operators.fixed_neuron_step if step else integer_operators.fixed_neuron_sequence
     arguments = [_tensors(*values.values()) for values in (state, parameters, weights)]
     outputs = run(torch.from_numpy(x), *arguments, layout, geometry, 15, spec.operator, "layer")
@@ -215,18 +217,16 @@ def neuron_case(
     return Case(node, inputs | constants, tuple(constants), [value.numpy() for value in shown])
 
 
-def neuron_cases() -> Iterator[Case]:
-    """Every fixed-point neuron: sequences with and without states, single steps; small and large; scalar and vector."""
-    turn = 0
-    for spec in SPECS:
-        layouts = tuple(KINDS) if spec.feedback in ("linear", "conv") else ("",)
-        shape = (2, 4, 5, 3) if spec.feedback == "conv" else (3, 5)
-        for large, (step, states) in product((False, True), ((False, False), (False, True), (True, True))):
-            turn += 1
-            layout = layouts[turn % len(layouts)]
-            yield neuron_case(
-                spec, layout, shape=shape, large=large, vector=bool(turn // 3 % 2), states=states, step=step
-            )
+def neuron_cases(spec: NeuronSpec) -> Iterator[Case]:
+    """Whole sequences with and without states, and single steps, with all kinds of numbers and every packing."""
+    layouts = tuple(KINDS) if spec.feedback in ("linear", "conv") else ("",)
+    shape = (2, 4, 5, 3) if spec.feedback == "conv" else (3, 6)
+    turn = SPECS.index(spec)
+    for index, (step, states) in enumerate(((False, True), (False, False), (True, True))):
+        numbers = ("mixed", "small", "large")[(index + turn) % 3]
+        yield neuron_case(
+            spec, layouts[(3 * turn + index) % len(layouts)], numbers, shape=shape, states=states, step=step
+        )
 
 
 def operators() -> set[str]:
