@@ -26,7 +26,7 @@ from onnx import helper, numpy_helper
 from snn_extreme_quant.errors import ModelFileError, SampleError
 from snn_extreme_quant.quantizers.packing import unpack
 
-from .functions import DOMAIN, is_integer_layer, is_integer_neuron
+from .functions import DOMAIN, is_integer_layer, is_integer_neuron, is_neuron
 from .golden_neurons import run_neurons
 from .golden_standard import STANDARD
 from .integer_functions import IntegerLayer
@@ -64,8 +64,13 @@ def golden_run(
         spikes_of: names of the neuron nodes whose spikes are wanted; all by default.
 
     Raises:
-        ModelFileError: the file cannot be read, or holds an operator that no integer file has.
+        ModelFileError: the file cannot be read, holds an operator that no integer file has, or a sum or a current
+            leaves the limits for which it was made.
         SampleError: an input is missing, or of another type than the file takes.
+
+    Example:
+        >>> report = sxq.export_onnx(model, sample, "net.onnx", integer=True)  # doctest: +SKIP
+        >>> golden_run("net.onnx", spikes).outputs["output"]  # doctest: +SKIP
     """
     proto = model if isinstance(model, onnx.ModelProto) else _read(Path(model))
     values = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
@@ -111,6 +116,8 @@ def _carried_out(proto: onnx.ModelProto, node: onnx.NodeProto, operands: Sequenc
     if node.domain == DOMAIN and is_integer_layer(node.op_type):
         layer = IntegerLayer.from_name(node.op_type)
         return [_whole(_LAYERS[layer.kind](layer, _all(operands), attributes), where)]
+    if node.domain == DOMAIN and is_neuron(node.op_type):
+        raise ModelFileError(f"{where} computes in float; the golden model is one of files exported with integer=True.")
     if not node.domain and node.op_type in STANDARD:
         return STANDARD[node.op_type](operands, attributes)
     if any(value is not None and value.dtype.kind == "f" for value in operands):
