@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-from .layer_functions import KINDS, unpack_lines
+from .layer_functions import unpack_lines
 
 __all__ = [
     "INPUT_KINDS",

@@ -12,11 +12,11 @@ import re
 from dataclasses import dataclass
 
 from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.neurons.fixed_point_spec import STATE_LIMIT, fixed_point_parameters
 
 from .integer_functions import WeightBytes, product_lines, weight_bytes
-from .layer_functions import KINDS
 
 __all__ = ["IntegerNeuron", "integer_neuron_text"]
 

@@ -18,8 +18,8 @@ import torch
 from snn_extreme_quant.deploy import integer_nodes, integer_operators
 from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
 from snn_extreme_quant.deploy.integer_nodes import IntegerNode
-from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.neurons.fixed_point_spec import STATE_LIMIT, fixed_point_parameters
 from snn_extreme_quant.neurons.spec import Charge, Comparison, Feedback, Fire, Reset, Timing

@@ -10,8 +10,8 @@ from snn_extreme_quant.deploy import integer_operators
 from snn_extreme_quant.deploy.functions import is_integer_layer, is_layer
 from snn_extreme_quant.deploy.golden import golden_run
 from snn_extreme_quant.deploy.integer_functions import IntegerLayer, places_of
-from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.errors import ConfigError, ModelFileError, UnsupportedModelError
+from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.quantizers.packing import pack
 from tests.deploy.integer_bodies import assert_bodies, fed, model_of
 from tests.deploy.integer_cases import INPUTS, layer_cases, linear_case, random_codes

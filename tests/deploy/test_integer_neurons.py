@@ -11,8 +11,8 @@ import torch
 from snn_extreme_quant.deploy.functions import is_integer_neuron, is_neuron
 from snn_extreme_quant.deploy.golden import golden_run
 from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
-from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.errors import ConfigError, ModelFileError
+from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.neurons.fixed_point_spec import STATE_LIMIT
 from tests.deploy.integer_bodies import assert_bodies, assert_equal, fed, model_of, run_golden, run_onnxruntime
