@@ -14,6 +14,7 @@ from snn_extreme_quant.exported.operators import DOMAIN, DOMAIN_VERSION, is_laye
 
 from .layer_functions import layer_operator, layer_text
 from .neuron_functions import NeuronFunction, neuron_text
+from .synchronous_functions import is_synchronous, synchronous_text
 
 __all__ = [
     "DOMAIN",
@@ -23,6 +24,7 @@ __all__ = [
     "function_body",
     "is_layer",
     "is_neuron",
+    "is_synchronous",
     "layer_operator",
 ]
 
@@ -40,5 +42,8 @@ def function_body(operator: str) -> FunctionProto:
         >>> function_body("TernaryLinear").input
         ['x', 'packed', 'scale']
     """
-    text = layer_text(operator) if is_layer(operator) else neuron_text(NeuronFunction.from_name(operator))
+    if is_synchronous(operator):
+        text = synchronous_text(operator)
+    else:
+        text = layer_text(operator) if is_layer(operator) else neuron_text(NeuronFunction.from_name(operator))
     return parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{text}')
