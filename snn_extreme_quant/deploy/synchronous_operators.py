@@ -20,6 +20,7 @@ __all__ = [
     "COUNTS",
     "RATES",
     "SPIKES_OF",
+    "count_product",
     "folded_counts",
     "linear_counts",
     "linear_sums",
@@ -76,6 +77,12 @@ def linear_sums(
     return _sums(counts, packed, zero_point, outputs, layout).to(torch.int32)
 
 
+@torch.library.custom_op(f"{NAMESPACE}::count_product", mutates_args=())
+def count_product(a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
+    """Multiply matrices of counts: integers."""
+    return ((a.to(torch.float64) - zero_a) @ (b.to(torch.float64) - zero_b)).to(torch.int32)
+
+
 @synchronous_rates.register_fake
 def _(x: Tensor, threshold: Tensor, steps: int, signed: bool, layer: str) -> Tensor:
     return torch.empty_like(x)
@@ -104,6 +111,11 @@ def _(counts: Tensor, packed: Tensor, scale: Tensor, zero_point: int, layout: st
 @linear_sums.register_fake
 def _(counts: Tensor, packed: Tensor, zero_point: int, outputs: int, layout: str, layer: str) -> Tensor:
     return packed.new_empty((*counts.shape[:-1], outputs), dtype=torch.int32)
+
+
+@count_product.register_fake
+def _(a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
+    return torch.matmul(a.to(torch.int32), b.to(torch.int32))
 
 
 _OURS = torch.ops.snn_xq

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+import onnx
 import torch
 from onnx import defs
+from onnxscript import opset18 as op18
 from onnxscript.values import Op, Opset
 
 from .functions import DOMAIN, DOMAIN_VERSION, layer_operator
@@ -68,6 +71,10 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
         name = layer_operator("LinearSums", layout)
         return _node(name, inputs, _INTEGER, layer, zero_point=zero_point, columns=[outputs])
 
+    def count_product(a: Any, b: Any, zero_a: int, zero_b: int) -> Any:
+        zeros = (op18.Constant(value=onnx.numpy_helper.from_array(np.array(zero, np.uint8))) for zero in (zero_a, zero_b))
+        return op18.MatMulInteger(a, b, *zeros)
+
     def _current(x: Any, threshold: Any) -> dict[str, tuple[Any, str]]:
         return {"x": (x, _FLOAT), "threshold": (threshold, _FLOAT)}
 
@@ -78,4 +85,5 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
         _OURS.folded_counts.default: folded,
         _OURS.linear_counts.default: linear_counts,
         _OURS.linear_sums.default: linear_sums,
+        _OURS.count_product.default: count_product,
     }
