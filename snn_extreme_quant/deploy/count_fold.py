@@ -24,12 +24,12 @@ _Integers = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Fed:
-    """A layer of N synchronous neurons and the quantised linear layer that feeds it.
+    r"""A layer of N synchronous neurons and the sums that feed it.
 
     Args:
-        scale: :math:`\\gamma / T`, the scale of sums over counts, float32 ``(N,)``.
+        scale: :math:`\gamma / T`, the scale of sums over counts, float32 ``(N,)``.
         bias: :math:`b`, float32 ``(N,)``; None without one.
-        threshold: :math:`\\vartheta`, positive.
+        threshold: :math:`\vartheta`, positive.
         steps: T.
         signed: whether counts go from -T to T.
         low: the least sum that each channel can have, ``(N,)``.
@@ -56,7 +56,8 @@ class Fed:
             current = current + self.bias
         steps = np.float32(self.steps)
         whole = np.floor(current / self.threshold * steps + np.float32(0.5))
-        return np.clip(whole, -steps if self.signed else np.float32(0), steps) + np.float32(self.zero_point)
+        limited: _Floats = np.clip(whole, -steps if self.signed else np.float32(0), steps)
+        return limited + np.float32(self.zero_point)
 
 
 def _stairs(fed: Fed, sign: _Integers, low: _Integers, high: _Integers) -> _Integers:

@@ -222,9 +222,7 @@ class _CountGraph:
             return
 
         def make() -> fx.Node:
-            return self.graph.call_function(
-                _OURS.count_product.default, (a.node, b.node, a.zero_point, b.zero_point)
-            )
+            return self.graph.call_function(_OURS.count_product.default, (a.node, b.node, a.zero_point, b.zero_point))
 
         least = -most if a.zero_point or b.zero_point else 0
         scale = np.full(1, 1.0 / (a.steps * b.steps), np.float32)

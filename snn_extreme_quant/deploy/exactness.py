@@ -27,8 +27,8 @@ from snn_extreme_quant.quantizers.packing import LAYOUTS, unpack
 
 from . import operators  # noqa: F401 - registers the operators
 from .graphs import NEURONS, PACKED, dims
-from .synchronous_operators import RATES, SPIKES_OF
 from .grid import BYTE, MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
+from .synchronous_operators import RATES, SPIKES_OF
 
 __all__ = ["SPIKES", "Exactness", "Grid", "LayerExactness", "analyse"]
 

@@ -89,7 +89,7 @@ def _product_stub(layer: Any, name: str) -> Callable[[Tensor], Tensor]:
 
     unscaled = {part.start: replace(part, scale=torch.ones_like(part.scale)) for part in parts}
 
-    def call(layer: Any, input: Tensor, part: PackedCodes, name: str) -> Tensor:
+    def call(layer: Any, input: Any, part: PackedCodes, name: str) -> Tensor:
         if not isinstance(input, SpikeTrain):
             return product_of(layer, input, part, name)
         sums = unscaled[part.start]

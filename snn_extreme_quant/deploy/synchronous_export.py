@@ -54,9 +54,7 @@ class Options:
     ternary_packing: TernaryPacking
 
 
-def export_synchronous(
-    model: nn.Module, sample: Tensor | npt.ArrayLike, path: Path, options: Options
-) -> ExportReport:
+def export_synchronous(model: nn.Module, sample: Tensor | npt.ArrayLike, path: Path, options: Options) -> ExportReport:
     """Write a model of synchronous neurons as one ONNX file; see :func:`~snn_extreme_quant.export_onnx`.
 
     Args:

@@ -62,17 +62,13 @@ def _sums(counts: Tensor, packed: Tensor, zero_point: int, outputs: int, layout:
 
 
 @torch.library.custom_op(f"{NAMESPACE}::linear_counts", mutates_args=())
-def linear_counts(
-    counts: Tensor, packed: Tensor, scale: Tensor, zero_point: int, layout: str, layer: str
-) -> Tensor:
+def linear_counts(counts: Tensor, packed: Tensor, scale: Tensor, zero_point: int, layout: str, layer: str) -> Tensor:
     """Sum counts ``(..., K)`` with packed codes and scale: floats ``(..., N)``."""
     return _sums(counts, packed, zero_point, scale.shape[0], layout).to(torch.float32) * scale
 
 
 @torch.library.custom_op(f"{NAMESPACE}::linear_sums", mutates_args=())
-def linear_sums(
-    counts: Tensor, packed: Tensor, zero_point: int, outputs: int, layout: str, layer: str
-) -> Tensor:
+def linear_sums(counts: Tensor, packed: Tensor, zero_point: int, outputs: int, layout: str, layer: str) -> Tensor:
     """Sum counts ``(..., K)`` with packed codes: integers ``(..., N)``."""
     return _sums(counts, packed, zero_point, outputs, layout).to(torch.int32)
 

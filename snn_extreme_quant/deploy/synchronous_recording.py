@@ -18,7 +18,7 @@ from .batch_norm import Fold, deployed, sole_layers, unfolded, watching
 from .capture import Capture, capture
 from .graphs import is_free
 from .running import at_least_two, first_line
-from .structure import StructureError, probing_inputs, compare
+from .structure import StructureError, compare, probing_inputs
 from .synchronous_operators import RATES, SPIKES_OF
 from .synchronous_running import OnSpikes, SynchronousRun, run_synchronous
 
@@ -68,7 +68,7 @@ def record_synchronous(request: SynchronousRequest) -> tuple[Capture, Mapping[st
 def _record(request: SynchronousRequest, folds: Mapping[str, Fold]) -> Capture:
     """Record on the first form of the sample that the model takes: no axis of length 1, which would stay 1."""
     train = request.on == "spikes" and request.spikes
-    failure: Exception | None = None
+    failure: Exception = UnsupportedModelError(f"{type(request.model).__name__} cannot be recorded.")
     for axes in ((0, 1), (0,), ()):
         sample = at_least_two(request.sample, axes)
         try:
@@ -90,7 +90,6 @@ def _record(request: SynchronousRequest, folds: Mapping[str, Fold]) -> Capture:
             f"What was recorded of {type(request.model).__name__} is not what it computes: {failure}. State outside"
             " its neurons, or a side effect in forward(), prevents it."
         ) from failure
-    assert failure is not None
     raise failure
 
 

@@ -31,11 +31,11 @@ def synchronous_neurons(model: object) -> dict[str, SynchronousIF]:
         return {}
     found: dict[str, SynchronousIF] = {}
     others = []
-    for neuron in neurons_of(model):
-        if isinstance(neuron.module, SynchronousIF):
-            found[neuron.name] = neuron.module
+    for layer in neurons_of(model):
+        if isinstance(layer.module, SynchronousIF):
+            found[layer.name] = layer.module
         else:
-            others.append(neuron.name)
+            others.append(layer.name)
     if not found:
         return {}
     if others:
@@ -56,7 +56,7 @@ def synchronous_neurons(model: object) -> dict[str, SynchronousIF]:
             )
         if not bool((neuron.threshold > 0) & torch.isfinite(neuron.threshold)):
             raise NonFiniteWeightError(
-                f"The threshold of {name!r} is {neuron.threshold.item():g}; it must be positive. Load a good checkpoint."
+                f"The threshold of {name!r} is {neuron.threshold.item():g}, not positive; load a good checkpoint."
             )
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from . import synchronous_operators as operators
 __all__ = ["steps_summed", "synchronous_stub"]
 
 
-def synchronous_stub(neuron: SynchronousIF, name: str) -> Callable[[Tensor | SpikeTrain], Tensor | SpikeTrain]:
+def synchronous_stub(neuron: SynchronousIF, name: str) -> Callable[[Any], Any]:
     """Return what takes the place of the neuron's ``forward`` on the schedule that it is on."""
     threshold = neuron.threshold.detach().clone()
 
@@ -39,6 +40,6 @@ def steps_summed(train: SpikeTrain, scale: Tensor, rank: int, sums_of: Callable[
     together = rank > 2 and train.dim() == rank  # a convolution takes one axis of samples
     sums = sums_of(train.spikes.flatten(0, 1) if together else train.spikes)
     if together:
-        sums = sums.unflatten(0, (train.steps, -1))
+        sums = sums.reshape(train.steps, -1, *sums.shape[1:])
     mean = sums.sum(0) * (1.0 / train.steps)
     return mean * (scale if rank == 2 else scale.view(-1, *(1,) * (rank - 2)))

@@ -72,7 +72,9 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
         return _node(name, inputs, _INTEGER, layer, zero_point=zero_point, columns=[outputs])
 
     def count_product(a: Any, b: Any, zero_a: int, zero_b: int) -> Any:
-        zeros = (op18.Constant(value=onnx.numpy_helper.from_array(np.array(zero, np.uint8))) for zero in (zero_a, zero_b))
+        zeros = (
+            op18.Constant(value=onnx.numpy_helper.from_array(np.array(zero, np.uint8))) for zero in (zero_a, zero_b)
+        )
         return op18.MatMulInteger(a, b, *zeros)
 
     def _current(x: Any, threshold: Any) -> dict[str, tuple[Any, str]]:

@@ -86,7 +86,7 @@ def _checked(model: nn.Module, path: Path, file: _File) -> dict[str, Synchronous
             f"{path} is of another model: the model has a neuron layer {unknown[0]!r}, the file has not."
         )
     for name, neuron in neurons.items():
-        if neuron.T != file.steps:
+        if file.steps != neuron.T:
             raise ModelFileError(f"{path} is of another model: it has T = {file.steps}, layer {name!r} T = {neuron.T}.")
     check_weights(model)
     return neurons
@@ -143,7 +143,7 @@ def _verify_batch(
         neuron = neurons[layer.name]
         calls = [torch.from_numpy(next(found)) for _ in file.tensors[layer.name]]
         for call, theirs in zip(calls, run.emitted[layer.name], strict=False):
-            ours = _spikes(call, neuron, file, layer.name, report)
+            ours = _spikes(call, neuron, file, layer.name)
             _compare(report, layer, ours, theirs if file.on == "spikes" else _steps_of(theirs, neuron), file)
     _compare_outputs(report, [torch.from_numpy(o) for o in outputs], run.outputs)
     report.samples += int(batch.shape[1] if train else batch.shape[0])
@@ -153,7 +153,7 @@ def _steps_of(rates: Tensor, neuron: SynchronousIF) -> Tensor:
     return rates * float(neuron.T)
 
 
-def _spikes(values: Tensor, neuron: SynchronousIF, file: _File, name: str, report: VerifyReport) -> Tensor:
+def _spikes(values: Tensor, neuron: SynchronousIF, file: _File, name: str) -> Tensor:
     """Return the spikes of all steps, or the counts, that a file's tensor stands for."""
     if file.on == "spikes":
         return values

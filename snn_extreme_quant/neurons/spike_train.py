@@ -60,7 +60,8 @@ class SpikeTrain:
 
     def __init__(self, spikes: Tensor) -> None:
         """Check the number of steps."""
-        if not isinstance(spikes, Tensor) or spikes.dim() == 0:
+        given: object = spikes  # not every caller checks types
+        if not isinstance(given, Tensor) or given.dim() == 0:
             raise ConfigError("SpikeTrain() takes a tensor of all steps, (T, B, ...).")
         check_steps(int(spikes.shape[0]), "SpikeTrain()")
         self.spikes = spikes
@@ -118,10 +119,11 @@ class SpikeTrain:
         sums = func(self.spikes.flatten(0, 1) if together else self.spikes, weight, None, *args[2:], **kwargs)
         if together:
             sums = sums.reshape(self.steps, self.spikes.shape[1], *sums.shape[1:])
-        mean = sums.sum(0) * (1.0 / self.steps)
+        mean: Tensor = sums.sum(0) * (1.0 / self.steps)
         if bias is None:
             return mean
-        return mean + (bias if func is F.linear else bias.view(-1, *(1,) * (weight.dim() - 2)))
+        shift: Tensor = bias if func is F.linear else bias.view(-1, *(1,) * (weight.dim() - 2))
+        return mean + shift
 
     def __getattr__(self, name: str) -> Any:
         """Find what a tensor has."""

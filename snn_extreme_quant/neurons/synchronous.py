@@ -66,8 +66,11 @@ def spikes_first(count: Tensor, T: int) -> Tensor:
 class SynchronousIF(nn.Module):
     r"""An integrate-and-fire neuron that takes in all T steps and then fires.
 
-    With :math:`S = \sum_t x_t` and :math:`a = S / T`, it gives :math:`n = \mathrm{clip}(\lfloor S / \vartheta + \tfrac12
-    \rfloor, 0, T)` spikes: it starts at half its threshold, adds S, and fires once a step while its potential is at least
+    With :math:`S = \sum_t x_t` and :math:`a = S / T` it gives
+
+    .. math:: n = \mathrm{clip}(\lfloor S / \vartheta + \tfrac12 \rfloor, 0, T)
+
+    spikes: it starts at half its threshold, adds S, and fires once a step while its potential is at least
     :math:`\vartheta`, which each spike subtracts. On the schedule ``"counts"`` it takes :math:`a` and gives the rate
     :math:`n / T`; on ``"spikes"`` it gives a :class:`SpikeTrain`. :func:`set_schedule` switches a model.
 
