@@ -45,9 +45,9 @@ class Block(nn.Module):
         sizes = {"q": (WIDTH, WIDTH), "k": (WIDTH, WIDTH), "v": (WIDTH, WIDTH), "o": (WIDTH, WIDTH)}
         sizes |= {"up": (WIDTH, INNER), "down": (INNER, WIDTH)}
         self.layers = nn.ModuleDict({name: nn.Linear(*size) for name, size in sizes.items()})
-        # Thresholds at which about a sixth of the neurons fire.
-        self.neurons = nn.ModuleDict({name: neuron(0.5) for name in sizes})
-        self.scores, self.mixed = neuron(4.0), neuron(2.0)
+        # Thresholds at which random weights keep every layer firing.
+        self.neurons = nn.ModuleDict({name: neuron(0.3) for name in sizes})
+        self.scores, self.mixed = neuron(8.0), neuron(6.0)
 
     def fire(self, name: str, x: Tensor) -> Tensor:
         return self.neurons[name](self.layers[name](x))

@@ -134,7 +134,7 @@ def test_four_ways_to_the_same_counts(name: str, steps: int, signed: bool, confi
 
 
 def test_attention_over_any_number_of_positions(tmp_path: Path) -> None:
-    """Sums over an axis that a counts file leaves open may leave 24 bits, so they are not promised; they are the same."""
+    """A counts file leaves them open, so sums over them may leave 24 bits and are not promised; they are the same."""
     net, spikes = made("attention", 4)
     check(net, spikes, tmp_path, reason="product of matrices")
     longer = (torch.rand(4, 5, 7, 12) < 0.4).float()
