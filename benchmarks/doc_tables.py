@@ -214,8 +214,9 @@ def count_execution() -> str:
     machine = result["machine"]
     return (
         _table(head, rows)
-        + f"\n\n{result['blocks']} blocks of an encoder of width {result['width'][0]}/{result['width'][1]}, ternary weights,"
-        f" S = {result['positions']}, one thread, its processor time, interleaved\nruns, the fastest of each; onnxruntime"
+        + f"\n\n{result['blocks']} blocks of an encoder of width {'/'.join(map(str, result['width']))}, ternary"
+        f" weights, S = {result['positions']}, one thread, its processor time, interleaved\nruns, the fastest of each;"
+        " onnxruntime"
         f" {machine['versions']['onnxruntime']}, {machine['processor']}. {result['counts_different']} of"
         f" {result['counts_compared']:,} counts differ from torch's; mean rate\n{result['mean_rate']:.2f}"
         " (`benchmarks/results/count_execution.json`)."

@@ -180,7 +180,8 @@ class _CountGraph:
         """Let a packed linear layer read counts."""
         x, packed, scale, outputs, layout, layer = cast("tuple[Any, ...]", node.args)
         verdict = self.exactness.layers[layer]
-        source = self._counts(x) if verdict.grid is not None else None
+        wanted = verdict.grid is not None and fits_pairs(1, layout)
+        source = self._counts(x) if wanted else None
         if source is None or not fits_pairs(source.top, layout) or verdict.reach * source.top >= 2**MANTISSA:
             return
         values = self._constant(scale)

@@ -69,17 +69,21 @@ def _record(request: SynchronousRequest, folds: Mapping[str, Fold]) -> Capture:
     """Record on the first form of the sample that the model takes: no axis of length 1, which would stay 1."""
     train = request.on == "spikes" and request.spikes
     failure: Exception = UnsupportedModelError(f"{type(request.model).__name__} cannot be recorded.")
+
+    def captured(sample: Tensor, fixed: tuple[int, ...]) -> Capture:
+        wrapper = (lambda model: OnSpikes(model, train)) if request.on == "spikes" else None
+        with schedule(request.model, request.on):
+            return capture(request.model, sample, "sequence", fixed, folds, wrapper)
+
     for axes in ((0, 1), (0,), ()):
         sample = at_least_two(request.sample, axes)
         try:
             sample = _as_steps(sample, request.steps) if train else sample
-            with schedule(request.model, request.on):
-                wrapper = (lambda model: OnSpikes(model, train)) if request.on == "spikes" else None
-                recorded = capture(request.model, sample, "sequence", (0,) if train else (), folds, wrapper)
+            recorded = captured(sample, (0,) if train else ())
             if recorded.guarded:
-                raise UnsupportedModelError(
-                    f"{type(request.model).__name__} decides by the length of an input's axis what it computes."
-                )
+                # What the model does depends on a length: keep the lengths of the user's sample.
+                sample = _as_steps(request.sample, request.steps) if train else request.sample
+                recorded = captured(sample, (*recorded.guarded, *((0,) if train else ())))
             _check(recorded.graph, request, folds, sample)
         except (SampleError, StructureError, UnsupportedModelError) as error:
             failure = error

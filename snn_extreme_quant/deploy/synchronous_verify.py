@@ -38,21 +38,24 @@ __all__ = ["verify_synchronous"]
 
 @dataclass(frozen=True)
 class _File:
-    """A file as it is run: as it is, and with what every neuron layer gives as outputs (their names by layer)."""
+    """A file as it is run: as it is, and with what every neuron layer gives as outputs.
+
+    ``tensors`` holds, by layer, the operator and the tensor of each of its calls.
+    """
 
     plain: Any
     inner: Any
-    tensors: dict[str, list[str]]
+    tensors: dict[str, list[tuple[str, str]]]
     facts: dict[str, Any]
     on: Schedule
     steps: int
 
 
-def _neuron_outputs(proto: onnx.ModelProto) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = {}
+def _neuron_outputs(proto: onnx.ModelProto) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
     for node in proto.graph.node:
         if node.domain == DOMAIN and is_synchronous(node.op_type):
-            found.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node.output[0])
+            found.setdefault(node.name.rpartition("@")[0] or node.name, []).append((node.op_type, node.output[0]))
     return found
 
 
@@ -60,8 +63,8 @@ def _exposed(proto: onnx.ModelProto) -> onnx.ModelProto:
     """Return a copy that gives what neurons give as outputs too, as floats."""
     exposed = onnx.ModelProto()
     exposed.CopyFrom(proto)
-    for names in _neuron_outputs(proto).values():
-        for name in names:
+    for calls in _neuron_outputs(proto).values():
+        for _, name in calls:
             exposed.graph.node.append(
                 onnx.helper.make_node("Cast", [name], [f"{name}/exposed"], to=onnx.TensorProto.FLOAT)
             )
@@ -137,13 +140,13 @@ def _verify_batch(
         given = rates if file.on == "counts" else batch
     run = _deployed_run(report, model, given, file, train=train)
     outputs = _run(file.plain, None, given)
-    names = [f"{name}/exposed" for group in file.tensors.values() for name in group]
+    names = [f"{name}/exposed" for calls in file.tensors.values() for _, name in calls]
     found = iter(_run(file.inner, names, given))
     for layer in report.layers:
         neuron = neurons[layer.name]
-        calls = [torch.from_numpy(next(found)) for _ in file.tensors[layer.name]]
-        for call, theirs in zip(calls, run.emitted[layer.name], strict=False):
-            ours = _spikes(call, neuron, file, layer.name)
+        # A last call that nothing reads is not in the file.
+        for (operator, _), theirs in zip(file.tensors[layer.name], run.emitted[layer.name], strict=False):
+            ours = _emitted(torch.from_numpy(next(found)), operator, neuron)
             _compare(report, layer, ours, theirs if file.on == "spikes" else _steps_of(theirs, neuron), file)
     _compare_outputs(report, [torch.from_numpy(o) for o in outputs], run.outputs)
     report.samples += int(batch.shape[1] if train else batch.shape[0])
@@ -153,12 +156,11 @@ def _steps_of(rates: Tensor, neuron: SynchronousIF) -> Tensor:
     return rates * float(neuron.T)
 
 
-def _spikes(values: Tensor, neuron: SynchronousIF, file: _File, name: str) -> Tensor:
+def _emitted(values: Tensor, operator: str, neuron: SynchronousIF) -> Tensor:
     """Return the spikes of all steps, or the counts, that a file's tensor stands for."""
-    if file.on == "spikes":
+    if operator == "SynchronousSpikes":
         return values
-    entry = next(e for e in file.facts["layers"] if e["name"] == name)
-    if entry["op"] == "SynchronousRates":
+    if operator == "SynchronousRates":
         return values * float(neuron.T)
     return values - (neuron.T if neuron.signed else 0)
 

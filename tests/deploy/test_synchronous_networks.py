@@ -198,6 +198,31 @@ def test_layers_of_the_frameworks_and_hooks(tmp_path: Path) -> None:
     assert report.ok, str(report)
 
 
+class Shared(nn.Module):
+    """One neuron layer in three places, whose spikes go to a product, to a sum and out; a layer of two groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.neuron = nn.Linear(8, 8), nn.Linear(8, 8), neuron(16, 0.2)
+
+    def forward(self, x: Any) -> dict[str, Any]:
+        y = self.neuron(self.first(x))
+        z = self.neuron(self.second(y))
+        return {"sum": self.neuron(self.second(z) + y), "rates": y}
+
+
+def test_layers_used_several_times(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Shared().eval()
+    sxq.quantize_(net, sxq.Ternary(per="group", group_size=4))
+    spikes = (torch.rand(16, 3, 8) < 0.4).float()
+    report = sxq.export_onnx(net, spikes, tmp_path / "net.onnx", form="counts", input="spikes")
+    assert report.exact
+    found = sxq.verify(net, tmp_path / "net.onnx", spikes)
+    assert found.ok, str(found)
+    assert found.spikes_compared == 3 * 3 * 8
+
+
 def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     net, spikes = made("perceptron", 4)
     sxq.set_schedule(net, "spikes")
