@@ -102,7 +102,7 @@ def test_a_fold_gives_the_counts_of_every_sum(
     sums = np.clip(np.arange(low.min(), high.max() + 1)[:, None], low, high)
     top = steps * 2 if signed else steps
     gain, offset = constants
-    found = np.clip(sums.astype(np.float32) * gain + offset, 0, top).astype(np.uint8)
+    found = np.trunc(np.clip(sums.astype(np.float32) * gain + offset, 0, top))
     assert np.array_equal(found, fed.counts(sums))
 
 
