@@ -198,6 +198,9 @@ def streaming() -> str:
         f" {machine['versions']['onnxruntime']}, {machine['processor']}; one thread, its processor time;\ninterleaved"
         " runs, the fastest of each (`benchmarks/results/streaming.json`). A step of small layers is mostly\n"
         "onnxruntime's own time for a run and for each operator."
+    )
+
+
 def count_execution() -> str:
     result = _load("count_execution")
     head = ["network", "time", "relative to float", "file"]

@@ -42,13 +42,13 @@ class Options:
     """What is asked of a file.
 
     Args:
-        on: its schedule: ``"counts"``, one pass; ``"spikes"``, spike by spike.
+        form: ``"counts"``, one pass; ``"sequence"``, spike by spike.
         input: ``"real"`` or ``"spikes"``.
         calling: how the model is called; a synchronous one is not called step by step.
         ternary_packing: how ternary codes are stored.
     """
 
-    on: Schedule
+    form: str
     input: str
     calling: str
     ternary_packing: TernaryPacking
@@ -63,7 +63,13 @@ def export_synchronous(model: nn.Module, sample: Tensor | npt.ArrayLike, path: P
         path: where to write.
         options: what is asked of the file.
     """
-    on, input = options.on, options.input
+    on: Schedule = "counts" if options.form == "counts" else "spikes"
+    input = options.input
+    if options.form == "streaming":
+        raise ExportError(
+            "form='streaming': synchronous neurons take in all steps before they fire, so there is no single step; use"
+            " 'sequence' or 'counts'."
+        )
     if options.calling == "step":
         raise ExportError(
             "calling='step': synchronous neurons take in all steps before they fire, so a model of them is not called"
@@ -80,7 +86,7 @@ def export_synchronous(model: nn.Module, sample: Tensor | npt.ArrayLike, path: P
         "version": __version__,
         "calling": "sequence",
         "input": input,
-        "form": "counts" if on == "counts" else "sequence",
+        "form": options.form,
         "schedule": {"name": "synchronous", "steps": steps},
         "neurons": sorted(neurons),
         "batch_norms": {name: fold.layer for name, fold in folds.items()},

@@ -284,6 +284,8 @@ def test_what_is_refused_says_why(tmp_path: Path) -> None:
 
     with pytest.raises(ExportError, match="form='count': use"):
         export(net, form="count")
+    with pytest.raises(ExportError, match=r"form='streaming'.*no single step"):
+        export(net, form="streaming")
     with pytest.raises(ExportError, match="calling='step'"):
         export(net, calling="step")
     with pytest.raises(SampleError, match=r"train \(8, B"):
