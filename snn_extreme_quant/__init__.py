@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from snn_extreme_quant.layers import FixedPointInput as FixedPointInput
     from snn_extreme_quant.layers import Linear as Linear
     from snn_extreme_quant.neurons import NeuronSpec as NeuronSpec
+    from snn_extreme_quant.neurons import SpikeTrain as SpikeTrain
+    from snn_extreme_quant.neurons import SynchronousIF as SynchronousIF
+    from snn_extreme_quant.neurons import schedule as schedule
+    from snn_extreme_quant.neurons import set_schedule as set_schedule
     from snn_extreme_quant.replace import QuantizeReport as QuantizeReport
     from snn_extreme_quant.replace import quantize_ as quantize_
 
@@ -62,7 +66,9 @@ _HOME = {
     "NeuronSpec": "neurons",
     "PrecisionPlan": "config",
     "QuantizeReport": "replace",
+    "SpikeTrain": "neurons",
     "SxqError": "errors",
+    "SynchronousIF": "neurons",
     "Ternary": "config",
     "Uniform": "config",
     "VerifyReport": "deploy",
@@ -76,6 +82,8 @@ _HOME = {
     "rate_encode": "encoding",
     "reset": "frameworks",
     "save_checkpoint": "checkpoints",
+    "schedule": "neurons",
+    "set_schedule": "neurons",
     "to_nir": "exchange",
     "verify": "deploy",
 }
@@ -97,7 +105,9 @@ __all__ = [
     "NeuronSpec",
     "PrecisionPlan",
     "QuantizeReport",
+    "SpikeTrain",
     "SxqError",
+    "SynchronousIF",
     "Ternary",
     "Uniform",
     "VerifyReport",
@@ -112,6 +122,8 @@ __all__ = [
     "rate_encode",
     "reset",
     "save_checkpoint",
+    "schedule",
+    "set_schedule",
     "to_nir",
     "verify",
 ]

@@ -11,7 +11,7 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,6 +129,7 @@ def capture(
     calling: str,
     fixed: Container[int] = (),
     folds: Mapping[str, Fold] | None = None,
+    wrapper: Callable[[nn.Module], nn.Module] | None = None,
 ) -> Capture:
     """Record ``model`` on ``sample``.
 
@@ -138,13 +139,15 @@ def capture(
         calling: ``"step"`` or ``"sequence"``.
         fixed: axes of the input to be recorded with the sample's length.
         folds: how batch norms are deployed, by name.
+        wrapper: what stands around the model, by default a loop for a step model; it holds the model as ``model``.
 
     Raises:
         UnsupportedNeuronError: a neuron has no exact spec.
         UnsupportedModelError: the forward pass cannot be recorded.
     """
     neurons = neurons_of(model)
-    wrapped = StepLoop(model) if calling == "step" else model
+    wrapper = wrapper or (StepLoop if calling == "step" else None)
+    wrapped = wrapper(model) if wrapper else model
     names: list[tuple[str, ...]] = []
 
     class _Named(nn.Module):

@@ -28,6 +28,7 @@ from snn_extreme_quant.quantizers.packing import LAYOUTS, unpack
 from . import operators  # noqa: F401 - registers the operators
 from .graphs import NEURONS, PACKED, dims
 from .grid import BYTE, MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
+from .synchronous_operators import RATES, SPIKES_OF
 
 __all__ = ["SPIKES", "Exactness", "Grid", "LayerExactness", "analyse"]
 
@@ -145,6 +146,8 @@ class _Analysis:
             return _Fact()
         if node.target in NEURONS:
             return self._neuron(node)
+        if node.target in (RATES, SPIKES_OF):
+            return self._synchronous(node)
         return self._transfer(node)
 
     def constant(self, node: Any) -> Tensor:
@@ -159,7 +162,17 @@ class _Analysis:
         weight = _Weight(self.constant(node.args[1]), self.constant(node.args[2]).shape[0], str(node.args[-2]))
         verdict = _judge(source, weight)
         _add(self.found.layers, name, verdict)
-        return _Fact(reason="" if verdict.exact else source.reason or f"layer {name!r} {verdict.reason}")
+        # Without a scale of its own it gives its sums.
+        unscaled = verdict.fits and bool((self.constant(node.args[2]) == 1).all())
+        grid = product(source.grid, Grid(0, 1.0, 1.0), weight.reach) if unscaled and source.grid is not None else None
+        return _Fact(grid, "" if verdict.exact else source.reason or f"layer {name!r} {verdict.reason}")
+
+    def _synchronous(self, node: fx.Node) -> _Fact:
+        steps, signed, name = cast("tuple[int, bool, str]", node.args[2:])
+        reason = next((self.facts[n].reason for n in node.all_input_nodes if self.facts[n].reason), "")
+        _add(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
+        fraction = steps.bit_length() - 1 if node.target is RATES else 0
+        return _Fact(Grid(fraction, 1.0 if signed else 0.0, 1.0), reason)
 
     def _neuron(self, node: fx.Node) -> _Fact:
         name, spec = str(node.args[-1]), NeuronSpec.from_operator(str(node.args[-2]))

@@ -27,18 +27,19 @@ from snn_extreme_quant.output_files import check_writable, write_whole
 
 from .batch_norm import watching
 from .exactness import SPIKES, analyse
-from .functions import is_neuron
+from .functions import is_neuron, is_synchronous
 from .graphs import neuron_calls
 from .lowering import layer_facts, lower
 from .recording import Recording, Request, record_folded, record_stepwise
 from .repacking import TernaryPacking, check_packing, with_packing
 from .running import first_line, probe, run_model
 from .streaming import Streaming, streaming_step
+from .synchronous_running import synchronous_neurons
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
 Calling = Literal["auto", "step", "sequence"]
-Form = Literal["sequence", "streaming"]
+Form = Literal["sequence", "streaming", "counts"]
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,8 @@ class ExportReport:
     @property
     def exact(self) -> bool:
         """Whether there are spikes, and every one is guaranteed to be the same as in torch."""
-        return any(is_neuron(layer.operator) for layer in self.layers) and all(layer.exact for layer in self.layers)
+        fires = any(is_neuron(layer.operator) or is_synchronous(layer.operator) for layer in self.layers)
+        return fires and all(layer.exact for layer in self.layers)
 
     def __str__(self) -> str:
         """Render as a plain table."""
@@ -133,7 +135,17 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
             never = (value == torch.inf) if name == "threshold" else torch.zeros_like(value, dtype=torch.bool)
             if not bool((torch.isfinite(value) | never).all()):  # an infinite threshold is never reached
                 raise NonFiniteWeightError(f"The {name} of {neuron.name!r} is NaN or infinite; load a good checkpoint.")
-    states = tuple(f"{n.name}." for n in neurons)
+    check_weights(model, tuple(f"{n.name}." for n in neurons))
+    return neurons
+
+
+def check_weights(model: nn.Module, states: tuple[str, ...] = ()) -> None:
+    """Refuse a model that is not on the CPU in float32, or holds NaN or infinity.
+
+    Args:
+        model: the model.
+        states: what the names of tensors begin with that are no weights.
+    """
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         if value.device.type != "cpu":
             raise UnsupportedModelError(f"{name!r} is on {value.device}; move the model to the CPU first: model.cpu().")
@@ -143,7 +155,6 @@ def check_model(model: nn.Module) -> list[NeuronInModel]:
             )
         if value.is_floating_point() and not name.startswith(states) and not bool(torch.isfinite(value).all()):
             raise NonFiniteWeightError(f"{name!r} holds NaN or infinite values; load a good checkpoint.")
-    return neurons
 
 
 def export_onnx(
@@ -174,6 +185,8 @@ def export_onnx(
             file that gives the same bits).
         form: ``"sequence"``: the file takes all time steps at once; ``"streaming"``: it makes one step, and the states
             of the neurons are inputs and outputs (:class:`~snn_extreme_quant.deploy.Stream` runs it).
+            ``"counts"``: one pass over spike counts, for models of :class:`~snn_extreme_quant.SynchronousIF` neurons;
+            ``docs/synchronous.md`` says what such files take.
 
     Returns:
         Sizes, and what is guaranteed of each layer: quantised layers that are fed by spikes, and neurons behind them,
@@ -198,9 +211,18 @@ def export_onnx(
     if input not in ("real", "spikes"):
         raise ExportError(f"input={input!r}: use 'real' or 'spikes'.")
     check_packing(ternary_packing)
-    if form not in ("sequence", "streaming"):
-        raise ExportError(f"form={form!r}: use 'sequence' or 'streaming'.")
+    if form not in ("sequence", "streaming", "counts"):
+        raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
+    if synchronous_neurons(model):
+        from .synchronous_export import Options, export_synchronous
+
+        return export_synchronous(model, sample, path, Options(form, input, calling, ternary_packing))
     neurons = check_model(model)
+    if form == "counts":
+        raise ExportError(
+            "form='counts' is for models of synchronous neurons (sxq.SynchronousIF), whose spikes depend on counts"
+            f" alone; {type(model).__name__} has none. Use form='sequence'."
+        )
     inputs = as_tensor(sample, "The sample")
     if input == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
         raise SampleError("The sample is not spikes (0 and 1), which input='spikes' promises.")

@@ -16,6 +16,7 @@ from .integer_functions import integer_text, is_integer_layer
 from .integer_neuron_functions import IntegerNeuron, integer_neuron_text
 from .layer_functions import layer_operator, layer_text
 from .neuron_functions import NeuronFunction, neuron_text
+from .synchronous_functions import is_synchronous, synchronous_text
 
 __all__ = [
     "DOMAIN",
@@ -27,6 +28,7 @@ __all__ = [
     "is_integer_neuron",
     "is_layer",
     "is_neuron",
+    "is_synchronous",
     "layer_operator",
 ]
 
@@ -52,4 +54,6 @@ def _text(operator: str) -> str:
         return integer_text(operator)
     if is_integer_neuron(operator):
         return integer_neuron_text(IntegerNeuron.from_name(operator))
+    if is_synchronous(operator):
+        return synchronous_text(operator)
     return layer_text(operator) if is_layer(operator) else neuron_text(NeuronFunction.from_name(operator))

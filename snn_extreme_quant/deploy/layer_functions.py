@@ -97,9 +97,10 @@ def layer_text(operator: str) -> str:
     """Return the text of the ONNX function; raises :class:`ConfigError` if there is none."""
     layout = layout_of(operator)
     kind = operator.removeprefix(KINDS[layout])
-    if operator not in layer_operators():
+    of_counts = kind in _COUNT_BODIES and layout != "int16"
+    if operator not in layer_operators() and not of_counts:
         raise ConfigError(f"{operator!r} is not the operator of a layer.")
-    attributes, inputs, lines = _BODIES[kind](layout)
+    attributes, inputs, lines = (_COUNT_BODIES if of_counts else _BODIES)[kind](layout)
     head = f"{operator} <{', '.join(attributes)}>" if attributes else operator
     return f"{head} ({', '.join(inputs)}) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
 
@@ -134,6 +135,26 @@ def _linear_integer(layout: str) -> _Parts:
         "y = Mul (sums, scale)",
     ]
     return ["grid", "inverse_grid"], _INPUTS, lines
+
+
+def _count_sums(layout: str, count: str, into: str) -> list[str]:
+    """Integer sums of counts, unsigned bytes from which ``zero_point`` is taken off."""
+    return [
+        *unpack_lines(layout, count=count),
+        "zero_i = Constant <value_int: int = @zero_point> ()",
+        "zero_point = Cast <to: int = 2> (zero_i)",
+        f"{into} = MatMulInteger (x, codes, zero_point)",
+    ]
+
+
+def _linear_counts(layout: str) -> _Parts:
+    sums = _count_sums(layout, "count = Shape (scale)", "sums")
+    return ["zero_point"], _INPUTS, [*sums, "sums_f = Cast <to: int = 1> (sums)", "y = Mul (sums_f, scale)"]
+
+
+def _linear_sums(layout: str) -> _Parts:
+    count = "count = Constant <value_ints: ints = @columns> ()"
+    return ["zero_point", "columns"], _INPUTS[:2], _count_sums(layout, count, "y")
 
 
 def _outputs_first(layout: str) -> list[str]:
@@ -207,3 +228,5 @@ _BODIES = {
     "ConvTranspose": _conv_transpose,
     "Embedding": _embedding,
 }
+#: Of layers that read the counts of synchronous neurons.
+_COUNT_BODIES = {"LinearCounts": _linear_counts, "LinearSums": _linear_sums}

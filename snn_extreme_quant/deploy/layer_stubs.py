@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from snn_extreme_quant.errors import NonFiniteWeightError, UnsupportedModelError
 from snn_extreme_quant.layers import Embedding, FixedPointInput, IntegerFirst
+from snn_extreme_quant.neurons import SpikeTrain, SynchronousIF
 from snn_extreme_quant.quantizers.packing import pack
 
 from . import operators
+from .synchronous_stubs import steps_summed, synchronous_stub
 
 __all__ = ["PackedCodes", "layer_stub", "packed_codes"]
 
@@ -74,6 +76,8 @@ def layer_stub(module: nn.Module, name: str) -> tuple[str, Callable[[Tensor], Te
         return "product", _product_stub(module, name)
     if isinstance(module, FixedPointInput):
         return "forward", lambda input: operators.fixed_point(input, module.bits, module.fraction)
+    if isinstance(module, SynchronousIF):
+        return "forward", synchronous_stub(module, name)
     return None
 
 
@@ -81,7 +85,15 @@ def _product_stub(layer: Any, name: str) -> Callable[[Tensor], Tensor]:
     """Return what takes the place of :meth:`IntegerFirst.product`: groups are added in the same order."""
     parts = packed_codes(layer, name)
     convolution = _conv_transpose if getattr(layer, "transposed", False) else _conv
-    call = _linear if layer.weight.dim() == 2 else convolution
+    product_of = _linear if layer.weight.dim() == 2 else convolution
+
+    unscaled = {part.start: replace(part, scale=torch.ones_like(part.scale)) for part in parts}
+
+    def call(layer: Any, input: Any, part: PackedCodes, name: str) -> Tensor:
+        if not isinstance(input, SpikeTrain):
+            return product_of(layer, input, part, name)
+        sums = unscaled[part.start]
+        return steps_summed(input, part.scale, len(part.shape), lambda x: product_of(layer, x, sums, name))
 
     def product(input: Tensor) -> Tensor:
         if len(parts) == 1:

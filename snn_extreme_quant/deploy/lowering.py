@@ -16,9 +16,10 @@ from snn_extreme_quant.exported.files import METADATA_KEY
 from . import functions
 from .capture import quiet_torch
 from .exactness import Exactness
-from .functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction
+from .functions import DOMAIN, DOMAIN_VERSION, OPSET
 from .graphs import SEQUENCE
 from .step_graph import AFTER, State
+from .synchronous_translations import synchronous_translations
 from .translations import LAYER_ATTRIBUTE, translations
 
 __all__ = ["IR_VERSION", "layer_facts", "lower"]
@@ -66,7 +67,10 @@ def lower(
             verbose=False,
             opset_version=OPSET,
             dynamic_shapes=tuple(dict.fromkeys(open_axes, torch.export.Dim.AUTO) for open_axes in every),
-            custom_translation_table=translations(exactness.layers, _states_used(graph.graph)),
+            custom_translation_table={
+                **translations(exactness.layers, _states_used(graph.graph)),
+                **synchronous_translations(),
+            },
             input_names=["input", *(state.name for state in states)],
             output_names=[*output_names, *(f"{state.name}{AFTER}" for state in states)],
             external_data=False,
@@ -148,10 +152,7 @@ def _describe(node: ir.Node, layer: str, exactness: Exactness) -> dict[str, Any]
 
 def _name_initializers(model: ir.Model, node: ir.Node, layer: str) -> None:
     """Name the constants a node of ours reads after its layer and their part in it."""
-    if functions.is_layer(node.op_type):
-        parts = ["", "packed", "scale"]
-    else:
-        parts = ["", *(name.removeprefix("p_") for name in NeuronFunction.from_name(node.op_type).inputs[1:])]
+    parts = ["", *(name.removeprefix("p_") for name in functions.function_body(node.op_type).input[1:])]
     for value, part in zip(node.inputs, parts, strict=True):
         if not part or value is None or value.name is None or value.name not in model.graph.initializers:
             continue

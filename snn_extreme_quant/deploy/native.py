@@ -11,7 +11,7 @@ import onnx
 
 from snn_extreme_quant.errors import NativeLibraryError
 
-from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron
+from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_synchronous
 
 __all__ = ["NativeStatus", "faster_natively", "native_library", "native_status"]
 
@@ -70,7 +70,7 @@ def faster_natively(model: onnx.ModelProto) -> set[str]:
     """
     functions = {function.name for function in model.functions if function.domain == DOMAIN}
     neurons = {name for name in functions if is_neuron(name) and not is_integer_neuron(name)}
-    chosen = neurons | {name for name in functions if name.endswith("Embedding")}
+    chosen = neurons | {name for name in functions if name.endswith("Embedding") or is_synchronous(name)}
     if any(NeuronFunction.from_name(name).spec.fire == "count" for name in neurons):
         return chosen
     counted = {

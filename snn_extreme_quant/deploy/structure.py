@@ -18,7 +18,7 @@ from snn_extreme_quant.frameworks import NeuronInModel
 from .graphs import NEURONS, SEQUENCE, STEP
 from .running import Interference, first_line, run_model
 
-__all__ = ["StructureError", "check_structure", "probing_inputs"]
+__all__ = ["StructureError", "check_structure", "compare", "probing_inputs"]
 
 #: Float sums are rounded in another order for another batch size; a wrong structure changes far more. Relative to the
 #: largest value.
@@ -234,13 +234,13 @@ def check_structure(
             calls = [torch.stack(calls)]
         # A call whose spikes nothing reads is not in the graph; it can only be a layer's last.
         for ours, theirs in zip(calls, expected, strict=False):
-            _compare(ours, theirs, neuron.name)
+            compare(ours, theirs, neuron.name)
         if len(calls) > len(expected):
             raise StructureError(f"neuron {neuron.name!r} is called {len(calls)} times instead of {len(expected)}")
     if len(outputs) != len(run.outputs):
         raise StructureError(f"the graph gives {len(outputs)} outputs, the model {len(run.outputs)}")
     for index, (ours, theirs) in enumerate(zip(outputs, run.outputs, strict=True)):
-        _compare(ours, theirs, f"output {index}")
+        compare(ours, theirs, f"output {index}")
 
 
 def _check_neurons(
@@ -275,7 +275,8 @@ def _check_neurons(
                     )
 
 
-def _compare(ours: Tensor, theirs: Tensor, where: str) -> None:
+def compare(ours: Tensor, theirs: Tensor, where: str) -> None:
+    """Raise :class:`StructureError` if two tensors are not the same to rounding."""
     if ours.shape != theirs.shape:
         raise StructureError(f"{where!r} has shape {tuple(ours.shape)} instead of {tuple(theirs.shape)}")
     if not ours.numel():

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from torch import nn
 
 from snn_extreme_quant.frameworks import NeuronInModel
+from snn_extreme_quant.neurons import SynchronousIF
 
 from .layer_stubs import layer_stub
 from .neuron_stubs import NeuronStub
@@ -29,7 +30,7 @@ def substituted(model: nn.Module, neurons: list[NeuronInModel]) -> Iterator[list
         for framework in {n.framework.name: n.framework for n in neurons}.values():
             stack.enter_context(framework.capturing())
         try:
-            for neuron in neurons:
+            for neuron in (n for n in neurons if not isinstance(n.module, SynchronousIF)):
                 stub = NeuronStub(neuron)
                 stubs.append(stub)
                 put(neuron.module, "forward", stub.forward)

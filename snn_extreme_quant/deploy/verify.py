@@ -222,6 +222,10 @@ def verify(
     """
     path = Path(path)
     proto, facts = read_model(path, allow_edited=allow_edited)
+    if "schedule" in facts:
+        from .synchronous_verify import verify_synchronous
+
+        return verify_synchronous(model, path, proto, facts, inputs, native=native)
     neurons = check_model(model)
     tensors = neuron_outputs(proto)
     promised = {entry["name"]: entry for entry in facts["layers"]}

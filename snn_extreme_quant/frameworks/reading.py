@@ -9,6 +9,7 @@ from torch import nn
 from snn_extreme_quant.errors import PluginError, UnsupportedNeuronError
 from snn_extreme_quant.frameworks.contract import Framework, NeuronReading
 from snn_extreme_quant.frameworks.loader import frameworks, plugin_statuses
+from snn_extreme_quant.frameworks.own import OWN
 
 __all__ = ["NeuronInModel", "frameworks_for", "neurons_of", "reset"]
 
@@ -64,7 +65,7 @@ def neurons_of(model: nn.Module) -> list[NeuronInModel]:
     for name, module in model.named_modules():
         if any(not outer.name or name.startswith(f"{outer.name}.") for outer in found):
             continue
-        for framework in loaded:
+        for framework in (*loaded, OWN):
             if framework.is_neuron(module):
                 found.append(NeuronInModel(name, module, framework))
                 break

@@ -19,7 +19,12 @@ Array = npt.NDArray[Any]
 
 
 def model_of(
-    operator: str, inputs: dict[str, Array], constants: dict[str, Array], ranks: list[int], **attributes: Any
+    operator: str,
+    inputs: dict[str, Array],
+    constants: dict[str, Array],
+    ranks: list[int],
+    output_type: int = onnx.TensorProto.FLOAT,
+    **attributes: Any,
 ) -> onnx.ModelProto:
     """A model of one node, with its body; the outputs are called as in the body."""
     body = functions.function_body(operator)
@@ -32,10 +37,7 @@ def model_of(
             helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
             for k, v in inputs.items()
         ],
-        [
-            helper.make_tensor_value_info(k, onnx.TensorProto.FLOAT, [None] * n)
-            for k, n in zip(body.output, ranks, strict=True)
-        ],
+        [helper.make_tensor_value_info(k, output_type, [None] * n) for k, n in zip(body.output, ranks, strict=True)],
         [numpy_helper.from_array(v, k) for k, v in constants.items()],
     )
     imports = [
@@ -48,10 +50,15 @@ def model_of(
 
 
 def assert_body(
-    operator: str, inputs: dict[str, Array], constants: dict[str, Array], expected: list[Tensor], **attributes: Any
+    operator: str,
+    inputs: dict[str, Array],
+    constants: dict[str, Array],
+    expected: list[Tensor],
+    output_type: int = onnx.TensorProto.FLOAT,
+    **attributes: Any,
 ) -> None:
     """The body gives the expected outputs, bit for bit, in both evaluators."""
-    model = model_of(operator, inputs, constants, [value.dim() for value in expected], **attributes)
+    model = model_of(operator, inputs, constants, [value.dim() for value in expected], output_type, **attributes)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

@@ -38,7 +38,7 @@ struct OrtStatus {
 };
 struct OrtKernelInfo {
   OrtValue* constant[MOST];
-  float grid, inverse_grid;
+  float grid, inverse_grid, steps, lowest;
   int64_t group, columns;
   int64_t weight_shape[5], strides[3], pads[6], dilations[3];
   size_t axes;
@@ -112,7 +112,10 @@ static OrtStatus* constant_input(const OrtKernelInfo* info, size_t index, int* f
   return NULL;
 }
 static OrtStatus* attribute_float(const OrtKernelInfo* info, const char* name, float* value) {
-  *value = strcmp(name, "grid") ? info->inverse_grid : info->grid;
+  if (!strcmp(name, "grid")) *value = info->grid;
+  else if (!strcmp(name, "inverse_grid") || !strcmp(name, "inverse_steps")) *value = info->inverse_grid;
+  else if (!strcmp(name, "lowest")) *value = info->lowest;
+  else *value = info->steps; /* and top */
   return NULL;
 }
 static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int64_t* value) {
@@ -199,6 +202,7 @@ static void fill(OrtValue* value, int kind) {
   for (size_t i = 0; i < count; ++i) {
     if (value->type == ORT_TYPE_FLOAT) ((float*)value->data)[i] = number(kind);
     if (value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[i] = (uint8_t)draw(256);
+    if (value->type == ORT_TYPE_INT32) ((int32_t*)value->data)[i] = (int32_t)draw(UINT32_MAX);
   }
 }
 
@@ -379,6 +383,35 @@ static void fuzz_neuron(const sxq_operator* op) {
   finish(&context);
 }
 
+static void fuzz_synchronous(const sxq_operator* op) {
+  int64_t shape[4];
+  const size_t axes = draw(5);
+  for (size_t i = 0; i < axes; ++i) shape[i] = one_in(6) ? 700 : draw(5);
+  const int folded = op->kind == SXQ_SYNCHRONOUS_FOLDED, damaged = one_in(4);
+  OrtKernelInfo info = {.steps = one_in(10) ? 300.0f : (float)(1 << draw(7)), .lowest = one_in(2) ? -8.0f : 0.0f};
+  info.inverse_grid = 1.0f / info.steps;
+  OrtKernelContext context = {0};
+  context.input[0] = tensor(folded ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT, axes, shape);
+  fill(context.input[0], (int)draw(5));
+  const int64_t channels = one_in(2) || !axes || !folded ? 1 : shape[axes - 1];
+  for (size_t i = 1; i < op->inputs; ++i) {
+    context.input[i] = tensor(ORT_TYPE_FLOAT, folded ? 1 : 0, &channels);
+    fill(context.input[i], one_in(10) ? 4 : 3);
+  }
+  if (damaged) damage(context.input[1 + draw((uint32_t)op->inputs - 1)]);
+  const int ran = run(op, &info, &context);
+  const float top = info.steps + (op->signed_counts ? info.steps : 0.0f);
+  if (!ran && !damaged && top < 256.0f) fail(op->name, "refuses what is in order");
+  if (ran && op->kind != SXQ_SYNCHRONOUS_RATES) {
+    if (top > 255.0f) fail(op->name, "gives counts beyond a byte");
+    const uint8_t* counts = context.output[0].data;
+    for (size_t i = 0; i < count_of(context.input[0]); ++i) {
+      if (counts[i] > top) fail(op->name, "a count is beyond the steps");
+    }
+  }
+  finish(&context);
+}
+
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
   state = strtoull(argv[1], NULL, 10) * 2 + 1;
@@ -387,9 +420,11 @@ int main(int argc, char** argv) {
   if (RegisterCustomOps(NULL, &base) || !registered_count) fail("RegisterCustomOps", "registered nothing");
   size_t layers = 0;
   while (((const sxq_operator*)registered[layers])->kind != SXQ_NEURON) ++layers;
+  size_t synchronous = 0;
+  while (((const sxq_operator*)registered[registered_count - 1 - synchronous])->kind > SXQ_NEURON) ++synchronous;
   const long rounds = strtol(argv[2], NULL, 10);
   for (long round = 0; round < rounds; ++round) {
-    const size_t index = round % 2 ? draw((uint32_t)layers) : draw((uint32_t)registered_count);
+    const size_t index = round % 2 ? draw((uint32_t)layers) : draw((uint32_t)(registered_count - synchronous));
     const sxq_operator* op = (const sxq_operator*)registered[index];
     switch (op->kind) {
       case SXQ_CONV: fuzz_conv(op); break;
@@ -397,6 +432,9 @@ int main(int argc, char** argv) {
       case SXQ_NEURON: fuzz_neuron(op); break;
       default: fuzz_linear(op);
     }
+  }
+  for (long round = 0; round < rounds / 8; ++round) {
+    fuzz_synchronous((const sxq_operator*)registered[registered_count - 1 - draw((uint32_t)synchronous)]);
   }
   if (!errors || errors == (size_t)rounds) fail("fuzz", "damage is never refused, or everything is");
   printf("%ld rounds with %s, %zu refused\n", rounds, sxq_kernels_here()->name, errors);

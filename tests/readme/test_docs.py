@@ -11,10 +11,11 @@ DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted(page.name for page in DOCS.glob("*.md"))
 
 
-def test_example_of_quantisers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", ["quantisers.md", "synchronous.md"])
+def test_examples(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / "quantisers.md").read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(example, "quantisers.md", "exec"), {"__name__": "docs"})
+    (example,) = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(example, page, "exec"), {"__name__": "docs"})
 
 
 @pytest.mark.parametrize("page", PAGES)

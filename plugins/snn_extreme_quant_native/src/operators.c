@@ -27,7 +27,11 @@ static const char* get_name(const OrtCustomOp* op) { return of(op)->name; }
 static const char* get_provider(const OrtCustomOp* op) { (void)op; return NULL; /* any: the CPU */ }
 static size_t get_input_count(const OrtCustomOp* op) { return of(op)->inputs; }
 static size_t get_output_count(const OrtCustomOp* op) { return of(op)->outputs; }
-static int get_output_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_TYPE_FLOAT; }
+static int get_output_type(const OrtCustomOp* op, size_t index) {
+  (void)index;
+  const sxq_kind kind = of(op)->kind;
+  return kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS ? ORT_TYPE_UINT8 : ORT_TYPE_FLOAT;
+}
 static int required(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_INPUT_REQUIRED; }
 static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_MEMORY_DEFAULT; }
 static int one(const OrtCustomOp* op) { (void)op; return 1; }
@@ -39,7 +43,8 @@ static void destroy(void* kernel) {
 
 static int get_input_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
-  if (kind == SXQ_NEURON) return ORT_TYPE_FLOAT;
+  if (kind == SXQ_SYNCHRONOUS_FOLDED && index == 0) return ORT_TYPE_INT32;
+  if (kind >= SXQ_NEURON) return ORT_TYPE_FLOAT;
   if (index == 1) return ORT_TYPE_UINT8;
   return kind == SXQ_EMBEDDING && index == 0 ? ORT_TYPE_ANY : ORT_TYPE_FLOAT;
 }
@@ -50,6 +55,9 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_CONV: return sxq_conv_create(op, api, info, kernel);
     case SXQ_EMBEDDING: return sxq_embedding_create(op, api, info, kernel);
     case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
+    case SXQ_SYNCHRONOUS_FOLDED:
+    case SXQ_SYNCHRONOUS_COUNTS:
+    case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_create(op, api, info, kernel);
     default: return sxq_linear_create(op, api, info, kernel);
   }
 }
@@ -59,6 +67,9 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_CONV: return sxq_conv_compute(kernel, context);
     case SXQ_EMBEDDING: return sxq_embedding_compute(kernel, context);
     case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
+    case SXQ_SYNCHRONOUS_FOLDED:
+    case SXQ_SYNCHRONOUS_COUNTS:
+    case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_compute(kernel, context);
     default: return sxq_linear_compute(kernel, context);
   }
 }
@@ -131,6 +142,24 @@ static void add_neurons(void) {
   }
 }
 
+static void add_synchronous(void) {
+  static const struct {
+    sxq_kind kind;
+    const char* name;
+    size_t inputs;
+    bool signed_counts;
+  } kinds[] = {
+      {SXQ_SYNCHRONOUS_FOLDED, "SynchronousFolded", 3, false},
+      {SXQ_SYNCHRONOUS_COUNTS, "SynchronousCounts", 2, false},
+      {SXQ_SYNCHRONOUS_COUNTS, "SynchronousCounts_signed", 2, true},
+      {SXQ_SYNCHRONOUS_RATES, "SynchronousRates", 2, false}};
+  for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
+    sxq_operator* op = add(kinds[k].kind, kinds[k].inputs, 1);
+    snprintf(op->name, sizeof op->name, "%s", kinds[k].name);
+    op->signed_counts = kinds[k].signed_counts;
+  }
+}
+
 /* Make the table; the first caller does it, and a second one at the same time waits. */
 static bool prepare(void) {
   static atomic_int progress; /* 0 nothing, 1 in the making, 2 ready */
@@ -143,6 +172,7 @@ static bool prepare(void) {
     }
     add_layers();
     add_neurons();
+    add_synchronous();
     atomic_store(&progress, 2);
   }
   while (atomic_load(&progress) == 1) continue;

@@ -5,7 +5,8 @@
 #include "kernels.h"
 #include "runtime.h"
 
-typedef enum { SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_EMBEDDING, SXQ_NEURON } sxq_kind;
+typedef enum { SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_EMBEDDING, SXQ_NEURON, SXQ_SYNCHRONOUS_FOLDED,
+               SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES } sxq_kind;
 
 typedef struct {
   OrtCustomOp base; /* first: onnxruntime hands back a pointer to it */
@@ -14,6 +15,7 @@ typedef struct {
   const sxq_layout* layout;    /* of a layer */
   const sxq_byte_table* table; /* of its layout */
   sxq_spec spec;               /* of a neuron */
+  bool signed_counts;          /* of a synchronous neuron */
   size_t inputs, outputs;
 } sxq_operator;
 
@@ -34,5 +36,7 @@ OrtStatus* sxq_embedding_create(const sxq_operator*, const OrtApi*, const OrtKer
 OrtStatus* sxq_embedding_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_neuron_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_neuron_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_synchronous_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_synchronous_compute(void* kernel, OrtKernelContext*);
 
 #endif

@@ -1,0 +1,172 @@
+/* Synchronous...: layers of neurons that take in all steps before they fire, from currents or from integer sums. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "operators.h"
+
+typedef struct {
+  sxq_kernel head;
+  float steps, lowest, inverse_steps, top;
+} synchronous_kernel;
+
+OrtStatus* sxq_synchronous_create(const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  synchronous_kernel* made = calloc(1, sizeof *made);
+  if (!made) return sxq_out_of_memory(api, op->name);
+  made->head = (sxq_kernel){api, op, sxq_kernels_here()};
+  OrtStatus* status = NULL;
+  if (op->kind == SXQ_SYNCHRONOUS_FOLDED) {
+    status = sxq_attribute_float(api, info, "top", &made->top);
+  } else {
+    status = sxq_attribute_float(api, info, "steps", &made->steps);
+    if (!status && op->signed_counts) status = sxq_attribute_float(api, info, "lowest", &made->lowest);
+    if (!status && op->kind == SXQ_SYNCHRONOUS_RATES) {
+      status = sxq_attribute_float(api, info, "lowest", &made->lowest);
+      if (!status) status = sxq_attribute_float(api, info, "inverse_steps", &made->inverse_steps);
+    }
+    made->top = made->steps + (op->signed_counts ? made->steps : 0.0f);
+  }
+  if (!status && op->kind != SXQ_SYNCHRONOUS_RATES && !(made->top >= 0.0f && made->top <= 255.0f)) {
+    status = sxq_error(api, "%s gives counts of up to %g, which is no byte.", op->name, (double)made->top);
+  }
+  if (status) {
+    free(made);
+    return status;
+  }
+  *kernel = made;
+  return NULL;
+}
+
+/* What a task works on; `columns` is 1 where gain and offset are those of all neurons. */
+typedef struct {
+  const synchronous_kernel* kernel;
+  const void* x;
+  void* y;
+  const float *gain, *offset;
+  float threshold;
+  size_t count, columns, a_task;
+} job;
+
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+/* NaN, which no body defines, becomes 0. */
+ALWAYS_INLINE uint8_t byte_of(float n, float top) {
+  n = n > 0.0f ? n : 0.0f;
+  return (uint8_t)(int32_t)(n < top ? n : top);
+}
+
+ALWAYS_INLINE void folded(const job* j, size_t first, size_t last) {
+  const float top = j->kernel->top;
+  const size_t columns = j->columns;
+  if (columns == 1) {
+    const int32_t* restrict sums = j->x;
+    uint8_t* restrict counts = j->y;
+    const float gain = *j->gain, offset = *j->offset;
+    for (size_t i = first; i < last; ++i) counts[i] = byte_of((float)sums[i] * gain + offset, top);
+    return;
+  }
+  for (size_t row = first; row < last; row += columns) {
+    const int32_t* restrict sums = (const int32_t*)j->x + row;
+    uint8_t* restrict counts = (uint8_t*)j->y + row;
+    const float *restrict gain = j->gain, *restrict offset = j->offset;
+    for (size_t n = 0; n < columns; ++n) counts[n] = byte_of((float)sums[n] * gain[n] + offset[n], top);
+  }
+}
+
+ALWAYS_INLINE float whole_count(float x, float threshold, float steps) {
+  return floorf(x / threshold * steps + 0.5f);
+}
+
+ALWAYS_INLINE void counted(const job* j, size_t first, size_t last) {
+  const float* restrict x = j->x;
+  uint8_t* restrict counts = j->y;
+  const float threshold = j->threshold, steps = j->kernel->steps, top = j->kernel->top;
+  /* Signed counts are shifted by the steps, to begin at 0. */
+  const float shift = j->kernel->head.op->signed_counts ? steps : 0.0f;
+  for (size_t i = first; i < last; ++i) counts[i] = byte_of(whole_count(x[i], threshold, steps) + shift, top);
+}
+
+ALWAYS_INLINE void rated(const job* j, size_t first, size_t last) {
+  const float threshold = j->threshold, steps = j->kernel->steps;
+  const float lowest = j->kernel->lowest, inverse = j->kernel->inverse_steps;
+  const float* restrict x = j->x;
+  float* restrict rates = j->y;
+  for (size_t i = first; i < last; ++i) {
+    float n = whole_count(x[i], threshold, steps);
+    n = n < lowest ? lowest : n;
+    rates[i] = (n > steps ? steps : n) * inverse;
+  }
+}
+
+ALWAYS_INLINE void run(const job* j, size_t index) {
+  const size_t first = index * j->a_task;
+  const size_t last = j->count - first < j->a_task ? j->count : first + j->a_task;
+  switch (j->kernel->head.op->kind) {
+    case SXQ_SYNCHRONOUS_FOLDED: folded(j, first, last); return;
+    case SXQ_SYNCHRONOUS_COUNTS: counted(j, first, last); return;
+    default: rated(j, first, last);
+  }
+}
+
+/* The same loops, compiled for what the processor has. */
+static void task_portable(void* data, size_t index) { run(data, index); }
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void task_avx2(void* data, size_t index) { run(data, index); }
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) static void task_avx512(void* data, size_t index) {
+  run(data, index);
+}
+#endif
+
+typedef void (*task_fn)(void* data, size_t index);
+
+static task_fn task_for(const sxq_kernels* kernels) {
+#if defined(__x86_64__)
+  if (kernels == &sxq_kernels_avx512) return task_avx512;
+  if (kernels == &sxq_kernels_avx2) return task_avx2;
+#endif
+  (void)kernels;
+  return task_portable;
+}
+
+/* Gain and offset: of all neurons, or one for each on the last axis. */
+static OrtStatus* channels(const OrtApi* api, OrtKernelContext* context, const sxq_tensor* x, job* j) {
+  const char* name = j->kernel->head.op->name;
+  sxq_tensor gain, offset;
+  OrtStatus* status = sxq_input(api, context, 1, &gain);
+  if (!status) status = sxq_input(api, context, 2, &offset);
+  if (status) return status;
+  j->columns = x->rank ? (size_t)x->shape[x->rank - 1] : 1;
+  if (gain.count != offset.count || gain.rank > 1 || offset.rank > 1 || (gain.count != 1 && gain.count != j->columns)) {
+    return sxq_error(
+        api, "%s takes a gain and an offset for each of %zu neurons, or one for all; got %zu and %zu.", name,
+        j->columns, gain.count, offset.count);
+  }
+  if (gain.count == 1) j->columns = 1;
+  j->gain = gain.data;
+  j->offset = offset.data;
+  return NULL;
+}
+
+OrtStatus* sxq_synchronous_compute(void* self, OrtKernelContext* context) {
+  const synchronous_kernel* kernel = self;
+  const OrtApi* api = kernel->head.api;
+  sxq_tensor x, threshold;
+  job j = {.kernel = kernel, .columns = 1};
+  OrtStatus* status = sxq_input(api, context, 0, &x);
+  if (status) return status;
+  if (kernel->head.op->kind == SXQ_SYNCHRONOUS_FOLDED) {
+    status = channels(api, context, &x, &j);
+  } else {
+    status = sxq_input(api, context, 1, &threshold);
+    if (!status && threshold.count != 1) {
+      status = sxq_error(api, "%s takes one threshold; got %zu.", kernel->head.op->name, threshold.count);
+    }
+    if (!status) j.threshold = *(const float*)threshold.data;
+  }
+  if (!status) status = sxq_output(api, context, 0, x.shape, x.rank, &j.y);
+  if (status || !j.y || x.count == 0) return status;
+  j.x = x.data;
+  j.count = x.count;
+  /* Whole rows, of about 16 thousand neurons. */
+  j.a_task = j.columns * (j.columns < 16384 ? 16384 / j.columns : 1);
+  return sxq_parallel(api, context, task_for(kernel->head.kernels), (j.count + j.a_task - 1) / j.a_task, &j);
+}

@@ -1,0 +1,225 @@
+"""Compares a model of synchronous neurons with its file: counts with counts, spikes with spikes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.neurons import Schedule, SynchronousIF, spikes_first
+
+from .batch_norm import deployed, unfolded, watching
+from .export import check_weights
+from .functions import DOMAIN, is_synchronous
+from .session import session
+from .synchronous_export import check_train
+from .synchronous_running import SynchronousRun, run_synchronous, synchronous_neurons
+from .verify import (
+    BatchNormComparison,
+    Difference,
+    LayerVerification,
+    OutputVerification,
+    VerifyReport,
+    _batches,
+    _largest_difference,
+    _run,
+)
+
+__all__ = ["verify_synchronous"]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as it is run: as it is, and with what every neuron layer gives as outputs.
+
+    ``tensors`` holds, by layer, the operator and the tensor of each of its calls.
+    """
+
+    plain: Any
+    inner: Any
+    tensors: dict[str, list[tuple[str, str]]]
+    facts: dict[str, Any]
+    on: Schedule
+    steps: int
+
+
+def _neuron_outputs(proto: onnx.ModelProto) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for node in proto.graph.node:
+        if node.domain == DOMAIN and is_synchronous(node.op_type):
+            found.setdefault(node.name.rpartition("@")[0] or node.name, []).append((node.op_type, node.output[0]))
+    return found
+
+
+def _exposed(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy that gives what neurons give as outputs too, as floats."""
+    exposed = onnx.ModelProto()
+    exposed.CopyFrom(proto)
+    for calls in _neuron_outputs(proto).values():
+        for _, name in calls:
+            exposed.graph.node.append(
+                onnx.helper.make_node("Cast", [name], [f"{name}/exposed"], to=onnx.TensorProto.FLOAT)
+            )
+            exposed.graph.output.append(
+                onnx.helper.make_tensor_value_info(f"{name}/exposed", onnx.TensorProto.FLOAT, None)
+            )
+    return exposed
+
+
+def _checked(model: nn.Module, path: Path, file: _File) -> dict[str, SynchronousIF]:
+    """Return the model's neurons; raises :class:`ModelFileError` if the file is of another model."""
+    neurons = synchronous_neurons(model)
+    for name in (*file.tensors, *file.facts["neurons"]):
+        if name not in neurons:
+            raise ModelFileError(
+                f"{path} is of another model: it has a synchronous neuron layer {name!r}, the model has"
+                f" {sorted(neurons)}."
+            )
+    unknown = sorted(set(neurons) - set(file.facts["neurons"]))
+    if unknown:
+        raise ModelFileError(
+            f"{path} is of another model: the model has a neuron layer {unknown[0]!r}, the file has not."
+        )
+    for name, neuron in neurons.items():
+        if file.steps != neuron.T:
+            raise ModelFileError(f"{path} is of another model: it has T = {file.steps}, layer {name!r} T = {neuron.T}.")
+    check_weights(model)
+    return neurons
+
+
+def verify_synchronous(
+    model: nn.Module,
+    path: Path,
+    proto: onnx.ModelProto,
+    facts: dict[str, Any],
+    inputs: Tensor | npt.ArrayLike | Iterable[Any],
+    *,
+    native: bool,
+) -> VerifyReport:
+    """Compare the model, on the schedule of the file's name, with the file; see :func:`~snn_extreme_quant.verify`.
+
+    Args:
+        model: the model that was exported.
+        path: its file.
+        proto: the file, read.
+        facts: what the exporter put into it.
+        inputs: what the model takes, or an iterable of such batches; spike trains ``(T, B, ...)`` for a file that was
+            promised spikes.
+        native: run the file with native kernels.
+    """
+    tensors = _neuron_outputs(proto)
+    on: Schedule = "counts" if facts["form"] == "counts" else "spikes"
+    inner = session(_exposed(proto), native=native)
+    file = _File(session(path, native=native), inner, tensors, facts, on, int(facts["schedule"]["steps"]))
+    neurons = _checked(model, path, file)
+    promised = {entry["name"]: entry for entry in facts["layers"]}
+    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
+    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
+    for batch in _batches(inputs):
+        _verify_batch(report, model, batch, neurons, file)
+    if not report.samples:
+        raise SampleError("verify() was given no input.")
+    return report
+
+
+def _verify_batch(
+    report: VerifyReport, model: nn.Module, batch: Tensor, neurons: dict[str, SynchronousIF], file: _File
+) -> None:
+    train = file.facts["input"] == "spikes"
+    given = batch
+    if train:
+        rates = check_train(batch, file.steps, "The input")
+        given = rates if file.on == "counts" else batch
+    run = _deployed_run(report, model, given, file, train=train)
+    outputs = _run(file.plain, None, given)
+    names = [f"{name}/exposed" for calls in file.tensors.values() for _, name in calls]
+    found = iter(_run(file.inner, names, given))
+    for layer in report.layers:
+        neuron = neurons[layer.name]
+        # A last call that nothing reads is not in the file.
+        for (operator, _), theirs in zip(file.tensors[layer.name], run.emitted[layer.name], strict=False):
+            ours = _emitted(torch.from_numpy(next(found)), operator, neuron)
+            _compare(report, layer, ours, theirs if file.on == "spikes" else _steps_of(theirs, neuron), file)
+    _compare_outputs(report, [torch.from_numpy(o) for o in outputs], run.outputs)
+    report.samples += int(batch.shape[1] if train else batch.shape[0])
+
+
+def _steps_of(rates: Tensor, neuron: SynchronousIF) -> Tensor:
+    return rates * float(neuron.T)
+
+
+def _emitted(values: Tensor, operator: str, neuron: SynchronousIF) -> Tensor:
+    """Return the spikes of all steps, or the counts, that a file's tensor stands for."""
+    if operator == "SynchronousSpikes":
+        return values
+    if operator == "SynchronousRates":
+        return values * float(neuron.T)
+    return values - (neuron.T if neuron.signed else 0)
+
+
+def _compare(report: VerifyReport, layer: LayerVerification, ours: Tensor, theirs: Tensor, file: _File) -> None:
+    if ours.shape != theirs.shape:
+        raise ModelFileError(
+            f"{report.path} is of another model: layer {layer.name!r} gives shape {tuple(ours.shape)}, the model"
+            f" {tuple(theirs.shape)}."
+        )
+    wrong = ours != theirs
+    layer.compared += theirs.numel()
+    layer.different += int(wrong.sum())
+    layer.fired += float(theirs.abs().sum()) / (1 if file.on == "spikes" else file.steps)
+    if report.first_difference is not None or not bool(wrong.any()):
+        return
+    if file.on == "counts":  # in which step spikes differ first
+        index = wrong.nonzero()[0]
+        ours, theirs = (spikes_first(v[tuple(index.tolist())], file.steps) for v in (ours, theirs))
+        step = int((ours != theirs).nonzero()[0])
+        place = index.tolist()
+        expected, got = theirs[step].item(), ours[step].item()
+    else:
+        step, *place = wrong.nonzero()[0].tolist()
+        expected, got = theirs[(step, *place)].item(), ours[(step, *place)].item()
+    sample = report.samples + (place[0] if place else 0)
+    report.first_difference = Difference(layer.name, step, sample, tuple(place[1:]), expected, got)
+
+
+def _compare_outputs(report: VerifyReport, ours: list[Tensor], theirs: list[Tensor]) -> None:
+    if len(ours) != len(theirs):
+        raise ModelFileError(f"{report.path} gives {len(ours)} outputs, the model {len(theirs)}: another model.")
+    report.outputs = report.outputs or [OutputVerification() for _ in ours]
+    for value, expected, found in zip(ours, theirs, report.outputs, strict=True):
+        if value.shape != expected.shape:
+            raise ModelFileError(
+                f"{report.path} gives an output of shape {tuple(value.shape)}, the model {tuple(expected.shape)}."
+            )
+        if expected.numel():
+            found.difference = max(found.difference, _largest_difference(value, expected))
+            found.scale = max(found.scale, float(expected.nan_to_num().abs().max()))
+
+
+def _deployed_run(report: VerifyReport, model: nn.Module, given: Tensor, file: _File, *, train: bool) -> SynchronousRun:
+    """Run the model with its batch norms as the file has them, and note what that changes."""
+    with watching(model) as found:
+        own = run_synchronous(model, given, file.on, train=train)
+    if not found:
+        return own
+    apart = unfolded(found)
+    folds = {name: fold if file.facts["batch_norms"].get(name) else apart[name] for name, fold in found.items()}
+    with deployed(model, folds):
+        run = run_synchronous(model, given, file.on, train=train)
+    report.batch_norms = comparison = report.batch_norms or BatchNormComparison()
+    for name, calls in own.emitted.items():
+        for before, after in zip(calls, run.emitted[name], strict=True):
+            comparison.compared += before.numel()
+            comparison.different += int((before != after).sum())
+    scores = [r.outputs[0].argmax(1) if r.outputs and r.outputs[0].dim() == 2 else torch.zeros(0) for r in (own, run)]
+    comparison.samples += scores[0].numel()
+    comparison.same_answer += int((scores[0] == scores[1]).sum())
+    return run
