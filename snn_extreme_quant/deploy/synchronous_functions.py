@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["is_synchronous", "synchronous_text"]
+__all__ = ["is_synchronous", "synchronous_operators", "synchronous_text"]
 
 #: The number of spikes before it is limited: floor((a / threshold) * T + 1/2), in this order.
 _COUNT = [
@@ -75,6 +75,16 @@ _BODIES: dict[str, tuple[list[str], list[str], list[str]]] = {
         ],
     ),
 }
+
+
+def synchronous_operators() -> list[str]:
+    """Return the names of all layers of synchronous neurons.
+
+    Example:
+        >>> "SynchronousFolded" in synchronous_operators()
+        True
+    """
+    return list(_BODIES)
 
 
 def is_synchronous(operator: str) -> bool:
