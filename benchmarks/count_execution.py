@@ -6,6 +6,10 @@ weights, the same products, and an integrate-and-fire neuron that runs one step.
 the figure of each is the least processor time of the thread.
 
     python benchmarks/count_execution.py [--blocks 12] [--rounds 15]
+    python benchmarks/count_execution.py --alternatives --blocks 2
+
+The second measures what the exporter could write instead: neurons that are not folded (scale, bias and threshold one by
+one, products of spikes in floats), and the spike-by-spike file of the same network.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -88,13 +93,48 @@ def interleaved(runs: dict[str, Any], rounds: int) -> dict[str, float]:
     return best
 
 
+def alternatives(blocks: int, rounds: int) -> None:
+    folder = Path(tempfile.mkdtemp())
+    spikes = (torch.rand(STEPS, 1, LENGTH, WIDTH) < 0.15).float()
+    float_file(network(blocks, Fires), folder / "float.onnx")
+    net = network(blocks, lambda threshold: sxq.SynchronousIF(STEPS, threshold))
+    sxq.quantize_(net, sxq.Ternary())
+    sxq.export_onnx(net, spikes, folder / "folded.onnx", form="counts", input="spikes")
+    with mock.patch("snn_extreme_quant.deploy.count_graph.fold", lambda _fed: None):
+        sxq.export_onnx(net, spikes, folder / "not folded.onnx", form="counts", input="spikes")
+    sxq.export_onnx(net, spikes, folder / "spike by spike.onnx", form="sequence", input="spikes")
+    runs, answers = {}, {}
+    for name in ("float", "folded", "not folded", "spike by spike"):
+        session = sxq.deploy.session(folder / f"{name}.onnx", threads=1, native=False)
+        given = {"float": spikes[0], "spike by spike": spikes}.get(name, spikes.mean(0)).numpy()
+        feed = {session.get_inputs()[0].name: given}
+        runs[name] = lambda session=session, feed=feed: session.run(None, feed)[0]
+        answers[name] = runs[name]()
+    rates = answers["spike by spike"].mean(0)
+    best = interleaved(runs, rounds)
+    record.write(
+        "count_execution_alternatives",
+        {
+            "blocks": blocks,
+            "rounds": rounds,
+            "runtime": "stock",
+            "relative_to_float": {name: round(value / best["float"], 3) for name, value in best.items()},
+            "same_rates": all(np.array_equal(rates, answers[name]) for name in ("folded", "not folded")),
+        },
+    )
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--blocks", type=int, default=12)
     arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--keep", type=Path, help="folder for the files")
+    arguments.add_argument("--alternatives", action="store_true")
     given = arguments.parse_args()
     blocks, rounds = given.blocks, given.rounds
+    if given.alternatives:
+        alternatives(blocks, rounds)
+        return
     folder = given.keep or Path(tempfile.mkdtemp())
     paths = {name: folder / f"{name}.onnx" for name in ("float", "counts")}
     spikes = (torch.rand(STEPS, 1, LENGTH, WIDTH) < 0.15).float()
