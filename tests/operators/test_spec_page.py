@@ -17,9 +17,9 @@ from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 PAGE = (Path(__file__).parents[2] / "docs" / "operators.md").read_text(encoding="utf-8")
 
 
-def table(first: str) -> list[list[str]]:
-    """The rows of the table whose head begins with ``first``."""
-    lines = PAGE.splitlines()
+def table(first: str, section: str = "") -> list[list[str]]:
+    """The rows of the table whose head begins with ``first``, on the page or in one of its sections."""
+    lines = PAGE.partition(f"\n{section}\n")[2].partition("\n#")[0].splitlines() if section else PAGE.splitlines()
     (start,) = (i for i, line in enumerate(lines) if line.startswith(f"| {first} "))
     rows = []
     for line in lines[start + 2 :]:
@@ -55,7 +55,7 @@ def test_packings_and_their_names() -> None:
 @pytest.mark.parametrize("operator", layer_operators())
 def test_inputs_and_attributes_of_layers(operator: str) -> None:
     body = function_body(operator)
-    rows = {row[0].strip("`").removeprefix("<packing>"): row for row in table("operator | inputs")}
+    rows = {row[0].strip("`").removeprefix("<packing>"): row for row in table("operator | inputs", "### Layers")}
     _, inputs, attributes, _ = rows[operator.removeprefix(KINDS[layout_of(operator)])]
     wanted = set(re.findall(r"`(\w+)`", attributes))
     if "those of `Conv`" in attributes:
