@@ -12,22 +12,25 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
     (low) = half_ ^ z_;                           \
   } while (0)
 
+#define choose(mask, a, b) (((mask) & (a)) | (~(mask) & (b)))
+
+#include "carry_save.h"
+#include "ordered.h"
 #include "row_sums.h"
 #include "float_product.h"
 #include "neuron_steps.h"
 
-static size_t active(const float* x, size_t count, size_t pitch, uint32_t* rows, bool* spikes) {
-  size_t found = 0;
-  bool plain = true;
+static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
+  size_t found = 0, odd = 0;
   for (size_t k = 0; k < count; ++k) {
     rows[found] = (uint32_t)(k * pitch);
-    found += x[k] != 0.0f;
-    plain &= (x[k] == 0.0f) | (x[k] == 1.0f);
+    found += x[k] == unit;
+    odd += (x[k] != 0.0f) & (x[k] != unit);
   }
-  *spikes = plain;
+  *others = odd;
   return found;
 }
 
 const sxq_kernels sxq_kernels_portable = {
-    "portable", active, row_sums, accumulate, scaled, panel_product, neurons,
+    "portable", active, products, panel_product, neurons,
 };

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "operators.h"
-#include "weights.h"
+#include "product.h"
 
 typedef struct {
   sxq_kernel head;
@@ -76,7 +76,7 @@ OrtStatus* sxq_linear_compute(void* self, OrtKernelContext* context) {
   p.x = x.data;
   p.y = y;
   /* Few large tasks: each reads the weights once. */
-  p.rows_a_task = p.rows / 8 < 4 ? 4 : p.rows / 8 > 64 ? 64 : p.rows / 8;
+  p.rows_a_task = p.rows / 4 < 4 ? 4 : p.rows / 4 > 64 ? 64 : p.rows / 4;
   status = sxq_parallel(api, context, task, (p.rows + p.rows_a_task - 1) / p.rows_a_task, &p);
   return status || !atomic_load(&p.failed) ? status : sxq_out_of_memory(api, name);
 }

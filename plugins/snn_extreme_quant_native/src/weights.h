@@ -1,4 +1,4 @@
-/* A layer's packed codes and scales, checked, and the product of a matrix with them. */
+/* A layer's packed codes and scales, checked. */
 #ifndef SXQ_WEIGHTS_H
 #define SXQ_WEIGHTS_H
 
@@ -22,14 +22,5 @@ OrtStatus* sxq_constant_weights(
 OrtStatus* sxq_run_weights(
     const OrtApi* api, OrtKernelContext* context, const char* operator_name, const sxq_layout* layout,
     sxq_weights* weights);
-
-/* y (rows, N) = (x (rows, K) @ codes) * scale.
- *
- * x / grid that is 0 and 1, or whole numbers up to 255 of either sign, is summed in integers; anything else in floats.
- * Returns false if memory ran out.
- */
-bool sxq_product(
-    const sxq_kernels* kernels, const sxq_weights* weights, const sxq_byte_table* table, float grid,
-    float inverse_grid, const float* x, size_t rows, float* y);
 
 #endif
