@@ -27,38 +27,39 @@ typedef __m512i vector;
 #include "float_product.h"
 #include "neuron_steps.h"
 
-/* "Not equal" is true of NaN too, as in C. */
-static size_t neither(const float* x, size_t count, float unit) {
-  size_t found = 0;
-  for (size_t k = 0; k < count; ++k) found += (x[k] != 0.0f) & (x[k] != unit);
-  return found;
-}
-
-static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
+/* Where x is `unit`, or with `any` where it is not 0 ("not equal" is true of NaN too, as in C). `odd` collects the bits
+ * in which those x that are not 0 differ from the unit. */
+ALWAYS_INLINE uint32_t* places(
+    const float* x, size_t count, float unit, bool any, size_t pitch, uint32_t* end, __m512i* odd) {
   const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(unit);
   const __m512i sixteen_rows = _mm512_set1_epi32((int)(16 * pitch));
   __m512i start = _mm512_mullo_epi32(
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32((int)pitch));
-  uint32_t* end = rows;
-  __mmask16 odd = 0;
-  size_t k = 0;
-  for (; k + 16 <= count; k += 16) {
-    const __m512 values = _mm512_loadu_ps(x + k);
-    const __mmask16 set = _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ);
-    odd = _kor_mask16(odd, _kxor_mask16(set, _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ)));
+  for (size_t k = 0; k < count; k += 16) {
+    const __m512 values =
+        k + 16 <= count ? _mm512_loadu_ps(x + k) : _mm512_maskz_loadu_ps((__mmask16)((1u << (count - k)) - 1), x + k);
+    const __mmask16 set =
+        any ? _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ)
+            : _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ) & _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
+    if (any) {
+      /* odd | (values ^ one) */
+      *odd = _mm512_mask_ternarylogic_epi32(*odd, set, _mm512_castps_si512(values), _mm512_castps_si512(one), 0xf6);
+    }
     _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(set, start));
     end += __builtin_popcount(set);
     start = _mm512_add_epi32(start, sixteen_rows);
   }
-  if (k < count) {
-    const __m512 values = _mm512_maskz_loadu_ps((__mmask16)((1u << (count - k)) - 1), x + k);
-    const __mmask16 set = _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ);
-    odd = _kor_mask16(odd, _kxor_mask16(set, _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ)));
-    _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(set, start));
-    end += __builtin_popcount(set);
-  }
-  *others = odd ? neither(x, count, unit) : 0;
-  return (size_t)(end - rows);
+  return end;
+}
+
+static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
+  __m512i odd = _mm512_setzero_si512();
+  const size_t found = (size_t)(places(x, count, unit, true, pitch, rows, &odd) - rows);
+  *others = 0;
+  if (!_mm512_test_epi32_mask(odd, odd)) return found;
+  const size_t units = (size_t)(places(x, count, unit, false, pitch, rows, &odd) - rows);
+  *others = found - units;
+  return units;
 }
 
 const sxq_kernels sxq_kernels_avx512 = {
