@@ -93,7 +93,7 @@ static size_t count_of(const OrtValue* value) {
 }
 
 static size_t size_of(int type) {
-  return type == ORT_TYPE_UINT8 ? 1 : type == ORT_TYPE_INT64 ? 8 : 4;
+  return type == ORT_TYPE_UINT8 || type == ORT_TYPE_INT8 ? 1 : type == ORT_TYPE_INT64 ? 8 : 4;
 }
 
 static OrtStatus* context_output(
@@ -203,6 +203,7 @@ static void fill(OrtValue* value, int kind) {
     if (value->type == ORT_TYPE_FLOAT) ((float*)value->data)[i] = number(kind);
     if (value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[i] = (uint8_t)draw(256);
     if (value->type == ORT_TYPE_INT32) ((int32_t*)value->data)[i] = (int32_t)draw(UINT32_MAX);
+    if (value->type == ORT_TYPE_INT8) ((int8_t*)value->data)[i] = (int8_t)draw(256);
   }
 }
 
@@ -310,6 +311,40 @@ static void fuzz_linear(const sxq_operator* op) {
         const float expected = (float)sum * ((float*)scale->data)[n];
         const float found = ((float*)context.output[0].data)[m * columns + n];
         if (llabs(sum) < 1 << 24 && found != expected) fail(op->name, "a sum is wrong");
+      }
+    }
+  }
+  finish(&context);
+}
+
+static void fuzz_matmul_integer(const sxq_operator* op) {
+  const int64_t rows = one_in(20) ? 4200 : (int64_t)draw(one_in(4) ? 700 : 40);
+  const int64_t columns = (int64_t)draw(one_in(3) ? 1200 : 70), batch = (int64_t)draw(20), shape[] = {batch, rows};
+  const int damaged = one_in(4), is_signed = op->kind == SXQ_MATMUL_INTEGER_SIGNED;
+  OrtKernelContext context = {0};
+  OrtKernelInfo info = {.columns = one_in(20) ? -1 : columns};
+  OrtValue* x = context.input[0] = tensor(is_signed ? ORT_TYPE_INT8 : ORT_TYPE_UINT8, 2, shape);
+  OrtValue* packed = context.input[1] = packed_codes(op->layout, rows, columns);
+  fill(x, 0);
+  if (one_in(2)) {
+    for (size_t i = 0; i < count_of(x); ++i) ((int8_t*)x->data)[i] = (int8_t)(is_signed ? (int)draw(3) - 1 : one_in(6));
+  }
+  if (damaged) damage(context.input[draw(2)]);
+  info.constant[1] = packed;
+  const int ran = run(op, &info, &context);
+  if (!ran && !damaged && info.columns == columns) fail(op->name, "refuses what is in order");
+  if (ran && !damaged) {
+    const size_t bytes = sxq_row_bytes(op->layout, (size_t)columns);
+    for (int64_t m = 0; m < batch; ++m) {
+      for (int64_t n = 0; n < columns; ++n) {
+        int64_t sum = 0;
+        for (int64_t k = 0; k < rows; ++k) {
+          const int code = code_at(op->layout, (uint8_t*)packed->data + (size_t)k * bytes, (size_t)n);
+          const uint8_t* value = (uint8_t*)x->data + m * rows + k;
+          sum += (is_signed ? *(int8_t*)value : *value) * (int64_t)code;
+        }
+        const int32_t found = ((int32_t*)context.output[0].data)[m * columns + n];
+        if (found != (int32_t)(uint32_t)sum) fail(op->name, "a sum is wrong");
       }
     }
   }
@@ -429,6 +464,8 @@ int main(int argc, char** argv) {
     switch (op->kind) {
       case SXQ_CONV: fuzz_conv(op); break;
       case SXQ_EMBEDDING: fuzz_embedding(op); break;
+      case SXQ_MATMUL_INTEGER:
+      case SXQ_MATMUL_INTEGER_SIGNED: fuzz_matmul_integer(op); break;
       case SXQ_NEURON: fuzz_neuron(op); break;
       default: fuzz_linear(op);
     }

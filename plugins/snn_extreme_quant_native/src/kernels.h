@@ -39,6 +39,10 @@ typedef struct {
    * `rows` has room for SXQ_ACTIVE_ROOM more than count. */
   size_t (*active)(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others);
 
+  /* The same for bytes. */
+  size_t (*active_bytes)(
+      const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others);
+
   /* The products of `count` rows of inputs with the codes. */
   void (*products)(const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to);
 

@@ -44,7 +44,26 @@ static size_t active(const float* x, size_t count, float unit, size_t pitch, uin
   return found;
 }
 
+static size_t active_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others) {
+  const __m256i one = _mm256_set1_epi8((char)unit), zero = _mm256_setzero_si256();
+  size_t found = 0, odd = 0, k = 0;
+  for (; k + 32 <= count; k += 32) {
+    const __m256i values = _mm256_loadu_si256((const __m256i*)(const void*)(x + k));
+    unsigned set = (unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(values, one));
+    odd += (size_t)__builtin_popcount(set ^ ~(unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(values, zero)));
+    for (; set; set &= set - 1) rows[found++] = (uint32_t)((k + (size_t)__builtin_ctz(set)) * pitch);
+  }
+  for (; k < count; ++k) {
+    rows[found] = (uint32_t)(k * pitch);
+    found += x[k] == unit;
+    odd += (x[k] != 0) & (x[k] != unit);
+  }
+  *others = odd;
+  return found;
+}
+
 const sxq_kernels sxq_kernels_avx2 = {
-    "avx2", active, products, panel_product, neurons,
+    "avx2", active, active_bytes, products, panel_product, neurons,
 };
 #endif

@@ -62,7 +62,30 @@ static size_t active(const float* x, size_t count, float unit, size_t pitch, uin
   return units;
 }
 
+static size_t active_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others) {
+  const __m512i one = _mm512_set1_epi8((char)unit), sixteen_rows = _mm512_set1_epi32((int)(16 * pitch));
+  __m512i start = _mm512_mullo_epi32(
+      _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32((int)pitch));
+  size_t odd = 0;
+  uint32_t* end = rows;
+  for (size_t k = 0; k < count; k += 64) {
+    const __mmask64 here = count - k >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (count - k)) - 1;
+    const __m512i values = _mm512_maskz_loadu_epi8(here, x + k);
+    const __mmask64 set = _mm512_mask_cmpeq_epi8_mask(here, values, one);
+    odd += (size_t)__builtin_popcountll(set ^ _mm512_test_epi8_mask(values, values));
+    for (int i = 0; i < 4; ++i) {
+      const __mmask16 part = (__mmask16)(set >> (16 * i));
+      _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(part, start));
+      end += __builtin_popcount(part);
+      start = _mm512_add_epi32(start, sixteen_rows);
+    }
+  }
+  *others = odd;
+  return (size_t)(end - rows);
+}
+
 const sxq_kernels sxq_kernels_avx512 = {
-    "avx512", active, products, panel_product, neurons,
+    "avx512", active, active_bytes, products, panel_product, neurons,
 };
 #endif

@@ -31,6 +31,18 @@ static size_t active(const float* x, size_t count, float unit, size_t pitch, uin
   return found;
 }
 
+static size_t active_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others) {
+  size_t found = 0, odd = 0;
+  for (size_t k = 0; k < count; ++k) {
+    rows[found] = (uint32_t)(k * pitch);
+    found += x[k] == unit;
+    odd += (x[k] != 0) & (x[k] != unit);
+  }
+  *others = odd;
+  return found;
+}
+
 const sxq_kernels sxq_kernels_portable = {
-    "portable", active, products, panel_product, neurons,
+    "portable", active, active_bytes, products, panel_product, neurons,
 };

@@ -1,27 +1,37 @@
 #include "weights.h"
 
-OrtStatus* sxq_check_weights(
-    const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed,
-    const sxq_tensor* scale, sxq_weights* weights) {
-  if (packed->type != ORT_TYPE_UINT8 || packed->rank != 2 || scale->type != ORT_TYPE_FLOAT || scale->rank != 1) {
+OrtStatus* sxq_check_codes(
+    const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed, size_t columns,
+    sxq_codes* codes) {
+  if (packed->type != ORT_TYPE_UINT8 || packed->rank != 2) {
     return sxq_error(
-        api, "%s takes packed codes uint8 (K, bytes) and scales float (N); these have %zu and %zu axes. %s",
-        operator_name, packed->rank, scale->rank, "Export the model again.");
+        api, "%s takes packed codes uint8 (K, bytes); these have %zu axes. Export the model again.", operator_name,
+        packed->rank);
   }
-  const size_t rows = (size_t)packed->shape[0], columns = (size_t)scale->shape[0];
   if ((size_t)packed->shape[1] != sxq_row_bytes(layout, columns)) {
     return sxq_error(
         api, "%s: %zu columns take %zu bytes a row; the packed codes have %lld. Export the model again.",
         operator_name, columns, sxq_row_bytes(layout, columns), (long long)packed->shape[1]);
   }
+  const size_t rows = (size_t)packed->shape[0];
   if (!sxq_codes_valid(layout, packed->data, rows, columns)) {
     return sxq_error(
         api, "%s: a byte of the packed codes holds what is no code, so the file is damaged. Export the model again.",
         operator_name);
   }
-  weights->codes = (sxq_codes){layout, packed->data, rows, columns};
-  weights->scale = scale->data;
+  *codes = (sxq_codes){layout, packed->data, rows, columns};
   return NULL;
+}
+
+OrtStatus* sxq_check_weights(
+    const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed,
+    const sxq_tensor* scale, sxq_weights* weights) {
+  if (scale->type != ORT_TYPE_FLOAT || scale->rank != 1) {
+    return sxq_error(
+        api, "%s takes scales float (N); these have %zu axes. Export the model again.", operator_name, scale->rank);
+  }
+  weights->scale = scale->data;
+  return sxq_check_codes(api, operator_name, layout, packed, (size_t)scale->shape[0], &weights->codes);
 }
 
 OrtStatus* sxq_constant_weights(

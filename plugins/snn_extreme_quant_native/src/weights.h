@@ -10,6 +10,11 @@ typedef struct {
   const float* scale; /* one for each column */
 } sxq_weights;
 
+/* Check packed codes (K, bytes) of so many columns. */
+OrtStatus* sxq_check_codes(
+    const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed, size_t columns,
+    sxq_codes* codes);
+
 /* Check two tensors, packed (K, bytes) and scale (N), against each other. */
 OrtStatus* sxq_check_weights(
     const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed,
