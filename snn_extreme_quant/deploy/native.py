@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 
 from snn_extreme_quant.errors import NativeLibraryError
 
@@ -16,7 +17,11 @@ from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_
 __all__ = ["NativeStatus", "faster_natively", "native_library", "native_status"]
 
 #: Products of spikes with codes of one or two bits: the kernels' time goes with the bits of codes and inputs.
-_SPIKE_PRODUCTS = frozenset({"BinaryLinearInteger", "TernaryLinearInteger"})
+_SPIKE_PRODUCTS = frozenset(
+    packing + product
+    for packing in ("Binary", "Ternary")
+    for product in ("LinearInteger", "LinearIntegerSigned", "MatMulInteger", "MatMulIntegerSigned")
+)
 
 #: Looked up by name: the core depends on no plugin.
 _PACKAGE = "snn_extreme_quant_native"
@@ -91,6 +96,7 @@ def native_status() -> NativeStatus:
     """
     try:
         library = native_library()
+        library.register(onnxruntime.SessionOptions(), sorted(library.operators)[:1])
     except NativeLibraryError as error:
         return NativeStatus(False, str(error))
     return NativeStatus(True, "", library.path, library.instruction_set)

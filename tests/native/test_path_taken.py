@@ -121,6 +121,20 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     assert "native=False" in str(status)
 
 
+def test_a_library_that_onnxruntime_refuses(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With "auto" the functions run, and a warning says why."""
+    from snn_extreme_quant.deploy import native_status
+
+    monkeypatch.setattr(library, "path", Path("no-such-library.so"))
+    with pytest.warns(RuntimeWarning, match=r"does not take the native library.*functions in the file run"):
+        refused = session(small_model(), native="auto")
+    assert np.array_equal(refused.run(None, X)[0], session(small_model(), native=False).run(None, X)[0])
+    with pytest.raises(NativeLibraryError, match="does not take the native library"):
+        session(small_model(), native=True)
+    assert not native_status().available
+    assert "no-such-library.so" in str(native_status())
+
+
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     from snn_extreme_quant.deploy import native
 
