@@ -39,7 +39,7 @@ struct OrtStatus {
 struct OrtKernelInfo {
   OrtValue* constant[MOST];
   float grid, inverse_grid, steps, lowest;
-  int64_t group, columns;
+  int64_t group, columns, shift;
   int64_t weight_shape[5], strides[3], pads[6], dilations[3];
   size_t axes;
 };
@@ -119,8 +119,7 @@ static OrtStatus* attribute_float(const OrtKernelInfo* info, const char* name, f
   return NULL;
 }
 static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int64_t* value) {
-  (void)name;
-  *value = info->group;
+  *value = strcmp(name, "shift") ? info->group : info->shift;
   return NULL;
 }
 static OrtStatus* attribute_ints(const OrtKernelInfo* info, const char* name, int64_t* values, size_t* length) {
@@ -402,16 +401,17 @@ static void fuzz_neuron(const sxq_operator* op) {
   int64_t shape[4] = {draw(4)};
   const size_t time_axes = op->spec.step ? 0 : 1, axes = draw(4);
   for (size_t i = 0; i < axes; ++i) shape[time_axes + i] = one_in(6) ? 300 : draw(5);
-  OrtKernelInfo info = {0};
+  OrtKernelInfo info = {.shift = one_in(20) ? 31 : 1 + draw(30)};
+  const int type = op->spec.integer ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
   OrtKernelContext context = {0};
-  context.input[0] = tensor(ORT_TYPE_FLOAT, time_axes + axes, shape);
+  context.input[0] = tensor(type, time_axes + axes, shape);
   fill(context.input[0], (int)draw(5));
   for (size_t i = 1; i < op->inputs; ++i) {
     int64_t own[4];
     const size_t from = draw((uint32_t)axes + 1);
     for (size_t axis = from; axis < axes; ++axis) own[axis - from] = one_in(3) ? 1 : shape[time_axes + axis];
     if (one_in(30) && from < axes) own[0] += 1;
-    context.input[i] = tensor(ORT_TYPE_FLOAT, axes - from, own);
+    context.input[i] = tensor(type, axes - from, own);
     fill(context.input[i], one_in(10) ? 4 : 3);
   }
   run(op, &info, &context);

@@ -51,6 +51,7 @@ typedef struct {
 
   /* All steps of a block of up to SXQ_BLOCK neurons. */
   void (*neurons)(const sxq_spec* spec, const sxq_neuron_block* block);
+  void (*integer_neurons)(const sxq_spec* spec, const sxq_integer_block* block);
 } sxq_kernels;
 
 enum { SXQ_ACTIVE_ROOM = 16, SXQ_PANEL = 32 };

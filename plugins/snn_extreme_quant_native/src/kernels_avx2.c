@@ -24,6 +24,7 @@ typedef __m256i vector;
 #include "row_sums.h"
 #include "float_product.h"
 #include "neuron_steps.h"
+#include "integer_neuron_steps.h"
 
 static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
   const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(unit);
@@ -64,6 +65,6 @@ static size_t active_bytes(
 }
 
 const sxq_kernels sxq_kernels_avx2 = {
-    "avx2", active, active_bytes, products, panel_product, neurons,
+    "avx2", active, active_bytes, products, panel_product, neurons, integer_neurons,
 };
 #endif

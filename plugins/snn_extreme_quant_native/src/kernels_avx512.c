@@ -26,6 +26,7 @@ typedef __m512i vector;
 #include "row_sums.h"
 #include "float_product.h"
 #include "neuron_steps.h"
+#include "integer_neuron_steps.h"
 
 /* Where x is `unit`, or with `any` where it is not 0 ("not equal" is true of NaN too, as in C). `odd` collects the bits
  * in which those x that are not 0 differ from the unit. */
@@ -86,6 +87,6 @@ static size_t active_bytes(
 }
 
 const sxq_kernels sxq_kernels_avx512 = {
-    "avx512", active, active_bytes, products, panel_product, neurons,
+    "avx512", active, active_bytes, products, panel_product, neurons, integer_neurons,
 };
 #endif

@@ -19,6 +19,7 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
 #include "row_sums.h"
 #include "float_product.h"
 #include "neuron_steps.h"
+#include "integer_neuron_steps.h"
 
 static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
   size_t found = 0, odd = 0;
@@ -44,5 +45,5 @@ static size_t active_bytes(
 }
 
 const sxq_kernels sxq_kernels_portable = {
-    "portable", active, active_bytes, products, panel_product, neurons,
+    "portable", active, active_bytes, products, panel_product, neurons, integer_neurons,
 };

@@ -17,9 +17,11 @@ OrtStatus* sxq_matmul_integer_create(
   matmul_kernel* made = calloc(1, sizeof *made);
   if (!made) return sxq_out_of_memory(api, op->name);
   made->head = (sxq_kernel){api, op, sxq_kernels_here()};
-  size_t length = 1;
+  int64_t columns[4] = {0}; /* one, with room to see that there are more */
+  size_t length = 4;
   sxq_tensor packed;
-  OrtStatus* status = sxq_attribute_ints(api, info, "columns", &made->columns, &length);
+  OrtStatus* status = sxq_attribute_ints(api, info, "columns", columns, &length);
+  made->columns = columns[0];
   if (!status && (length != 1 || made->columns < 0)) {
     status = sxq_error(api, "%s needs one number of columns; export the model again.", op->name);
   }

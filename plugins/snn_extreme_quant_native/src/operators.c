@@ -31,10 +31,13 @@ static bool sums_integers(sxq_kind kind) {
   return kind == SXQ_MATMUL_INTEGER || kind == SXQ_MATMUL_INTEGER_SIGNED;
 }
 static int get_output_type(const OrtCustomOp* op, size_t index) {
-  (void)index;
   const sxq_kind kind = of(op)->kind;
+  const sxq_spec* spec = &of(op)->spec;
   if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS) return ORT_TYPE_UINT8;
-  return sums_integers(kind) ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
+  if (kind == SXQ_NEURON && spec->integer && index == 0) {
+    return spec->fire == SXQ_TERNARY ? ORT_TYPE_INT8 : ORT_TYPE_UINT8;
+  }
+  return spec->integer || sums_integers(kind) ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
 }
 static int required(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_INPUT_REQUIRED; }
 static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_MEMORY_DEFAULT; }
@@ -48,7 +51,7 @@ static void destroy(void* kernel) {
 static int get_input_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   if (kind == SXQ_SYNCHRONOUS_FOLDED && index == 0) return ORT_TYPE_INT32;
-  if (kind >= SXQ_NEURON) return ORT_TYPE_FLOAT;
+  if (kind >= SXQ_NEURON) return of(op)->spec.integer ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
   if (index == 1) return ORT_TYPE_UINT8;
   if (sums_integers(kind)) return kind == SXQ_MATMUL_INTEGER ? ORT_TYPE_UINT8 : ORT_TYPE_INT8;
   return kind == SXQ_EMBEDDING && index == 0 ? ORT_TYPE_ANY : ORT_TYPE_FLOAT;
@@ -138,16 +141,17 @@ static void add_layers(void) {
 
 /* All that a spec allows, but neurons with a recurrent layer: those keep their bodies. */
 static void add_neurons(void) {
-  const int choices[] = {SXQ_CHARGES, SXQ_COMPARISONS, SXQ_RESETS, SXQ_TIMINGS, SXQ_FIRES, 2, 2, 2, 2};
+  const int choices[] = {SXQ_CHARGES, SXQ_COMPARISONS, SXQ_RESETS, SXQ_TIMINGS, SXQ_FIRES, 2, 2, 2, 2, 2};
   int total = 1;
   for (size_t i = 0; i < sizeof choices / sizeof *choices; ++i) total *= choices[i];
   for (int number = 0; number < total; ++number) {
-    int rest = number, digit[9];
-    for (int i = 0; i < 9; ++i) {
+    int rest = number, digit[10];
+    for (int i = 0; i < 10; ++i) {
       digit[i] = rest % choices[i];
       rest /= choices[i];
     }
-    const sxq_spec spec = {digit[0], digit[1], digit[2], digit[3], digit[4], digit[5], digit[6], digit[7], digit[8]};
+    const sxq_spec spec = {digit[0], digit[1], digit[2], digit[3], digit[4], digit[5], digit[6], digit[7],
+                           digit[8], digit[9]};
     if (!sxq_spec_legal(&spec)) continue;
     const size_t states = sxq_spec_states(&spec);
     const size_t inputs = 1 + states + (size_t)sxq_spec_parameters(&spec).count;
