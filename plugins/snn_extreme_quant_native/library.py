@@ -72,8 +72,8 @@ class NativeLibrary:
                     options.register_custom_ops_library(str(self.path))
                 except Exception as error:  # onnxruntime raises a class of its own for every failure
                     raise NativeLibraryError(
-                        f"onnxruntime does not take the native library {self.path}: {error}. Remove the file, it is made"
-                        " anew; or run with native=False, the results are the same."
+                        f"onnxruntime does not take the native library {self.path}: {error}. Remove the file, it is"
+                        " made anew; or run with native=False, the results are the same."
                     ) from error
         return found
 

@@ -16,7 +16,12 @@ from tests.deploy.bodies import Array
 
 from .running import KERNEL_LAYOUTS, native_session
 
-_TYPES = {"float32": TensorProto.FLOAT, "uint8": TensorProto.UINT8, "int8": TensorProto.INT8, "int32": TensorProto.INT32}
+_TYPES = {
+    "float32": TensorProto.FLOAT,
+    "uint8": TensorProto.UINT8,
+    "int8": TensorProto.INT8,
+    "int32": TensorProto.INT32,
+}
 
 
 def kernel_only(operator: str, inputs: dict[str, Array], constants: dict[str, Array], **attributes: Any) -> list[Array]:
@@ -209,6 +214,8 @@ def test_fixed_point_neurons_of_any_shape(library: Any, shape: tuple[int, ...]) 
         check_neuron(name, shape, 4, seed)
 
 
-@pytest.mark.parametrize("operator", ["IntLIF_integrate_ge_zero_same_step_ternary", "IntLIF_alpha_gt_subtract_delayed_states"])
+@pytest.mark.parametrize(
+    "operator", ["IntLIF_integrate_ge_zero_same_step_ternary", "IntLIF_alpha_gt_subtract_delayed_states"]
+)
 def test_fixed_point_neurons_with_each_instruction_set(instruction_set: str, operator: str) -> None:
     check_neuron(operator, (3, 300), 6)

@@ -14,7 +14,6 @@ from tests.deploy.bodies import Array, bits
 
 from .running import assert_same
 
-
 #: How the operators of neurons in floats begin.
 FLOAT = ("LIF_", "StepLIF_")
 
