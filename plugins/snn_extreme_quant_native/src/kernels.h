@@ -35,11 +35,16 @@ typedef struct {
 typedef struct {
   const char* name;
 
-  /* Write k * pitch for each k with x[k] == unit and return how many; `others` is how many are neither that nor 0.
-   * `rows` has room for SXQ_ACTIVE_ROOM more than count. */
-  size_t (*active)(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others);
+  /* Write k * pitch for each k with x[k] == unit and return how many; `others` says whether x holds anything else but
+   * 0, and then what is written and returned means nothing. `rows` has room for SXQ_ACTIVE_ROOM more than count. */
+  size_t (*active)(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others);
 
-  /* The same for bytes. */
+  /* The same for units of either sign, each in a list of its own. */
+  size_t (*active_signed)(
+      const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, uint32_t* minus_rows, size_t* minus,
+      bool* others);
+
+  /* The same for bytes of one kind; `others` is how many are neither the unit nor 0. */
   size_t (*active_bytes)(
       const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others);
 

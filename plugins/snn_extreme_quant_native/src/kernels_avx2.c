@@ -25,23 +25,25 @@ typedef __m256i vector;
 #include "float_product.h"
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
+#include "active_signed.h"
 
-static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
+static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
   const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(unit);
-  size_t found = 0, odd = 0, k = 0;
+  size_t found = 0, k = 0;
+  unsigned odd = 0;
   for (; k + 8 <= count; k += 8) {
     const __m256 values = _mm256_loadu_ps(x + k);
     unsigned set = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
     /* "Not equal" is true of NaN too, as in C. */
-    odd += (size_t)__builtin_popcount(set ^ (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ)));
+    odd |= set ^ (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
     for (; set; set &= set - 1) rows[found++] = (uint32_t)((k + (size_t)__builtin_ctz(set)) * pitch);
   }
   for (; k < count; ++k) {
     rows[found] = (uint32_t)(k * pitch);
     found += x[k] == unit;
-    odd += (x[k] != 0.0f) & (x[k] != unit);
+    odd |= (x[k] != 0.0f) & (x[k] != unit);
   }
-  *others = odd;
+  *others = odd != 0;
   return found;
 }
 
@@ -65,6 +67,6 @@ static size_t active_bytes(
 }
 
 const sxq_kernels sxq_kernels_avx2 = {
-    "avx2", active, active_bytes, products, panel_product, neurons, integer_neurons,
+    "avx2", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
 };
 #endif

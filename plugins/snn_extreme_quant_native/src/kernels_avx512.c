@@ -28,39 +28,60 @@ typedef __m512i vector;
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
 
-/* Where x is `unit`, or with `any` where it is not 0 ("not equal" is true of NaN too, as in C). `odd` collects the bits
- * in which those x that are not 0 differ from the unit. */
-ALWAYS_INLINE uint32_t* places(
-    const float* x, size_t count, float unit, bool any, size_t pitch, uint32_t* end, __m512i* odd) {
-  const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(unit);
-  const __m512i sixteen_rows = _mm512_set1_epi32((int)(16 * pitch));
-  __m512i start = _mm512_mullo_epi32(
+/* The places k * pitch of sixteen inputs after the other. */
+ALWAYS_INLINE __m512i first_places(size_t pitch) {
+  return _mm512_mullo_epi32(
       _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32((int)pitch));
-  for (size_t k = 0; k < count; k += 16) {
-    const __m512 values =
-        k + 16 <= count ? _mm512_loadu_ps(x + k) : _mm512_maskz_loadu_ps((__mmask16)((1u << (count - k)) - 1), x + k);
-    const __mmask16 set =
-        any ? _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ)
-            : _mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ) & _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
-    if (any) {
-      /* odd | (values ^ one) */
-      *odd = _mm512_mask_ternarylogic_epi32(*odd, set, _mm512_castps_si512(values), _mm512_castps_si512(one), 0xf6);
-    }
-    _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(set, start));
-    end += __builtin_popcount(set);
-    start = _mm512_add_epi32(start, sixteen_rows);
-  }
-  return end;
 }
 
-static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
-  __m512i odd = _mm512_setzero_si512();
-  const size_t found = (size_t)(places(x, count, unit, true, pitch, rows, &odd) - rows);
-  *others = 0;
-  if (!_mm512_test_epi32_mask(odd, odd)) return found;
-  const size_t units = (size_t)(places(x, count, unit, false, pitch, rows, &odd) - rows);
-  *others = found - units;
-  return units;
+ALWAYS_INLINE __m512 sixteen(const float* x, size_t k, size_t count) {
+  if (k + 16 <= count) return _mm512_loadu_ps(x + k);
+  return _mm512_maskz_loadu_ps((__mmask16)((1u << (count - k)) - 1), x + k);
+}
+
+ALWAYS_INLINE uint32_t* append(uint32_t* end, __mmask16 set, __m512i places) {
+  _mm512_storeu_si512(end, _mm512_maskz_compress_epi32(set, places));
+  return end + __builtin_popcount(set);
+}
+
+static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
+  const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(unit);
+  const __m512i sixteen_rows = _mm512_set1_epi32((int)(16 * pitch));
+  __m512i places = first_places(pitch), odd = _mm512_setzero_si512();
+  uint32_t* end = rows;
+  for (size_t k = 0; k < count; k += 16) {
+    const __m512 values = sixteen(x, k, count);
+    /* "Not equal" is true of NaN too, as in C. What is not 0 is the unit, or differs from it in some bit. */
+    const __mmask16 set = _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
+    odd = _mm512_mask_ternarylogic_epi32(odd, set, _mm512_castps_si512(values), _mm512_castps_si512(one), 0xf6);
+    end = append(end, set, places);
+    places = _mm512_add_epi32(places, sixteen_rows);
+  }
+  *others = _mm512_test_epi32_mask(odd, odd) != 0;
+  return (size_t)(end - rows);
+}
+
+static size_t active_signed(
+    const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, uint32_t* minus_rows, size_t* minus,
+    bool* others) {
+  const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(unit), less = _mm512_set1_ps(-unit);
+  const __m512i sixteen_rows = _mm512_set1_epi32((int)(16 * pitch));
+  __m512i places = first_places(pitch);
+  uint32_t *end = rows, *minus_end = minus_rows;
+  unsigned odd = 0;
+  for (size_t k = 0; k < count; k += 16) {
+    const __m512 values = sixteen(x, k, count);
+    const __mmask16 set = _mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ);
+    const __mmask16 up = _mm512_mask_cmp_ps_mask(set, values, one, _CMP_EQ_OQ);
+    const __mmask16 down = _mm512_mask_cmp_ps_mask(set, values, less, _CMP_EQ_OQ);
+    odd |= (unsigned)(set ^ (up | down));
+    end = append(end, up, places);
+    minus_end = append(minus_end, down, places);
+    places = _mm512_add_epi32(places, sixteen_rows);
+  }
+  *others = odd != 0;
+  *minus = (size_t)(minus_end - minus_rows);
+  return (size_t)(end - rows);
 }
 
 static size_t active_bytes(
@@ -87,6 +108,6 @@ static size_t active_bytes(
 }
 
 const sxq_kernels sxq_kernels_avx512 = {
-    "avx512", active, active_bytes, products, panel_product, neurons, integer_neurons,
+    "avx512", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
 };
 #endif

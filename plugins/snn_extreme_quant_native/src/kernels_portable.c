@@ -20,15 +20,17 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
 #include "float_product.h"
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
+#include "active_signed.h"
 
-static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, size_t* others) {
-  size_t found = 0, odd = 0;
+static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
+  size_t found = 0;
+  unsigned odd = 0;
   for (size_t k = 0; k < count; ++k) {
     rows[found] = (uint32_t)(k * pitch);
     found += x[k] == unit;
-    odd += (x[k] != 0.0f) & (x[k] != unit);
+    odd |= (x[k] != 0.0f) & (x[k] != unit);
   }
-  *others = odd;
+  *others = odd != 0;
   return found;
 }
 
@@ -45,5 +47,5 @@ static size_t active_bytes(
 }
 
 const sxq_kernels sxq_kernels_portable = {
-    "portable", active, active_bytes, products, panel_product, neurons, integer_neurons,
+    "portable", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
 };

@@ -35,7 +35,9 @@ typedef struct {
   const float* scale;
   const sxq_byte_table* table;
   float grid, inverse_grid;
-  uint32_t* list; /* where the lists of all selected rows are */
+  uint32_t* list;  /* where the lists of all selected rows are */
+  uint32_t* minus; /* one more list */
+  bool is_signed;
   size_t one_list, room, used, together;
   int32_t* total;
   int16_t* values;
@@ -50,9 +52,11 @@ static bool prepare(product* p, size_t rows, size_t size) {
   if (p->together > MOST_TOGETHER) p->together = MOST_TOGETHER;
   p->one_list = inputs + 2 * SXQ_ACTIVE_ROOM;
   p->room = rows > 1 && p->one_list < LIST_ROOM ? LIST_ROOM : p->one_list;
-  p->list = malloc(p->room * sizeof *p->list + p->codes->columns * sizeof *p->total + inputs * sizeof *p->values);
+  p->list = malloc(
+      (p->room + p->one_list) * sizeof *p->list + p->codes->columns * sizeof *p->total + inputs * sizeof *p->values);
   if (!p->list) return false;
-  p->total = (int32_t*)(p->list + p->room);
+  p->minus = p->list + p->room;
+  p->total = (int32_t*)(p->minus + p->one_list);
   p->values = (int16_t*)(p->total + p->codes->columns);
   return true;
 }
@@ -77,11 +81,15 @@ static bool select_spikes(product* p, const float* x) {
   const sxq_codes* codes = p->codes;
   const size_t pitch = sxq_row_bytes(codes->layout, codes->columns);
   uint32_t* rows = p->list + p->used;
-  size_t others = 0, minus = 0, rest = 0;
-  const size_t plus = p->kernels->active(x, codes->rows, p->grid, pitch, rows, &others);
-  if (others) {
-    minus = p->kernels->active(x, codes->rows, -p->grid, pitch, rows + plus, &rest);
-    if (minus != others) return false;
+  bool others = false;
+  size_t minus = 0, plus = 0;
+  /* Where one row has spikes of either sign, the next will. */
+  if (!p->is_signed) plus = p->kernels->active(x, codes->rows, p->grid, pitch, rows, &others);
+  p->is_signed |= others;
+  if (p->is_signed) {
+    plus = p->kernels->active_signed(x, codes->rows, p->grid, pitch, rows, p->minus, &minus, &others);
+    if (others) return false;
+    memcpy(rows + plus, p->minus, minus * sizeof *rows);
   }
   p->selected[p->count++] = (sxq_selection){rows, plus, minus};
   p->used += plus + minus;

@@ -89,7 +89,6 @@ ALWAYS_INLINE void few_sums(
   word part[8];
   field_sums(c.p0, c.p1, c.p2, c.p3, c.p4, c.p5, c.p6, field, part);
   const bytes_of_word bias = (bytes_of_word)every_byte((uint8_t)count);
-#pragma GCC unroll 8
   for (int i = 0; i < 8 / field; ++i) {
     const bytes_of_word sum = (bytes_of_word)part[i];
     part[i] = (word)(field == 1 ? sum + sum - bias : sum - bias); /* offset is 1; a binary digit's step is 2 */
@@ -107,6 +106,20 @@ ALWAYS_INLINE void many_sums(
   field_sums(c.p6, c.p7, c.p8, c.p9, c.p10, c.p11, none, field, high);
   many_in_order(low, high, 8 / field, field == 1, (int16_t)count, sums);
 }
+
+/* One copy of each, for digits of one and of two bits. */
+#define SXQ_SUMS(FIELD)                                                                                            \
+  static __attribute__((noinline)) void few_sums_##FIELD(                                                          \
+      const column_block* block, const uint32_t* rows, size_t count, int8_t* sums) {                               \
+    few_sums(block, rows, count, FIELD, sums);                                                                     \
+  }                                                                                                                \
+  static __attribute__((noinline)) void many_sums_##FIELD(                                                         \
+      const column_block* block, const uint32_t* rows, size_t count, int16_t* sums) {                              \
+    many_sums(block, rows, count, FIELD, sums);                                                                    \
+  }
+SXQ_SUMS(1)
+SXQ_SUMS(2)
+#undef SXQ_SUMS
 
 /* Any number of rows, of digits of any length: in plain steps. */
 static void any_sums(const column_block* block, const uint32_t* rows, size_t count, int32_t* sums) {
@@ -151,13 +164,13 @@ ALWAYS_INLINE void products_of(
       const bool is_signed = selected[m].minus != 0;
       if (field && most <= FEW_ROWS) {
         int8_t sums[WIDTH * 8], less[WIDTH * 8];
-        few_sums(&block, plus, selected[m].plus, field, sums);
-        if (is_signed) few_sums(&block, minus, selected[m].minus, field, less);
+        (field == 1 ? few_sums_1 : few_sums_2)(&block, plus, selected[m].plus, sums);
+        if (is_signed) (field == 1 ? few_sums_1 : few_sums_2)(&block, minus, selected[m].minus, less);
         emit_few_block(sums, is_signed ? less : NULL, (size_t)(8 / field), columns, to, m, first);
       } else if (field && most <= MOST_ROWS) {
         int16_t sums[WIDTH * 8], less[WIDTH * 8];
-        many_sums(&block, plus, selected[m].plus, field, sums);
-        if (is_signed) many_sums(&block, minus, selected[m].minus, field, less);
+        (field == 1 ? many_sums_1 : many_sums_2)(&block, plus, selected[m].plus, sums);
+        if (is_signed) (field == 1 ? many_sums_1 : many_sums_2)(&block, minus, selected[m].minus, less);
         emit_many_block(sums, is_signed ? less : NULL, (size_t)(16 / field), columns, to, m, first);
       } else {
         int32_t sums[WIDTH * 8], less[WIDTH * 8];
