@@ -262,7 +262,7 @@ def _two_threads(result: dict[str, Any]) -> str:
         f" {r['ratio to float32']['binary native']:.3f}"
         for r in rows
     )
-    return f"Two threads, by the clock: {'; '.join(parts)}. With 1024 rows float MatMul waited for a\nprocessor that others used."
+    return f"Two threads, by the clock: {'; '.join(parts)}."
 
 
 _SHAPES = [(768, 768), (768, 3072), (3072, 768)]
