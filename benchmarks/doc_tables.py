@@ -238,8 +238,8 @@ def _signed(result: dict[str, Any]) -> str:
         _median_ratio(rows, f"{kind} native, signed", f"{kind} native") for kind in ("ternary", "binary")
     )
     return (
-        "Spikes of either sign, 16 rows and more: ternary " + ternary + ", binary " + binary + " of the time of as many"
-        " spikes of one sign\n(median of the cases, least and most)."
+        "Spikes of either sign, 16 rows and more: ternary " + ternary + ", binary " + binary + " of the time of"
+        "\nas many spikes of one sign (median of the cases, least and most)."
     )
 
 
@@ -262,7 +262,7 @@ def _two_threads(result: dict[str, Any]) -> str:
         f" {r['ratio to float32']['binary native']:.3f}"
         for r in rows
     )
-    return f"Two threads, by the clock: {'; '.join(parts)}."
+    return f"Two threads, by the clock:\n{'; '.join(parts)}."
 
 
 _SHAPES = [(768, 768), (768, 3072), (3072, 768)]
