@@ -172,7 +172,8 @@ def native_matmul() -> str:
         f" inputs spike;\n{result['kernels']} kernels, onnxruntime {machine['versions']['onnxruntime']},"
         f" {machine['processor']}; one thread, its\nprocessor time; interleaved runs, the fastest of each. One row in a"
         " graph of one layer is mostly onnxruntime's own 2 us a\nrun; eight layers in a graph show what a layer adds"
-        " (`benchmarks/results/native_matmul.json`)."
+        " (`benchmarks/results/native_matmul.json`).\n\n"
+        f"{_signed(result)}\n{_densities(result)}\n{_two_threads(result)}"
     )
 
 
@@ -224,6 +225,44 @@ def count_execution() -> str:
         f" {result['counts_compared']:,} counts differ from torch's; mean rate\n{result['mean_rate']:.2f}"
         " (`benchmarks/results/count_execution.json`)."
     )
+
+
+def _median_ratio(rows: list[dict[str, Any]], name: str, to: str) -> str:
+    ratios = [row["microseconds"][name] / row["microseconds"][to] for row in rows]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _signed(result: dict[str, Any]) -> str:
+    rows = [row for row in result["results"] if row["threads"] == 1 and row["M"] >= 16]
+    ternary, binary = (
+        _median_ratio(rows, f"{kind} native, signed", f"{kind} native") for kind in ("ternary", "binary")
+    )
+    return (
+        "Spikes of either sign, 16 rows and more: ternary " + ternary + ", binary " + binary + " of the time of"
+        "\nas many spikes of one sign (median of the cases, least and most)."
+    )
+
+
+def _densities(result: dict[str, Any]) -> str:
+    rows = [
+        r for r in result["results"] if (r["K"], r["N"], r["M"], r["layers"], r["threads"]) == (768, 768, 128, 1, 1)
+    ]
+    found = {row["density"]: row["ratio to float32"] for row in rows}
+    parts = (
+        f"{100 * density:.0f} %: {found[density]['ternary native']:.3f} / {found[density]['binary native']:.3f}"
+        for density in sorted(found)
+    )
+    return f"By density, 768 x 768 and 128 rows: {', '.join(parts)}."
+
+
+def _two_threads(result: dict[str, Any]) -> str:
+    rows = [row for row in result["results"] if row["threads"] == 2 and row["M"] == 128]
+    parts = (
+        f"{r['K']} x {r['N']}, {r['M']} rows: {r['ratio to float32']['ternary native']:.3f} /"
+        f" {r['ratio to float32']['binary native']:.3f}"
+        for r in rows
+    )
+    return f"Two threads, by the clock:\n{'; '.join(parts)}."
 
 
 _SHAPES = [(768, 768), (768, 3072), (3072, 768)]

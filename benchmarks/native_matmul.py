@@ -89,13 +89,18 @@ def fastest(runners: dict[str, Runner], threads: int, seconds: float) -> dict[st
 
 def measure(k: int, n: int, rows: int, density: float, threads: int, layers: int, seconds: float) -> dict[str, Any]:
     x = (np.random.default_rng(1).random((rows, k)) < density).astype(np.float32)
+    signed = np.where(np.random.default_rng(2).random((rows, k)) < 0.5, -x, x)
     variants = {
         "float32": session(model("MatMul", k, n, layers), threads=threads, native=False),
         "ternary native": session(model("TernaryLinearInteger", k, n, layers), threads=threads, native=True),
         "binary native": session(model("BinaryLinearInteger", k, n, layers), threads=threads, native=True),
         "ternary body": session(model("TernaryLinearInteger", k, n, layers), threads=threads, native=False),
     }
-    times = fastest({name: Runner(made, x, n) for name, made in variants.items()}, threads, seconds)
+    runners = {name: Runner(made, x, n) for name, made in variants.items()}
+    # LinearInteger's kernel takes signed spikes the same way as LinearIntegerSigned's.
+    runners["ternary native, signed"] = Runner(variants["ternary native"], signed, n)
+    runners["binary native, signed"] = Runner(variants["binary native"], signed, n)
+    times = fastest(runners, threads, seconds)
     ratios = {name: round(value / times["float32"], 4) for name, value in times.items() if name != "float32"}
     row = {"K": k, "N": n, "M": rows, "density": density, "threads": threads, "layers": layers}
     print(row, ratios, times["float32"], flush=True)

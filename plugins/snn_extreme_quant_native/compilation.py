@@ -13,7 +13,7 @@ from pathlib import Path
 
 from snn_extreme_quant.errors import NativeLibraryError
 
-__all__ = ["build", "cached_library", "compiler", "compiler_flags", "library_name", "sources"]
+__all__ = ["build", "cache_folder", "cached_library", "compiler", "compiler_flags", "library_name", "sources"]
 
 _SOURCES = Path(__file__).parent / "src"
 #: A product and a sum must be rounded apart, or neurons differ in the last bit: -ffp-contract=off.
@@ -81,14 +81,17 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "snn_extreme_quant"
 
 
-def cached_library() -> Path:
+def cached_library(folder: Path | None = None) -> Path:
     """Return the library's path, compiling it if neither this package's folder nor the cache holds it.
+
+    Args:
+        folder: the cache; default :func:`cache_folder`.
 
     Raises:
         NativeLibraryError: it cannot be compiled, or not be written.
     """
     shipped = Path(__file__).parent / library_name()
-    return shipped if shipped.is_file() else build(cache_folder())
+    return shipped if shipped.is_file() else build(folder or cache_folder())
 
 
 def build(folder: str | Path) -> Path:

@@ -12,7 +12,7 @@ from typing import Any
 
 from snn_extreme_quant.errors import NativeLibraryError
 
-from .compilation import cached_library
+from .compilation import cache_folder, cached_library
 
 __all__ = ["NativeLibrary", "load"]
 
@@ -60,12 +60,21 @@ class NativeLibrary:
         Args:
             options: ``onnxruntime.SessionOptions``.
             operators: names of operators of our domain, such as a model uses.
+
+        Raises:
+            NativeLibraryError: onnxruntime does not take the library.
         """
         found = sorted(self.operators.intersection(operators))
         if found:
             with _LOCK:
                 self._library.sxq_select(f" {' '.join(found)} ".encode())
-                options.register_custom_ops_library(str(self.path))
+                try:
+                    options.register_custom_ops_library(str(self.path))
+                except Exception as error:  # onnxruntime raises a class of its own for every failure
+                    raise NativeLibraryError(
+                        f"onnxruntime does not take the native library {self.path}: {error}. Remove the file, it is"
+                        " made anew; or run with native=False, the results are the same."
+                    ) from error
         return found
 
 
@@ -74,10 +83,16 @@ def _loaded(path: str) -> NativeLibrary:
     return NativeLibrary(path)
 
 
+@cache
+def _cached_library(folder: Path) -> str:
+    """The library in a folder; looked for once, as its name is a hash of all sources."""
+    return str(cached_library(folder))
+
+
 def load() -> NativeLibrary:
     """Return the library: the file that ``SXQ_NATIVE_LIBRARY`` names, a shipped one, or one compiled now.
 
     Raises:
         NativeLibraryError: it cannot be had; the message says why and what to do.
     """
-    return _loaded(os.environ.get("SXQ_NATIVE_LIBRARY") or str(cached_library()))
+    return _loaded(os.environ.get("SXQ_NATIVE_LIBRARY") or _cached_library(cache_folder()))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 
 from snn_extreme_quant.errors import NativeLibraryError
 
@@ -16,7 +17,17 @@ from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_
 __all__ = ["NativeStatus", "faster_natively", "native_library", "native_status"]
 
 #: Products of spikes with codes of one or two bits: the kernels' time goes with the bits of codes and inputs.
-_SPIKE_PRODUCTS = frozenset({"BinaryLinearInteger", "TernaryLinearInteger"})
+_SPIKE_PRODUCTS = frozenset(
+    packing + product for packing in ("Binary", "Ternary") for product in ("LinearInteger", "LinearIntegerSigned")
+)
+#: The same of integers, whose inputs say nothing of whether they are spikes.
+_INTEGER_PRODUCTS = frozenset(
+    packing + product for packing in ("Binary", "Ternary") for product in ("MatMulInteger", "MatMulIntegerSigned")
+)
+#: What carries spikes on as they are.
+_CARRIES = frozenset(
+    {"Concat", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
+)
 
 #: Looked up by name: the core depends on no plugin.
 _PACKAGE = "snn_extreme_quant_native"
@@ -69,8 +80,11 @@ def faster_natively(model: onnx.ModelProto) -> set[str]:
     all its nodes.
     """
     functions = {function.name for function in model.functions if function.domain == DOMAIN}
-    neurons = {name for name in functions if is_neuron(name) and not is_integer_neuron(name)}
-    chosen = neurons | {name for name in functions if name.endswith("Embedding") or is_synchronous(name)}
+    fixed_point = {name for name in functions if is_integer_neuron(name)}
+    neurons = {name for name in functions if is_neuron(name)} - fixed_point
+    chosen = neurons | fixed_point
+    chosen |= {name for name in functions if name.endswith("Embedding") or is_synchronous(name)}
+    chosen |= _of_spikes_alone(model, functions & _INTEGER_PRODUCTS)
     if any(NeuronFunction.from_name(name).spec.fire == "count" for name in neurons):
         return chosen
     counted = {
@@ -82,6 +96,23 @@ def faster_natively(model: onnx.ModelProto) -> set[str]:
     return chosen | ((functions & _SPIKE_PRODUCTS) - counted)
 
 
+def _of_spikes_alone(model: onnx.ModelProto, products: set[str]) -> set[str]:
+    """Which of these operators read nothing but spikes of fixed-point neurons, in all their nodes."""
+    spikes: set[str] = set()
+    for node in model.graph.node:  # in topological order
+        if node.domain == DOMAIN and is_integer_neuron(node.op_type) and "_count" not in node.op_type:
+            spikes.add(node.output[0])
+        elif not node.domain and node.op_type in _CARRIES:
+            joined = node.input if node.op_type == "Concat" else node.input[:1]
+            if spikes.issuperset(joined):
+                spikes.update(node.output)
+    return {
+        product
+        for product in products
+        if all(node.input[0] in spikes for node in model.graph.node if node.op_type == product)
+    }
+
+
 def native_status() -> NativeStatus:
     """Say whether the native kernels can be used here, and if not why; compiles them if this is the first time.
 
@@ -91,6 +122,7 @@ def native_status() -> NativeStatus:
     """
     try:
         library = native_library()
+        library.register(onnxruntime.SessionOptions(), sorted(library.operators)[:1])
     except NativeLibraryError as error:
         return NativeStatus(False, str(error))
     return NativeStatus(True, "", library.path, library.instruction_set)

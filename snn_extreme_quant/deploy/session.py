@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +34,8 @@ def session(
         providers: execution providers; default the CPU.
         native: whether our native kernels run in place of functions that the file carries, where they are faster. Both
             give the same bits. ``"auto"`` uses them on the CPU where they can be had
-            (:func:`~snn_extreme_quant.deploy.native_status` says whether, and why not); the first use compiles them.
+            (:func:`~snn_extreme_quant.deploy.native_status` says whether, and why not); the first use compiles them. A
+            library that onnxruntime refuses is left out with a ``RuntimeWarning``.
 
     Raises:
         ModelFileError: onnxruntime cannot load the model.
@@ -43,16 +45,13 @@ def session(
     Example:
         >>> session("net.onnx").run(None, {"input": spikes})  # doctest: +SKIP
     """
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
     chosen = list(providers or _CPU)
     wanted = _wants_native(native, chosen)
     source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    options = _options(threads)
     try:
-        if wanted:
-            _register(options, model, required=native is True)
+        if wanted and not _register(options, model, required=native is True):
+            options = _options(threads)
         return onnxruntime.InferenceSession(source, options, providers=chosen)
     except NativeLibraryError:
         raise
@@ -69,12 +68,28 @@ def _wants_native(native: bool | str, providers: list[str]) -> bool:
     return bool(native) and providers == _CPU
 
 
-def _register(options: Any, model: str | Path | onnx.ModelProto, *, required: bool) -> None:
+def _options(threads: int | None) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    return options
+
+
+def _register(options: Any, model: str | Path | onnx.ModelProto, *, required: bool) -> bool:
+    """Whether the native kernels are registered; where they need not be, a failure is a warning or nothing."""
     try:
         library = native_library()
     except NativeLibraryError:
         if required:
             raise
-        return
+        return False
     proto = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
-    library.register(options, faster_natively(proto))
+    try:
+        library.register(options, faster_natively(proto))
+    except NativeLibraryError as error:
+        if required:
+            raise
+        warnings.warn(f"{error} The functions in the file run instead.", RuntimeWarning, stacklevel=3)
+        return False
+    return True

@@ -39,7 +39,7 @@ struct OrtStatus {
 struct OrtKernelInfo {
   OrtValue* constant[MOST];
   float grid, inverse_grid, steps, lowest;
-  int64_t group, columns;
+  int64_t group, columns, shift;
   int64_t weight_shape[5], strides[3], pads[6], dilations[3];
   size_t axes;
 };
@@ -93,7 +93,7 @@ static size_t count_of(const OrtValue* value) {
 }
 
 static size_t size_of(int type) {
-  return type == ORT_TYPE_UINT8 ? 1 : type == ORT_TYPE_INT64 ? 8 : 4;
+  return type == ORT_TYPE_UINT8 || type == ORT_TYPE_INT8 ? 1 : type == ORT_TYPE_INT64 ? 8 : 4;
 }
 
 static OrtStatus* context_output(
@@ -119,8 +119,7 @@ static OrtStatus* attribute_float(const OrtKernelInfo* info, const char* name, f
   return NULL;
 }
 static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int64_t* value) {
-  (void)name;
-  *value = info->group;
+  *value = strcmp(name, "shift") ? info->group : info->shift;
   return NULL;
 }
 static OrtStatus* attribute_ints(const OrtKernelInfo* info, const char* name, int64_t* values, size_t* length) {
@@ -203,6 +202,7 @@ static void fill(OrtValue* value, int kind) {
     if (value->type == ORT_TYPE_FLOAT) ((float*)value->data)[i] = number(kind);
     if (value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[i] = (uint8_t)draw(256);
     if (value->type == ORT_TYPE_INT32) ((int32_t*)value->data)[i] = (int32_t)draw(UINT32_MAX);
+    if (value->type == ORT_TYPE_INT8) ((int8_t*)value->data)[i] = (int8_t)draw(256);
   }
 }
 
@@ -316,6 +316,40 @@ static void fuzz_linear(const sxq_operator* op) {
   finish(&context);
 }
 
+static void fuzz_matmul_integer(const sxq_operator* op) {
+  const int64_t rows = one_in(20) ? 4200 : (int64_t)draw(one_in(4) ? 700 : 40);
+  const int64_t columns = (int64_t)draw(one_in(3) ? 1200 : 70), batch = (int64_t)draw(20), shape[] = {batch, rows};
+  const int damaged = one_in(4), is_signed = op->kind == SXQ_MATMUL_INTEGER_SIGNED;
+  OrtKernelContext context = {0};
+  OrtKernelInfo info = {.columns = one_in(20) ? -1 : columns};
+  OrtValue* x = context.input[0] = tensor(is_signed ? ORT_TYPE_INT8 : ORT_TYPE_UINT8, 2, shape);
+  OrtValue* packed = context.input[1] = packed_codes(op->layout, rows, columns);
+  fill(x, 0);
+  if (one_in(2)) {
+    for (size_t i = 0; i < count_of(x); ++i) ((int8_t*)x->data)[i] = (int8_t)(is_signed ? (int)draw(3) - 1 : one_in(6));
+  }
+  if (damaged) damage(context.input[draw(2)]);
+  info.constant[1] = packed;
+  const int ran = run(op, &info, &context);
+  if (!ran && !damaged && info.columns == columns) fail(op->name, "refuses what is in order");
+  if (ran && !damaged) {
+    const size_t bytes = sxq_row_bytes(op->layout, (size_t)columns);
+    for (int64_t m = 0; m < batch; ++m) {
+      for (int64_t n = 0; n < columns; ++n) {
+        int64_t sum = 0;
+        for (int64_t k = 0; k < rows; ++k) {
+          const int code = code_at(op->layout, (uint8_t*)packed->data + (size_t)k * bytes, (size_t)n);
+          const uint8_t* value = (uint8_t*)x->data + m * rows + k;
+          sum += (is_signed ? *(int8_t*)value : *value) * (int64_t)code;
+        }
+        const int32_t found = ((int32_t*)context.output[0].data)[m * columns + n];
+        if (found != (int32_t)(uint32_t)sum) fail(op->name, "a sum is wrong");
+      }
+    }
+  }
+  finish(&context);
+}
+
 static void fuzz_conv(const sxq_operator* op) {
   OrtKernelInfo info = {.axes = 1 + draw(3), .group = 1 + draw(3)};
   const int64_t channels = 1 + draw(3), outputs = info.group * (1 + draw(one_in(3) ? 40 : 4));
@@ -367,16 +401,17 @@ static void fuzz_neuron(const sxq_operator* op) {
   int64_t shape[4] = {draw(4)};
   const size_t time_axes = op->spec.step ? 0 : 1, axes = draw(4);
   for (size_t i = 0; i < axes; ++i) shape[time_axes + i] = one_in(6) ? 300 : draw(5);
-  OrtKernelInfo info = {0};
+  OrtKernelInfo info = {.shift = one_in(20) ? 31 : 1 + draw(30)};
+  const int type = op->spec.integer ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
   OrtKernelContext context = {0};
-  context.input[0] = tensor(ORT_TYPE_FLOAT, time_axes + axes, shape);
+  context.input[0] = tensor(type, time_axes + axes, shape);
   fill(context.input[0], (int)draw(5));
   for (size_t i = 1; i < op->inputs; ++i) {
     int64_t own[4];
     const size_t from = draw((uint32_t)axes + 1);
     for (size_t axis = from; axis < axes; ++axis) own[axis - from] = one_in(3) ? 1 : shape[time_axes + axis];
     if (one_in(30) && from < axes) own[0] += 1;
-    context.input[i] = tensor(ORT_TYPE_FLOAT, axes - from, own);
+    context.input[i] = tensor(type, axes - from, own);
     fill(context.input[i], one_in(10) ? 4 : 3);
   }
   run(op, &info, &context);
@@ -429,6 +464,8 @@ int main(int argc, char** argv) {
     switch (op->kind) {
       case SXQ_CONV: fuzz_conv(op); break;
       case SXQ_EMBEDDING: fuzz_embedding(op); break;
+      case SXQ_MATMUL_INTEGER:
+      case SXQ_MATMUL_INTEGER_SIGNED: fuzz_matmul_integer(op); break;
       case SXQ_NEURON: fuzz_neuron(op); break;
       default: fuzz_linear(op);
     }

@@ -14,6 +14,9 @@ from tests.deploy.bodies import Array, bits
 
 from .running import assert_same
 
+#: How the operators of neurons in floats begin.
+FLOAT = ("LIF_", "StepLIF_")
+
 
 def values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     low, high = {"threshold": (0.2, 1.0), "levels": (1, 5), "tau": (1.2, 3.0), "v_reset": (-0.3, 0.3)}.get(
@@ -50,7 +53,7 @@ def run(operator: str, shape: tuple[int, ...], steps: int, seed: int = 0) -> Non
 
 def test_names_are_operators(library: Any) -> None:
     """The C table and NeuronSpec allow the same neurons."""
-    names = {name for name in library.operators if "LIF_" in name}
+    names = {name for name in library.operators if name.startswith(FLOAT)}
     functions = {NeuronFunction.from_name(name) for name in names}
     assert {function.name for function in functions} == names
     assert all(function.spec.feedback == "none" for function in functions)
@@ -60,7 +63,7 @@ def test_names_are_operators(library: Any) -> None:
 def test_a_neuron_of_every_kind(library: Any) -> None:
     """Each spec in one of its six forms; `test_every_neuron` runs all."""
     by_spec: dict[str, list[str]] = {}
-    for name in sorted(n for n in library.operators if "LIF_" in n):
+    for name in sorted(n for n in library.operators if n.startswith(FLOAT)):
         by_spec.setdefault(NeuronFunction.from_name(name).spec.operator, []).append(name)
     for index, forms in enumerate(by_spec.values()):
         run(forms[index % len(forms)], (2, 3), 5, seed=index)
@@ -68,7 +71,7 @@ def test_a_neuron_of_every_kind(library: Any) -> None:
 
 @pytest.mark.slow
 def test_every_neuron(library: Any) -> None:
-    for index, name in enumerate(sorted(n for n in library.operators if "LIF_" in n)):
+    for index, name in enumerate(sorted(n for n in library.operators if n.startswith(FLOAT))):
         run(name, (2, 3), 5, seed=index)
 
 

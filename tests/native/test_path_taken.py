@@ -100,6 +100,34 @@ def test_kernels_are_taken_where_they_are_faster() -> None:
     assert faster_natively(model_of("TernaryLinear", X, constants, [2])) == set()
 
 
+@pytest.mark.parametrize(
+    ("neuron", "carrier", "taken"),
+    [
+        ("IntLIF_leak_gt_subtract_delayed", "Flatten", True),
+        ("StepIntLIF_leak_gt_zero_same_step", "Identity", True),
+        ("IntLIF_leak_gt_subtract_same_step_count", "Flatten", False),
+        ("IntLIF_leak_gt_subtract_delayed", "Add", False),
+        ("Cast", "Identity", False),
+    ],
+)
+def test_integer_products_are_taken_where_they_read_spikes(neuron: str, carrier: str, taken: bool) -> None:
+    """Counts and encoded inputs are bytes too."""
+    domain = "" if neuron == "Cast" else DOMAIN
+    nodes = [
+        onnx.helper.make_node(neuron, ["x"], ["s"], domain=domain),
+        onnx.helper.make_node(carrier, ["s", "s"] if carrier == "Add" else ["s"], ["t"]),
+        onnx.helper.make_node("TernaryMatMulInteger", ["t", "packed"], ["y"], domain=DOMAIN),
+    ]
+    functions = [
+        onnx.helper.make_function(DOMAIN, name, [], [], [], [onnx.helper.make_opsetid("", 18)])
+        for name in ("TernaryMatMulInteger", *([neuron] if domain else []))
+    ]
+    model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []), functions=functions)
+    chosen = faster_natively(model)
+    assert ("TernaryMatMulInteger" in chosen) is taken
+    assert (neuron in chosen) is bool(domain)
+
+
 def test_choices_that_mean_nothing() -> None:
     with pytest.raises(ConfigError, match="True, False or 'auto'"):
         session(small_model(), native="yes")  # type: ignore[arg-type]
@@ -119,6 +147,20 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     status = native_status()
     assert not status.available
     assert "native=False" in str(status)
+
+
+def test_a_library_that_onnxruntime_refuses(library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With "auto" the functions run, and a warning says why."""
+    from snn_extreme_quant.deploy import native_status
+
+    monkeypatch.setattr(library, "path", Path("no-such-library.so"))
+    with pytest.warns(RuntimeWarning, match=r"does not take the native library.*functions in the file run"):
+        refused = session(small_model(), native="auto")
+    assert np.array_equal(refused.run(None, X)[0], session(small_model(), native=False).run(None, X)[0])
+    with pytest.raises(NativeLibraryError, match="does not take the native library"):
+        session(small_model(), native=True)
+    assert not native_status().available
+    assert "no-such-library.so" in str(native_status())
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "operators.h"
-#include "weights.h"
+#include "product.h"
 
 enum { AXES = 3, POSITIONS_A_TASK = 64 }; /* fewer axes are led by axes of length 1 */
 

@@ -1,4 +1,4 @@
-/* Products with inputs that are not whole numbers, and what makes floats of integer sums.
+/* Products with inputs that are not whole numbers.
  *
  * panel_product keeps four rows of x times a panel of SXQ_PANEL columns in registers. With inputs on a grid whose
  * sums fit 24 bits the order of the additions does not matter; with others it may differ from another runtime's.
@@ -26,12 +26,4 @@ static void panel_product(const float* x, size_t rows, size_t inputs, const floa
   size_t m = 0;
   for (; m + 4 <= rows; m += 4) panel_rows(x + m * inputs, 4, inputs, panel, y + m * SXQ_PANEL);
   for (; m < rows; ++m) panel_rows(x + m * inputs, 1, inputs, panel, y + m * SXQ_PANEL);
-}
-
-static void accumulate(int32_t* total, const int32_t* sums, int32_t weight, size_t count) {
-  for (size_t n = 0; n < count; ++n) total[n] += weight * sums[n];
-}
-
-static void scaled(float* y, const int32_t* sums, float grid, const float* scale, size_t count) {
-  for (size_t n = 0; n < count; ++n) y[n] = ((float)sums[n] * grid) * scale[n];
 }

@@ -12,31 +12,54 @@ typedef struct {
   size_t rows, columns; /* K, N */
 } sxq_codes;
 
+/* The inputs of one row that are not zero, each by where its row of codes begins, in rising order: first `plus` that
+ * are 1, then `minus` that are -1. */
+typedef struct {
+  const uint32_t* rows;
+  size_t plus, minus;
+} sxq_selection;
+
+/* Where the sums of row m and column n go, to [m * pitch + n]. */
+typedef struct {
+  size_t pitch;
+  float* y; /* y = ((float)sum * grid) * scale[n], two products, each rounded; NULL if sums are asked for */
+  const float* scale;
+  float grid;
+  int32_t* sums; /* sums += weight * sum */
+  int32_t weight;
+  /* What will be read next, to be brought near meanwhile. */
+  const char* soon;
+  size_t soon_bytes;
+} sxq_target;
+
 typedef struct {
   const char* name;
 
-  /* Write k * pitch for each k with x[k] != 0 and return how many; `spikes` says whether all of x is 0 or 1.
-   * `rows` has room for SXQ_ACTIVE_ROOM more than count. */
-  size_t (*active)(const float* x, size_t count, size_t pitch, uint32_t* rows, bool* spikes);
+  /* Write k * pitch for each k with x[k] == unit and return how many; `others` says whether x holds anything else but
+   * 0, and then what is written and returned means nothing. `rows` has room for SXQ_ACTIVE_ROOM more than count. */
+  size_t (*active)(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others);
 
-  /* sums[n] = sum over `rows` of code[row, n], a row given by where its bytes begin, in rising order; `sums` has room
-   * for SXQ_SUMS_ROOM more than N. */
-  void (*row_sums)(const sxq_codes* codes, const uint32_t* rows, size_t count, int32_t* sums);
+  /* The same for units of either sign, each in a list of its own. */
+  size_t (*active_signed)(
+      const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, uint32_t* minus_rows, size_t* minus,
+      bool* others);
 
-  /* total[n] += weight * sums[n] */
-  void (*accumulate)(int32_t* total, const int32_t* sums, int32_t weight, size_t count);
+  /* The same for bytes of one kind; `others` is how many are neither the unit nor 0. */
+  size_t (*active_bytes)(
+      const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others);
 
-  /* y[n] = ((float)sums[n] * grid) * scale[n], two products, each rounded */
-  void (*scaled)(float* y, const int32_t* sums, float grid, const float* scale, size_t count);
+  /* The products of `count` rows of inputs with the codes. */
+  void (*products)(const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to);
 
   /* y[m, n] = (sum_k x[m, k] * weight[k, n]) for n in a panel of SXQ_PANEL columns of floats */
   void (*panel_product)(const float* x, size_t rows, size_t inputs, const float* panel, float* y);
 
   /* All steps of a block of up to SXQ_BLOCK neurons. */
   void (*neurons)(const sxq_spec* spec, const sxq_neuron_block* block);
+  void (*integer_neurons)(const sxq_spec* spec, const sxq_integer_block* block);
 } sxq_kernels;
 
-enum { SXQ_ACTIVE_ROOM = 16, SXQ_SUMS_ROOM = 512, SXQ_PANEL = 32 };
+enum { SXQ_ACTIVE_ROOM = 16, SXQ_PANEL = 32 };
 
 extern const sxq_kernels sxq_kernels_portable;
 #if defined(__x86_64__)

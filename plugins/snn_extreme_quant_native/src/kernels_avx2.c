@@ -15,31 +15,58 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
     (low) = half_ ^ z_;                           \
   } while (0)
 
+#define choose(mask, a, b) (((mask) & (a)) | (~(mask) & (b)))
+#define V(name) _mm256_##name
+typedef __m256i vector;
+
+#include "carry_save.h"
+#include "ordered_x86.h"
 #include "row_sums.h"
 #include "float_product.h"
 #include "neuron_steps.h"
+#include "integer_neuron_steps.h"
+#include "active_signed.h"
 
-static size_t active(const float* x, size_t count, size_t pitch, uint32_t* rows, bool* spikes) {
-  const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(1.0f);
+static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
+  const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(unit);
   size_t found = 0, k = 0;
   unsigned odd = 0;
   for (; k + 8 <= count; k += 8) {
     const __m256 values = _mm256_loadu_ps(x + k);
+    unsigned set = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
     /* "Not equal" is true of NaN too, as in C. */
-    unsigned set = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
-    odd |= set & (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_NEQ_UQ));
+    odd |= set ^ (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ));
     for (; set; set &= set - 1) rows[found++] = (uint32_t)((k + (size_t)__builtin_ctz(set)) * pitch);
   }
   for (; k < count; ++k) {
     rows[found] = (uint32_t)(k * pitch);
-    found += x[k] != 0.0f;
-    odd |= (x[k] != 0.0f) & (x[k] != 1.0f);
+    found += x[k] == unit;
+    odd |= (x[k] != 0.0f) & (x[k] != unit);
   }
-  *spikes = !odd;
+  *others = odd != 0;
+  return found;
+}
+
+static size_t active_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others) {
+  const __m256i one = _mm256_set1_epi8((char)unit), zero = _mm256_setzero_si256();
+  size_t found = 0, odd = 0, k = 0;
+  for (; k + 32 <= count; k += 32) {
+    const __m256i values = _mm256_loadu_si256((const __m256i*)(const void*)(x + k));
+    unsigned set = (unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(values, one));
+    odd += (size_t)__builtin_popcount(set ^ ~(unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(values, zero)));
+    for (; set; set &= set - 1) rows[found++] = (uint32_t)((k + (size_t)__builtin_ctz(set)) * pitch);
+  }
+  for (; k < count; ++k) {
+    rows[found] = (uint32_t)(k * pitch);
+    found += x[k] == unit;
+    odd += (x[k] != 0) & (x[k] != unit);
+  }
+  *others = odd;
   return found;
 }
 
 const sxq_kernels sxq_kernels_avx2 = {
-    "avx2", active, row_sums, accumulate, scaled, panel_product, neurons,
+    "avx2", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
 };
 #endif

@@ -12,22 +12,40 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
     (low) = half_ ^ z_;                           \
   } while (0)
 
+#define choose(mask, a, b) (((mask) & (a)) | (~(mask) & (b)))
+
+#include "carry_save.h"
+#include "ordered.h"
 #include "row_sums.h"
 #include "float_product.h"
 #include "neuron_steps.h"
+#include "integer_neuron_steps.h"
+#include "active_signed.h"
 
-static size_t active(const float* x, size_t count, size_t pitch, uint32_t* rows, bool* spikes) {
+static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
   size_t found = 0;
-  bool plain = true;
+  unsigned odd = 0;
   for (size_t k = 0; k < count; ++k) {
     rows[found] = (uint32_t)(k * pitch);
-    found += x[k] != 0.0f;
-    plain &= (x[k] == 0.0f) | (x[k] == 1.0f);
+    found += x[k] == unit;
+    odd |= (x[k] != 0.0f) & (x[k] != unit);
   }
-  *spikes = plain;
+  *others = odd != 0;
+  return found;
+}
+
+static size_t active_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others) {
+  size_t found = 0, odd = 0;
+  for (size_t k = 0; k < count; ++k) {
+    rows[found] = (uint32_t)(k * pitch);
+    found += x[k] == unit;
+    odd += (x[k] != 0) & (x[k] != unit);
+  }
+  *others = odd;
   return found;
 }
 
 const sxq_kernels sxq_kernels_portable = {
-    "portable", active, row_sums, accumulate, scaled, panel_product, neurons,
+    "portable", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
 };

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 
 #include "operators.h"
-#include "weights.h"
+#include "product.h"
 
 typedef struct {
   sxq_kernel head;
@@ -75,8 +75,7 @@ OrtStatus* sxq_linear_compute(void* self, OrtKernelContext* context) {
   if (status || !y || p.rows == 0 || codes->columns == 0) return status;
   p.x = x.data;
   p.y = y;
-  /* Few large tasks: each reads the weights once. */
-  p.rows_a_task = p.rows / 8 < 4 ? 4 : p.rows / 8 > 64 ? 64 : p.rows / 8;
+  p.rows_a_task = sxq_rows_a_task(p.rows);
   status = sxq_parallel(api, context, task, (p.rows + p.rows_a_task - 1) / p.rows_a_task, &p);
   return status || !atomic_load(&p.failed) ? status : sxq_out_of_memory(api, name);
 }

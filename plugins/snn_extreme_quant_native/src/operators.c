@@ -27,10 +27,17 @@ static const char* get_name(const OrtCustomOp* op) { return of(op)->name; }
 static const char* get_provider(const OrtCustomOp* op) { (void)op; return NULL; /* any: the CPU */ }
 static size_t get_input_count(const OrtCustomOp* op) { return of(op)->inputs; }
 static size_t get_output_count(const OrtCustomOp* op) { return of(op)->outputs; }
+static bool sums_integers(sxq_kind kind) {
+  return kind == SXQ_MATMUL_INTEGER || kind == SXQ_MATMUL_INTEGER_SIGNED;
+}
 static int get_output_type(const OrtCustomOp* op, size_t index) {
-  (void)index;
   const sxq_kind kind = of(op)->kind;
-  return kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS ? ORT_TYPE_UINT8 : ORT_TYPE_FLOAT;
+  const sxq_spec* spec = &of(op)->spec;
+  if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS) return ORT_TYPE_UINT8;
+  if (kind == SXQ_NEURON && spec->integer && index == 0) {
+    return spec->fire == SXQ_TERNARY ? ORT_TYPE_INT8 : ORT_TYPE_UINT8;
+  }
+  return spec->integer || sums_integers(kind) ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
 }
 static int required(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_INPUT_REQUIRED; }
 static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_MEMORY_DEFAULT; }
@@ -44,8 +51,9 @@ static void destroy(void* kernel) {
 static int get_input_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   if (kind == SXQ_SYNCHRONOUS_FOLDED && index == 0) return ORT_TYPE_INT32;
-  if (kind >= SXQ_NEURON) return ORT_TYPE_FLOAT;
+  if (kind >= SXQ_NEURON) return of(op)->spec.integer ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
   if (index == 1) return ORT_TYPE_UINT8;
+  if (sums_integers(kind)) return kind == SXQ_MATMUL_INTEGER ? ORT_TYPE_UINT8 : ORT_TYPE_INT8;
   return kind == SXQ_EMBEDDING && index == 0 ? ORT_TYPE_ANY : ORT_TYPE_FLOAT;
 }
 
@@ -58,6 +66,8 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_create(op, api, info, kernel);
+    case SXQ_MATMUL_INTEGER:
+    case SXQ_MATMUL_INTEGER_SIGNED: return sxq_matmul_integer_create(op, api, info, kernel);
     default: return sxq_linear_create(op, api, info, kernel);
   }
 }
@@ -70,6 +80,8 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_compute(kernel, context);
+    case SXQ_MATMUL_INTEGER:
+    case SXQ_MATMUL_INTEGER_SIGNED: return sxq_matmul_integer_compute(kernel, context);
     default: return sxq_linear_compute(kernel, context);
   }
 }
@@ -108,12 +120,18 @@ static void add_layers(void) {
     sxq_kind kind;
     const char* suffix;
   } kinds[] = {
-      {SXQ_LINEAR, "Linear"}, {SXQ_LINEAR_INTEGER, "LinearInteger"}, {SXQ_CONV, "Conv"}, {SXQ_EMBEDDING, "Embedding"}};
+      {SXQ_LINEAR, "Linear"},
+      {SXQ_LINEAR_INTEGER, "LinearInteger"},
+      {SXQ_LINEAR_INTEGER, "LinearIntegerSigned"},
+      {SXQ_CONV, "Conv"},
+      {SXQ_EMBEDDING, "Embedding"},
+      {SXQ_MATMUL_INTEGER, "MatMulInteger"},
+      {SXQ_MATMUL_INTEGER_SIGNED, "MatMulIntegerSigned"}};
   for (int l = 0; l < SXQ_LAYOUTS; ++l) {
     sxq_fill_table(&sxq_layouts[l], &tables[l]);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
       if (kinds[k].kind == SXQ_LINEAR_INTEGER && sxq_layouts[l].bits == 16) continue;
-      sxq_operator* op = add(kinds[k].kind, 3, 1);
+      sxq_operator* op = add(kinds[k].kind, sums_integers(kinds[k].kind) ? 2 : 3, 1);
       snprintf(op->name, sizeof op->name, "%s%s", sxq_layouts[l].prefix, kinds[k].suffix);
       op->layout = &sxq_layouts[l];
       op->table = &tables[l];
@@ -123,16 +141,17 @@ static void add_layers(void) {
 
 /* All that a spec allows, but neurons with a recurrent layer: those keep their bodies. */
 static void add_neurons(void) {
-  const int choices[] = {SXQ_CHARGES, SXQ_COMPARISONS, SXQ_RESETS, SXQ_TIMINGS, SXQ_FIRES, 2, 2, 2, 2};
+  const int choices[] = {SXQ_CHARGES, SXQ_COMPARISONS, SXQ_RESETS, SXQ_TIMINGS, SXQ_FIRES, 2, 2, 2, 2, 2};
   int total = 1;
   for (size_t i = 0; i < sizeof choices / sizeof *choices; ++i) total *= choices[i];
   for (int number = 0; number < total; ++number) {
-    int rest = number, digit[9];
-    for (int i = 0; i < 9; ++i) {
+    int rest = number, digit[10];
+    for (int i = 0; i < 10; ++i) {
       digit[i] = rest % choices[i];
       rest /= choices[i];
     }
-    const sxq_spec spec = {digit[0], digit[1], digit[2], digit[3], digit[4], digit[5], digit[6], digit[7], digit[8]};
+    const sxq_spec spec = {digit[0], digit[1], digit[2], digit[3], digit[4], digit[5], digit[6], digit[7],
+                           digit[8], digit[9]};
     if (!sxq_spec_legal(&spec)) continue;
     const size_t states = sxq_spec_states(&spec);
     const size_t inputs = 1 + states + (size_t)sxq_spec_parameters(&spec).count;

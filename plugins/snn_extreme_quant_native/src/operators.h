@@ -5,8 +5,10 @@
 #include "kernels.h"
 #include "runtime.h"
 
-typedef enum { SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_EMBEDDING, SXQ_NEURON, SXQ_SYNCHRONOUS_FOLDED,
-               SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES } sxq_kind;
+typedef enum {
+  SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_EMBEDDING, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_NEURON,
+  SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES
+} sxq_kind;
 
 typedef struct {
   OrtCustomOp base; /* first: onnxruntime hands back a pointer to it */
@@ -34,6 +36,8 @@ OrtStatus* sxq_conv_compute(void* kernel, OrtKernelContext*);
 void sxq_conv_destroy(void* kernel);
 OrtStatus* sxq_embedding_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_embedding_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_matmul_integer_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_matmul_integer_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_neuron_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_neuron_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_synchronous_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);

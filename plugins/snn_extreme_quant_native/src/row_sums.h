@@ -1,189 +1,193 @@
-/* Sums of selected rows of packed codes, without unpacking them: a positional population count.
+/* Sums of selected rows of packed codes, without unpacking them.
  *
- * The sum of codes over the inputs that spiked is, for each output, the number of ones in each bit position of its
- * digit. All bit positions of a register are counted at once with carry-save adders: three words of equal weight
- * become one of the same weight (their exclusive or) and one of twice the weight (their majority). Sixteen rows go
- * through the tree of Harley and Seal at about two instructions a row; what comes out of its top, of weight 16, is
- * added to byte counters. Digits of two bits are counted as they are, in fields of two bits. The work is in proportion to the number of spikes, reads the packed bytes as they are in
- * the file, and is the same for every layout of 1 to 16 bit.
+ * The sum of codes over the inputs that spiked is, for each output, made of the numbers of ones in the bit positions
+ * of its digit, which carry_save.h counts for a register of columns at once. The work is in proportion to the number
+ * of spikes, reads the packed bytes as they are in the file, and is the same for every layout of 1 to 16 bit.
  *
- * Needs of the file that includes this: WIDTH (bytes of a register), `word` (a vector of uint64_t),
- * full_add(high, low, a, b, c), and lay_out() if it defines OWN_LAY_OUT.
+ * Needs, besides what carry_save.h needs: few_in_order(), many_in_order(), widen_few() and widen_many() of ordered.h or
+ * ordered_x86.h.
  */
-#include <string.h>
 
-typedef uint8_t bytes_of_word __attribute__((vector_size(WIDTH)));
-
-enum { TREE = 16 }; /* rows a round */
-#define ALWAYS_INLINE static inline __attribute__((always_inline))
-
-/* Rows whose sum of fields of so many bits fits the byte counters of sixteens. */
-#define MOST_ROWS(field) ((size_t)TREE * (255 / ((1 << (field)) - 1)))
-
-static inline word load(const uint8_t* from) {
-  word value;
-  memcpy(&value, from, WIDTH);
-  return value;
+/* One sum to the target; `at` is its place. */
+ALWAYS_INLINE void emit_one(int32_t sum, const sxq_target* to, size_t at, size_t n) {
+  if (to->y) to->y[at] = ((float)sum * to->grid) * to->scale[n];
+  else to->sums[at] += to->weight * sum;
 }
 
-static inline word every_byte(uint8_t value) {
-  return (word)((bytes_of_word){0} + value);
-}
+/* PART neighbours, which are side by side from `plus` on (less those from `minus` on, if it is not NULL). */
+#define SXQ_EMIT(NAME, TYPE, PART, WIDEN)                                                                   \
+  typedef float NAME##_floats __attribute__((vector_size((PART) * 4)));                                     \
+  typedef int32_t NAME##_ints __attribute__((vector_size((PART) * 4)));                                     \
+  ALWAYS_INLINE void NAME(const TYPE* plus, const TYPE* minus, const sxq_target* to, size_t at, size_t n) { \
+    NAME##_ints sum = (NAME##_ints)WIDEN(plus);                                                             \
+    if (minus) sum -= (NAME##_ints)WIDEN(minus);                                                            \
+    if (to->y) {                                                                                            \
+      NAME##_floats scale, y = __builtin_convertvector(sum, NAME##_floats) * to->grid;                      \
+      memcpy(&scale, to->scale + n, sizeof scale);                                                          \
+      y *= scale;                                                                                           \
+      memcpy(to->y + at, &y, sizeof y);                                                                     \
+    } else {                                                                                                \
+      NAME##_ints total;                                                                                    \
+      memcpy(&total, to->sums + at, sizeof total);                                                          \
+      total += to->weight * sum;                                                                            \
+      memcpy(to->sums + at, &total, sizeof total);                                                          \
+    }                                                                                                       \
+  }
 
-/* What has been counted: planes of weight 1, 2, 4 and 8, and sixteens for each field of a byte. */
+/* The first `columns` of a block's sums to row m of the target. They are ordered in groups: a register holds WIDTH / 16
+ * groups, and the columns run over the first groups of all registers, then over their second ones. */
+#define SXQ_EMIT_BLOCK(NAME, TYPE, GROUP, PART)                                                                   \
+  ALWAYS_INLINE void NAME##_block(                                                                                \
+      const TYPE* plus, const TYPE* minus, size_t registers, size_t columns, const sxq_target* target, size_t m,  \
+      size_t first) {                                                                                             \
+    const sxq_target to = *target;                                                                                \
+    size_t n = first, at = m * to.pitch + first;                                                                  \
+    for (size_t lane = 0; lane < WIDTH / 16; ++lane) {                                                            \
+      for (size_t r = 0; r < registers; ++r) {                                                                    \
+        for (size_t i = 0; i < (GROUP); i += (PART), n += (PART), at += (PART)) {                                 \
+          const size_t from = (r * (WIDTH / 16) + lane) * (GROUP) + i;                                            \
+          if (n + (PART) - first <= columns) {                                                                    \
+            NAME(plus + from, minus ? minus + from : NULL, &to, at, n);                                           \
+          } else {                                                                                                \
+            for (size_t j = 0; n + j - first < columns; ++j) {                                                    \
+              emit_one(plus[from + j] - (minus ? minus[from + j] : 0), &to, at + j, n + j);                       \
+            }                                                                                                     \
+            return;                                                                                               \
+          }                                                                                                       \
+        }                                                                                                         \
+      }                                                                                                           \
+    }                                                                                                             \
+  }
+
+SXQ_EMIT(emit_few, int8_t, FEW_PART, widen_few)
+SXQ_EMIT(emit_many, int16_t, MANY_PART, widen_many)
+SXQ_EMIT_BLOCK(emit_few, int8_t, 16, FEW_PART)
+SXQ_EMIT_BLOCK(emit_many, int16_t, 8, MANY_PART)
+#undef SXQ_EMIT_BLOCK
+#undef SXQ_EMIT
+
 typedef struct {
-  word ones, twos, fours, eights, sixteens[8];
-} counters;
+  const sxq_codes* codes;
+  size_t byte, width; /* the block's first byte of a row, and its bytes */
+} column_block;
 
-#define SXQ_TREE(ROW)                                                            \
-  do {                                                                           \
-    word a, b, c, d, e, f;                                                       \
-    full_add(a, ones, ones, ROW(0), ROW(1));                                     \
-    full_add(b, ones, ones, ROW(2), ROW(3));                                     \
-    full_add(c, twos, twos, a, b);                                               \
-    full_add(a, ones, ones, ROW(4), ROW(5));                                     \
-    full_add(b, ones, ones, ROW(6), ROW(7));                                     \
-    full_add(d, twos, twos, a, b);                                               \
-    full_add(e, fours, fours, c, d);                                             \
-    full_add(a, ones, ones, ROW(8), ROW(9));                                     \
-    full_add(b, ones, ones, ROW(10), ROW(11));                                   \
-    full_add(c, twos, twos, a, b);                                               \
-    full_add(a, ones, ones, ROW(12), ROW(13));                                   \
-    full_add(b, ones, ones, ROW(14), ROW(15));                                   \
-    full_add(d, twos, twos, a, b);                                               \
-    full_add(f, fours, fours, c, d);                                             \
-    full_add(a, eights, eights, e, f);                                           \
-    for (int i = 0; i < 8 / field; ++i) {                                        \
-      const bytes_of_word more = (bytes_of_word)((a >> (i * field)) & mask);     \
-      sixteens[i] = (word)((bytes_of_word)sixteens[i] + more);                   \
-    }                                                                            \
-  } while (0)
-
-/* Count the bits of `count` rows (at most MOST_ROWS); the first `safe` of them may be read WIDTH bytes wide. */
-ALWAYS_INLINE void count_bits(
-    const uint8_t* column, size_t width, const uint32_t* rows, size_t count, size_t safe, int field, counters* found) {
-  static const uint8_t nothing[WIDTH];
-  const word mask = every_byte((uint8_t)((1 << field) - 1));
-  word ones = {0}, twos = {0}, fours = {0}, eights = {0}, sixteens[8];
-  for (int i = 0; i < 8 / field; ++i) sixteens[i] = (word){0};
-  size_t r = 0;
-#define SXQ_ROW(i) load(column + rows[r + (i)])
-  for (; r + TREE <= safe; r += TREE) SXQ_TREE(SXQ_ROW);
-#undef SXQ_ROW
-  for (; r < count; r += TREE) {
-    /* The last rows: missing ones are zero, and none is read behind its end. */
-    const uint8_t* row[TREE];
-    uint8_t copies[TREE][WIDTH];
-    for (size_t i = 0; i < TREE; ++i) {
-      row[i] = r + i < safe ? column + rows[r + i] : nothing;
-      if (r + i >= safe && r + i < count) {
-        memset(copies[i], 0, WIDTH);
-        memcpy(copies[i], column + rows[r + i], width);
-        row[i] = copies[i];
-      }
-    }
-#define SXQ_ROW(i) load(row[i])
-    SXQ_TREE(SXQ_ROW);
-#undef SXQ_ROW
-  }
-  found->ones = ones;
-  found->twos = twos;
-  found->fours = fours;
-  found->eights = eights;
-  for (int i = 0; i < 8 / field; ++i) found->sixteens[i] = sixteens[i];
-}
-
-/* The sum of field i of each byte is low[i] + 16 * found->sixteens[i]. */
-ALWAYS_INLINE void low_parts(const counters* found, int field, word low[8]) {
-  const word mask = every_byte((uint8_t)((1 << field) - 1));
-  for (int i = 0; i < 8 / field; ++i) {
-    const int shift = i * field;
-    low[i] = ((found->ones >> shift) & mask) + (((found->twos >> shift) & mask) << 1) +
-             (((found->fours >> shift) & mask) << 2) + (((found->eights >> shift) & mask) << 3);
-  }
-}
-
-#ifndef OWN_LAY_OUT
-/* sums[n] = step * (low + 16 * high) - bias, for fields in the order of the columns: field after field of each byte. */
-ALWAYS_INLINE void lay_out(
-    const word* low, const word* high, int fields, size_t width, bool small, int step, int32_t bias, int32_t* sums) {
-  uint8_t lows[8][WIDTH], highs[8][WIDTH];
-  (void)width; /* bytes of the register that are used */
-  (void)small; /* whether all sums fit a byte */
-  memcpy(lows, low, sizeof *low * (size_t)fields);
-  memcpy(highs, high, sizeof *high * (size_t)fields);
-  for (size_t byte = 0; byte < WIDTH; ++byte) {
-    for (int i = 0; i < fields; ++i) {
-      sums[(size_t)fields * byte + (size_t)i] = step * (lows[i][byte] + 16 * highs[i][byte]) - bias;
-    }
-  }
-}
-#endif
-
-/* The same for digits of several bits, which are counted bit by bit. */
-static void lay_out_digits(const word* low, const word* high, int bits, int32_t bias, int32_t* sums) {
-  uint8_t lows[8][WIDTH], highs[8][WIDTH];
-  memcpy(lows, low, sizeof lows);
-  memcpy(highs, high, sizeof highs);
-  const int per_byte = bits == 4 ? 2 : 1;
-  int32_t total[2 * WIDTH];
-  for (size_t byte = 0; byte < WIDTH; ++byte) {
-    for (int i = 0; i < per_byte; ++i) {
-      int32_t digits = 0;
-      for (int bit = 0; bit < 8 / per_byte; ++bit) {
-        digits += (lows[i * 4 + bit][byte] + 16 * highs[i * 4 + bit][byte]) << bit;
-      }
-      total[(size_t)per_byte * byte + (size_t)i] = digits;
-    }
-  }
-  if (bits < 16) {
-    for (size_t n = 0; n < (size_t)per_byte * WIDTH; ++n) sums[n] = total[n] - bias;
-  } else {
-    for (size_t n = 0; n < WIDTH / 2; ++n) sums[n] = total[2 * n] + 256 * total[2 * n + 1] - bias;
-  }
-}
-
-/* The sums of the columns that a register holds, from its first byte on. */
-ALWAYS_INLINE void block_sums(
-    const sxq_codes* codes, size_t first_byte, const uint32_t* rows, size_t count, int field, int32_t* sums) {
-  const size_t pitch = sxq_row_bytes(codes->layout, codes->columns);
-  const size_t width = pitch - first_byte < WIDTH ? pitch - first_byte : WIDTH;
+ALWAYS_INLINE counters count_block(const column_block* block, const uint32_t* rows, size_t count, int planes) {
+  const sxq_codes* codes = block->codes;
+  const size_t bytes = codes->rows * sxq_row_bytes(codes->layout, codes->columns);
   /* A row may be read past its end where other rows follow: what is read too much is not used. */
   size_t safe = count;
-  while (safe && (size_t)rows[safe - 1] + first_byte + WIDTH > codes->rows * pitch) --safe;
-  counters found;
-  count_bits(codes->packed + first_byte, width, rows, count, safe, field, &found);
-  word low[8];
-  low_parts(&found, field, low);
-  const int32_t bias = codes->layout->offset * (int32_t)count;
-  if (codes->layout->bits > 2) {
-    lay_out_digits(low, found.sixteens, codes->layout->bits, bias, sums);
-  } else {
-    const bool small = count * ((1u << field) - 1) <= 255;
-    lay_out(low, found.sixteens, 8 / field, width, small, codes->layout->step, bias, sums);
+  if (block->width < WIDTH) {
+    while (safe && (size_t)rows[safe - 1] + block->byte + WIDTH > bytes) --safe;
   }
+  return count_bits(codes->packed + block->byte, block->width, rows, count, safe, planes);
 }
 
-ALWAYS_INLINE void all_sums(
-    const sxq_codes* codes, const uint32_t* rows, size_t count, int field, int32_t* sums) {
+/* At most FEW_ROWS rows: sums of a byte. */
+ALWAYS_INLINE void few_sums(
+    const column_block* block, const uint32_t* rows, size_t count, int field, int8_t* sums) {
+  const counters c = count_block(block, rows, count, FEW_PLANES);
+  word part[8];
+  field_sums(c.p0, c.p1, c.p2, c.p3, c.p4, c.p5, c.p6, field, part);
+  const bytes_of_word bias = (bytes_of_word)every_byte((uint8_t)count);
+  for (int i = 0; i < 8 / field; ++i) {
+    const bytes_of_word sum = (bytes_of_word)part[i];
+    part[i] = (word)(field == 1 ? sum + sum - bias : sum - bias); /* offset is 1; a binary digit's step is 2 */
+  }
+  few_in_order(part, 8 / field, sums);
+}
+
+/* At most MOST_ROWS rows: sums of 16 bit. */
+ALWAYS_INLINE void many_sums(
+    const column_block* block, const uint32_t* rows, size_t count, int field, int16_t* sums) {
+  const counters c = count_block(block, rows, count, PLANES);
+  const word none = {0};
+  word low[8], high[8];
+  field_sums(c.p0, c.p1, c.p2, c.p3, c.p4, c.p5, none, field, low);
+  field_sums(c.p6, c.p7, c.p8, c.p9, c.p10, c.p11, none, field, high);
+  many_in_order(low, high, 8 / field, field == 1, (int16_t)count, sums);
+}
+
+/* One copy of each, for digits of one and of two bits. */
+#define SXQ_SUMS(FIELD)                                                                                            \
+  static __attribute__((noinline)) void few_sums_##FIELD(                                                          \
+      const column_block* block, const uint32_t* rows, size_t count, int8_t* sums) {                               \
+    few_sums(block, rows, count, FIELD, sums);                                                                     \
+  }                                                                                                                \
+  static __attribute__((noinline)) void many_sums_##FIELD(                                                         \
+      const column_block* block, const uint32_t* rows, size_t count, int16_t* sums) {                              \
+    many_sums(block, rows, count, FIELD, sums);                                                                    \
+  }
+SXQ_SUMS(1)
+SXQ_SUMS(2)
+#undef SXQ_SUMS
+
+/* Any number of rows, of digits of any length: in plain steps. */
+static void any_sums(const column_block* block, const uint32_t* rows, size_t count, int32_t* sums) {
+  const sxq_layout* layout = block->codes->layout;
+  const size_t digits = WIDTH * 8 / (size_t)layout->bits;
+  memset(sums, 0, digits * sizeof *sums);
+  for (size_t done = 0; done < count;) {
+    const size_t now = count - done < MOST_ROWS ? count - done : MOST_ROWS;
+    const counters c = count_block(block, rows + done, now, PLANES);
+    const word none = {0};
+    word low[8], high[8];
+    uint8_t lows[8][WIDTH], highs[8][WIDTH];
+    field_sums(c.p0, c.p1, c.p2, c.p3, c.p4, c.p5, none, 1, low);
+    field_sums(c.p6, c.p7, c.p8, c.p9, c.p10, c.p11, none, 1, high);
+    memcpy(lows, low, sizeof lows);
+    memcpy(highs, high, sizeof highs);
+    for (size_t bit = 0; bit < WIDTH * 8; ++bit) {
+      const size_t digit = bit / (size_t)layout->bits, place = bit % (size_t)layout->bits;
+      sums[digit] += (lows[bit % 8][bit / 8] + 64 * highs[bit % 8][bit / 8]) * (layout->step << place);
+    }
+    done += now;
+  }
+  const int32_t bias = layout->offset * (int32_t)count;
+  for (size_t n = 0; n < digits; ++n) sums[n] -= bias;
+}
+
+ALWAYS_INLINE void products_of(
+    const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to, int field) {
   const size_t pitch = sxq_row_bytes(codes->layout, codes->columns);
-  const size_t columns_a_block = (size_t)WIDTH * 8 / (size_t)codes->layout->bits;
-  for (size_t byte = 0, n = 0; byte < pitch; byte += WIDTH, n += columns_a_block) {
-    size_t now = count < MOST_ROWS(field) ? count : MOST_ROWS(field);
-    block_sums(codes, byte, rows, now, field, sums + n);
-    for (size_t done = now; done < count; done += now) {
-      int32_t more[WIDTH * 8];
-      now = count - done < MOST_ROWS(field) ? count - done : MOST_ROWS(field);
-      block_sums(codes, byte, rows + done, now, field, more);
-      for (size_t i = 0; i < columns_a_block; ++i) sums[n + i] += more[i];
+  const size_t block_columns = WIDTH * 8 / (size_t)codes->layout->bits;
+  const size_t steps = count * ((pitch + WIDTH - 1) / WIDTH), soon_a_step = to->soon_bytes / (steps ? steps : 1) + 1;
+  size_t soon = 0;
+  /* Block by block of the columns, so that the part of the weights that all rows of x need stays in the cache. */
+  for (size_t byte = 0, first = 0; byte < pitch; byte += WIDTH, first += block_columns) {
+    const column_block block = {codes, byte, pitch - byte < WIDTH ? pitch - byte : WIDTH};
+    const size_t columns = codes->columns - first < block_columns ? codes->columns - first : block_columns;
+    for (size_t m = 0; m < count; ++m) {
+      const size_t until = soon + soon_a_step < to->soon_bytes ? soon + soon_a_step : to->soon_bytes;
+      for (; soon < until; soon += 64) __builtin_prefetch(to->soon + soon, 0, 2);
+      const uint32_t *plus = selected[m].rows, *minus = plus + selected[m].plus;
+      const size_t most = selected[m].plus > selected[m].minus ? selected[m].plus : selected[m].minus;
+      const bool is_signed = selected[m].minus != 0;
+      if (field && most <= FEW_ROWS) {
+        int8_t sums[WIDTH * 8], less[WIDTH * 8];
+        (field == 1 ? few_sums_1 : few_sums_2)(&block, plus, selected[m].plus, sums);
+        if (is_signed) (field == 1 ? few_sums_1 : few_sums_2)(&block, minus, selected[m].minus, less);
+        emit_few_block(sums, is_signed ? less : NULL, (size_t)(8 / field), columns, to, m, first);
+      } else if (field && most <= MOST_ROWS) {
+        int16_t sums[WIDTH * 8], less[WIDTH * 8];
+        (field == 1 ? many_sums_1 : many_sums_2)(&block, plus, selected[m].plus, sums);
+        if (is_signed) (field == 1 ? many_sums_1 : many_sums_2)(&block, minus, selected[m].minus, less);
+        emit_many_block(sums, is_signed ? less : NULL, (size_t)(16 / field), columns, to, m, first);
+      } else {
+        int32_t sums[WIDTH * 8], less[WIDTH * 8];
+        any_sums(&block, plus, selected[m].plus, sums);
+        if (is_signed) any_sums(&block, minus, selected[m].minus, less);
+        for (size_t n = 0; n < columns; ++n) {
+          emit_one(sums[n] - (is_signed ? less[n] : 0), to, m * to->pitch + first + n, first + n);
+        }
+      }
     }
   }
 }
 
-static void row_sums(const sxq_codes* codes, const uint32_t* rows, size_t count, int32_t* sums) {
-  if (codes->layout->bits == 2) {
-    all_sums(codes, rows, count, 2, sums);
-  } else {
-    all_sums(codes, rows, count, 1, sums);
+static void products(const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to) {
+  switch (codes->layout->bits) {
+    case 1: products_of(codes, selected, count, to, 1); break;
+    case 2: products_of(codes, selected, count, to, 2); break;
+    default: products_of(codes, selected, count, to, 0);
   }
 }

@@ -17,12 +17,16 @@ bool sxq_spec_legal(const sxq_spec* spec) {
   if (spec->fire == SXQ_COUNT && spec->reset != SXQ_SUBTRACT && spec->reset != SXQ_NONE) return false;
   if (spec->fire == SXQ_CHANGE && spec->reset != SXQ_NONE) return false;
   if (spec->charge == SXQ_ALPHA && (spec->timing != SXQ_DELAYED || spec->reset == SXQ_ZERO)) return false;
+  if (spec->integer) {
+    const bool known = spec->charge == SXQ_LEAK || spec->charge == SXQ_INTEGRATE || spec->charge >= SXQ_SYNAPTIC;
+    if (!known || spec->graded || spec->vector) return false;
+  }
   return !(spec->step && spec->states); /* a single step always gives its states */
 }
 
 void sxq_spec_name(const sxq_spec* spec, char name[SXQ_NAME_LENGTH]) {
   snprintf(
-      name, SXQ_NAME_LENGTH, "%sLIF_%s_%s_%s_%s%s%s%s%s", spec->step ? "Step" : "", charge_names[spec->charge],
+      name, SXQ_NAME_LENGTH, "%s%sLIF_%s_%s_%s_%s%s%s%s%s", spec->step ? "Step" : "", spec->integer ? "Int" : "", charge_names[spec->charge],
       comparison_names[spec->comparison], reset_names[spec->reset], timing_names[spec->timing],
       fire_names[spec->fire], spec->graded ? "_graded" : "", spec->vector ? "_vector" : "",
       spec->states ? "_states" : "");
@@ -33,7 +37,7 @@ size_t sxq_spec_states(const sxq_spec* spec) {
 }
 
 sxq_parameters sxq_spec_parameters(const sxq_spec* spec) {
-  sxq_parameters places = {-1, -1, -1, 1 + charge_parameters[spec->charge]};
+  sxq_parameters places = {-1, -1, -1, (spec->integer ? 3 : 1) + charge_parameters[spec->charge]};
   if (spec->reset == SXQ_VALUE) places.v_reset = places.count++;
   if (spec->graded) places.amplitude = places.count++;
   if (spec->fire == SXQ_COUNT) places.levels = places.count++;

@@ -4,6 +4,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 enum {
   SXQ_LEAK, SXQ_LAPICQUE, SXQ_INTEGRATE, SXQ_RELAX_INPUT, SXQ_RELAX, SXQ_RATE_INPUT, SXQ_RATE, SXQ_SYNAPTIC,
@@ -20,6 +21,7 @@ enum { SXQ_BLOCK = 256 }; /* neurons that are advanced together: their variables
 typedef struct {
   int charge, comparison, reset, timing, fire;
   bool graded, step, vector, states;
+  bool integer; /* in fixed point: parameters threshold, gain, bias, those of the charge, v_reset, levels */
 } sxq_spec;
 
 /* Places of the parameters that do not depend on the charge; -1 where the neuron has none. */
@@ -42,5 +44,16 @@ typedef struct {
   float (*state)[SXQ_BLOCK];             /* states before the first step; overwritten */
   const float (*parameter)[SXQ_BLOCK];   /* threshold, those of the charge, v_reset, amplitude, levels */
 } sxq_neuron_block;
+
+/* The same in fixed point. */
+typedef struct {
+  size_t count, steps, pitch;
+  const int32_t* x;
+  uint8_t* spikes; /* int8_t where they have a sign */
+  int32_t* after[SXQ_MAX_STATES];
+  int32_t (*state)[SXQ_BLOCK];
+  const int32_t (*parameter)[SXQ_BLOCK];
+  int shift;
+} sxq_integer_block;
 
 #endif

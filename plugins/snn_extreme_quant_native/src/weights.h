@@ -1,4 +1,4 @@
-/* A layer's packed codes and scales, checked, and the product of a matrix with them. */
+/* A layer's packed codes and scales, checked. */
 #ifndef SXQ_WEIGHTS_H
 #define SXQ_WEIGHTS_H
 
@@ -9,6 +9,11 @@ typedef struct {
   sxq_codes codes;
   const float* scale; /* one for each column */
 } sxq_weights;
+
+/* Check packed codes (K, bytes) of so many columns. */
+OrtStatus* sxq_check_codes(
+    const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed, size_t columns,
+    sxq_codes* codes);
 
 /* Check two tensors, packed (K, bytes) and scale (N), against each other. */
 OrtStatus* sxq_check_weights(
@@ -22,14 +27,5 @@ OrtStatus* sxq_constant_weights(
 OrtStatus* sxq_run_weights(
     const OrtApi* api, OrtKernelContext* context, const char* operator_name, const sxq_layout* layout,
     sxq_weights* weights);
-
-/* y (rows, N) = (x (rows, K) @ codes) * scale.
- *
- * x / grid that is 0 and 1, or whole numbers up to 255 of either sign, is summed in integers; anything else in floats.
- * Returns false if memory ran out.
- */
-bool sxq_product(
-    const sxq_kernels* kernels, const sxq_weights* weights, const sxq_byte_table* table, float grid,
-    float inverse_grid, const float* x, size_t rows, float* y);
 
 #endif
