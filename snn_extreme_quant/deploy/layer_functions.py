@@ -78,6 +78,21 @@ _SCALED = [
     "y_u = Mul (sums_u, scale_s)",
     "y = Squeeze (y_u, last_axis)",
 ]
+#: The same behind an integer product. onnxruntime scales while it adds up (MatMulIntegerToFloat) if the scale is not a
+#: constant, which the size of the input makes of it, and saves two passes over the output. The Unsqueeze keeps a bias
+#: that follows out of that: it would be added without rounding the product first.
+_SCALED_AT_ONCE = [
+    "elements = Size (x)",
+    "single = Constant <value: tensor = int64 {1}> ()",
+    "some = Min (elements, single)",
+    "some_f = Cast <to: int = 1> (some)",
+    "present = Mul (some_f, grid)",
+    "scale_s = Mul (present, scale)",
+    "y_s = Mul (sums, scale_s)",
+    "last_axis = Constant <value_ints: ints = [-1]> ()",
+    "y_u = Unsqueeze (y_s, last_axis)",
+    "y = Squeeze (y_u, last_axis)",
+]
 _CONV_SCALE = ["scale_shape = Constant <value_ints: ints = @scale_shape> ()", "scale_s = Reshape (scale, scale_shape)"]
 
 
@@ -130,9 +145,8 @@ def _linear_integer(layout: str) -> _Parts:
         "x_i = Mul (x, inverse)",
         "x_u = Cast <to: int = 2> (x_i)",
         "sums_i = MatMulInteger (x_u, codes)",
-        "sums_f = Cast <to: int = 1> (sums_i)",
-        "sums = Mul (sums_f, grid)",
-        "y = Mul (sums, scale)",
+        "sums = Cast <to: int = 1> (sums_i)",
+        *_SCALED_AT_ONCE,
     ]
     return ["grid", "inverse_grid"], _INPUTS, lines
 

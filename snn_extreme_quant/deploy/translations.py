@@ -219,7 +219,21 @@ def _others() -> _Table:
         ones = op18.ConstantOfShape(shape, value=onnx.numpy_helper.from_array(np.ones(1, np.float32)))
         return op18.Conv(x, ones, strides=list(stride), pads=[*padding, *padding], group=channels)
 
+    def to_bytes(x, inverse: float, signed: bool):  # type: ignore[no-untyped-def]
+        units = x if inverse == 1 else op18.Mul(x, op18.Constant(value_float=inverse))
+        return op18.Cast(units, to=onnx.TensorProto.INT8 if signed else onnx.TensorProto.UINT8)
+
+    def byte_matmul(a, b):  # type: ignore[no-untyped-def]
+        return op18.MatMulInteger(a, b)
+
+    def from_sums(sums, unit: float):  # type: ignore[no-untyped-def]
+        value = op18.Cast(sums, to=onnx.TensorProto.FLOAT)
+        return value if unit == 1 else op18.Mul(value, op18.Constant(value_float=unit))
+
     return {
+        _OURS.to_bytes.default: to_bytes,
+        _OURS.byte_matmul.default: byte_matmul,
+        _OURS.from_sums.default: from_sums,
         _OURS.fixed_point.default: fixed_point,
         _OURS.transpose.default: transpose,
         _OURS.sum_pool.default: sum_pool,
