@@ -60,10 +60,7 @@ class Encoder(nn.Module):
     def __init__(self, layers: int) -> None:
         super().__init__()
         self.layers = nn.Sequential(
-            *(
-                nn.Sequential(Attention(), Projection(WIDTH, HIDDEN), Projection(HIDDEN, WIDTH))
-                for _ in range(layers)
-            )
+            *(nn.Sequential(Attention(), Projection(WIDTH, HIDDEN), Projection(HIDDEN, WIDTH)) for _ in range(layers))
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,8 +78,10 @@ def encoder(layers: int) -> nn.Module:
     return Encoder(layers).eval()
 
 
-def quantised(net: nn.Module, config: WeightConfig, steps: int, tokens: int) -> tuple[nn.Module, float]:
-    """Return a copy with low-bit weights and thresholds that let ``DENSITY`` of the neurons fire, and what fires."""
+def quantised(
+    net: nn.Module, config: WeightConfig, steps: int, tokens: int
+) -> tuple[nn.Module, float, dict[str, float]]:
+    """Return a copy with low-bit weights whose neurons' thresholds let ``DENSITY`` of them fire; what fires; those."""
     net = copy.deepcopy(net)
     sxq.quantize_(net, config)
     rates: list[float] = []
@@ -104,7 +103,8 @@ def quantised(net: nn.Module, config: WeightConfig, steps: int, tokens: int) -> 
     for hook in hooks:
         hook.remove()
     functional.reset_net(net)
-    return net, sum(rates) / len(rates)
+    thresholds = {name: lif.v_threshold for name, lif in net.named_modules() if isinstance(lif, neuron.LIFNode)}
+    return net, sum(rates) / len(rates), thresholds
 
 
 def _rate(currents: Tensor, threshold: float) -> float:

@@ -1,7 +1,7 @@
 """Products of two computed matrices of small whole numbers, as in spiking attention, over bytes.
 
-Spikes are 0 and 1, and what a product of spikes gives are counts. Where both factors fit a byte, the product of bytes is
-exact, faster than the one of floats, and reshaping and transposing move a quarter of the memory. The factors become
+Spikes are 0 and 1, and what a product of spikes gives are counts. Where both factors fit a byte, the product of bytes
+is exact, faster than the one of floats, and reshaping and transposing move a quarter of the memory. The factors become
 bytes where they are made, before they are reshaped.
 """
 

@@ -72,6 +72,11 @@ class LayerExactness:
         """Whether a layer's input is an unsigned 8-bit integer on its grid, and its sums exact."""
         return self.grid is not None and self.grid.low == 0 and self.grid.units <= BYTE and self.fits
 
+    @property
+    def signed_byte(self) -> bool:
+        """Whether a layer's input is a signed 8-bit integer on its grid (without -128), and its sums exact."""
+        return self.grid is not None and self.grid.units <= BYTE // 2 and self.fits
+
 
 @dataclass(frozen=True)
 class Exactness:

@@ -18,6 +18,7 @@ from snn_extreme_quant.quantizers.packing import LAYOUTS
 from . import functions
 from .exactness import LayerExactness
 from .functions import DOMAIN, DOMAIN_VERSION, NeuronFunction
+from .grid import BYTE
 
 __all__ = ["LAYER_ATTRIBUTE", "fits_pairs", "translations"]
 
@@ -73,11 +74,14 @@ def _layers(exactness: Mapping[str, LayerExactness]) -> _Table:
     def packed_linear(x, packed, scale, out_features: int, layout: str, layer: str):  # type: ignore[no-untyped-def]
         verdict = exactness[layer]
         inputs = _PACKED
-        if verdict.unsigned_byte and verdict.grid is not None and fits_pairs(verdict.grid.units, layout):
-            name = functions.layer_operator("Linear", layout, integer_input=True)
-            grid = 2.0**-verdict.grid.fraction
+        grid = verdict.grid
+        unsigned = grid is not None and verdict.unsigned_byte and fits_pairs(grid.units, layout)
+        signed = not unsigned and verdict.signed_byte and fits_pairs(BYTE, layout)
+        if grid is not None and (unsigned or signed):
+            name = functions.layer_operator("Linear", layout, integer_input=True, signed=signed)
+            unit = 2.0**-grid.fraction
             node = _operator(name, inputs, ["y"], ["grid", "inverse_grid"])
-            return node(x, packed, scale, grid=grid, inverse_grid=1 / grid, sxq_layer=layer)
+            return node(x, packed, scale, grid=unit, inverse_grid=1 / unit, sxq_layer=layer)
         node = _operator(functions.layer_operator("Linear", layout), inputs, ["y"])
         return node(x, packed, scale, sxq_layer=layer)
 
