@@ -1,9 +1,9 @@
 """A 12-layer spiking encoder of BERT's size: time, file, memory and loading, relative to the same network in float32.
 
-Usage: python benchmarks/encoder.py [--layers N] [--seconds S] [--keep FOLDER]. All files are written by ``export_onnx``:
-the float one from the quantised network's own weights in float32, so that spikes can be compared too. Runs of all
-variants are interleaved; a ratio is between the fastest run of each: processor time of the one thread, or for two
-threads time by the clock. Memory is what a fresh process holds more after loading and after a run than before. Exports
+Usage: python benchmarks/encoder.py [--layers N] [--seconds S] [--keep FOLDER]. All files but the rivals' are written by
+``export_onnx``: the float one from the quantised network's own weights in float32, so that spikes can be compared too.
+Runs of all variants are interleaved; a ratio is between the fastest run of each: processor time of the one thread, or
+for two threads time by the clock. Memory is what a fresh process holds more after loading and after a run than before. Exports
 and measures for about half an hour.
 """
 
@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +44,14 @@ VARIANTS = {
     "MatMulNBits 4 bit": ("nbits4", False),
 }
 #: What computes with the weights of the ternary file.
-SAME_WEIGHTS = (
-    "float32",
-    "ternary, native",
-    "ternary in 1.6 bit, stock",
-    "dynamic int8",
-    *(f"MatMulNBits {b} bit" for b in (2, 4)),
-)
+SAME_WEIGHTS = tuple(name for name in VARIANTS if not name.startswith("binary"))
 LOADS = 5
+#: A model that is next to nothing.
+TINY = '<ir_version: 8, opset_import: ["": 18]> g (float[1] x) => (float[1] y) {y = Neg (x)}'
 
 
 def export_files(folder: Path, layers: int) -> dict[str, Any]:
-    """Write all files; return, by number of tokens and weights, what share of neurons fires and from which potential."""
+    """Write all files; return, by number of tokens and weights, what share of neurons fires and the thresholds."""
     import torch
     from encoder_network import WIDTH, encoder, float_twin, quantised, spikes
     from encoder_rivals import dynamic_int8, n_bits
@@ -91,11 +88,11 @@ def tuned(path: Path, thresholds: dict[str, float]) -> onnx.ModelProto:
 
 
 def fastest(runs: dict[str, Callable[[], Any]], threads: int, seconds: float) -> dict[str, float]:
-    """Return the shortest run of each, in milliseconds; at least five of each."""
+    """Return the shortest run of each, in milliseconds; at least four of each."""
     clock = time.thread_time if threads == 1 else time.perf_counter
     best = dict.fromkeys(runs, float("inf"))
     end, rounds = time.perf_counter() + seconds, 0
-    while rounds < 5 or time.perf_counter() < end:
+    while rounds < 4 or time.perf_counter() < end:
         for name, run in runs.items():
             start = clock()
             run()
@@ -116,7 +113,7 @@ def measure(folder: Path, facts: dict[str, Any], tokens: int, threads: int, seco
         outputs = {name: made.run(None, {"input": x})[0] for name, made in sessions.items()}
         assert np.array_equal(outputs["binary, stock"], outputs["binary, native"])
         exact = outputs["ternary, stock"]
-        runs = {name: (lambda made=made: made.run(None, {"input": x})) for name, made in sessions.items()}
+        runs = {name: partial(made.run, None, {"input": x}) for name, made in sessions.items()}
         times = fastest(runs, threads, seconds)
         row = {
             "T": steps,
@@ -144,10 +141,7 @@ def hold(path: str, native: bool, runs: int) -> None:
     library = ctypes.CDLL("libc.so.6")
     if native:
         native_library()
-    tiny = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["": 18]> g (float[1] x) => (float[1] y) {y = Neg (x)}'
-    )
-    session(tiny, threads=1, native=False).run(None, {"x": np.zeros(1, np.float32)})
+    session(onnx.parser.parse_model(TINY), threads=1, native=False).run(None, {"x": np.zeros(1, np.float32)})
     before = resident()
     made = session(path, threads=1, native=native)
     loaded = resident()
@@ -155,12 +149,9 @@ def hold(path: str, native: bool, runs: int) -> None:
     trimmed = resident()
     for _ in range(runs):
         made.run(None, {"input": x})
-    found = {
-        "loaded": loaded - before,
-        "loaded, freed pages given back": trimmed - before,
-        "after runs": resident() - before,
-    }
-    print(json.dumps(found))
+    after = resident()
+    found = {"loaded": loaded, "loaded, freed pages given back": trimmed, "after runs": after}
+    print(json.dumps({name: value - before for name, value in found.items()}))
 
 
 def memory(path: Path, native: bool) -> dict[str, int]:
@@ -185,8 +176,7 @@ def loading(folder: Path) -> dict[str, float]:
 def registering(path: Path) -> float:
     """Return what registering the kernels of a file's operators adds to making a session, in milliseconds."""
     operators = faster_natively(onnx.load(path))
-    tiny = '<ir_version: 8, opset_import: ["": 18]> g (float[1] x) => (float[1] y) {y = Neg (x)}'
-    data, library = onnx.parser.parse_model(tiny).SerializeToString(), native_library()
+    data, library = onnx.parser.parse_model(TINY).SerializeToString(), native_library()
     best = [float("inf")] * 2
     for _ in range(50):
         for native in (False, True):

@@ -325,10 +325,8 @@ def _sequence_body(function: NeuronFunction) -> list[str]:
     if compared and "s" not in spec.states:
         body.pop()
     body += [f"{name}_seen = Identity ({name}_out)" for name in shown]
-    results = [
-        *(f"{kind} {name}" for name in after),
-        f"{kind.replace('float', 'bool')} s_b" if compared else f"{kind} s_out",
-    ]
+    results = [f"{kind} {name}" for name in after]
+    results.append(f"{kind.replace('float', 'bool')} s_b" if compared else f"{kind} s_out")
     results += [f"{kind} {name}_seen" for name in shown]
     lines.append(
         f"{', '.join(f'{name}_last' for name in spec.states)}, s_flat{''.join(f', {name}_flat' for name in shown)}"
