@@ -3,8 +3,8 @@
 Usage: python benchmarks/encoder.py [--layers N] [--seconds S] [--keep FOLDER]. All files but the rivals' are written by
 ``export_onnx``: the float one from the quantised network's own weights in float32, so that spikes can be compared too.
 Runs of all variants are interleaved; a ratio is between the fastest run of each: processor time of the one thread, or
-for two threads time by the clock. Memory is what a fresh process holds more after loading and after a run than before. Exports
-and measures for about half an hour.
+for two threads time by the clock. Memory is what a fresh process holds more after loading and after a run than before.
+Exports and measures for about half an hour.
 """
 
 from __future__ import annotations
