@@ -224,7 +224,8 @@ def _others() -> _Table:
         return op18.Conv(x, ones, strides=list(stride), pads=[*padding, *padding], group=channels)
 
     def to_bytes(x, inverse: float, signed: bool):  # type: ignore[no-untyped-def]
-        units = x if inverse == 1 else op18.Mul(x, op18.Constant(value_float=inverse))
+        factor: Any = op18.Constant(value_float=inverse)
+        units = x if inverse == 1 else op18.Mul(x, factor)
         return op18.Cast(units, to=onnx.TensorProto.INT8 if signed else onnx.TensorProto.UINT8)
 
     def byte_matmul(a, b):  # type: ignore[no-untyped-def]
