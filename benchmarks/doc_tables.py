@@ -230,16 +230,16 @@ def encoder() -> str:
     """Ratios of time to the float network, by tokens and steps; files, memory and loading."""
     result = _load("encoder")
     ratios = {(row["S"], row["T"], row["threads"]): row["ratio to float32"] for row in result["rows"]}
-    cases = [(s, t, threads) for threads in (1, 2) for s in (128, 1) for t in (4, 16)]
+    cases = sorted(ratios, key=lambda case: (case[2], -case[0], case[1]))
     head = ["network", *(f"S {s}, T {t}, {threads} thread{'s'[: threads - 1]}" for s, t, threads in cases)]
     lines = [[name, *(f"{ratios[case][name]:.3f}" for case in cases)] for name in ratios[cases[0]]]
     machine = result["machine"]
-    density = ", ".join(f"{at['ternary']:.3f} for S {tokens}" for tokens, at in result["density"].items())
+    density = [value for found in result["density"].values() for value in found.values()]
     return (
         _table(head, lines) + f"\n\nTime relative to the float32 network: {result['layers']} layers, onnxruntime"
         f" {machine['versions']['onnxruntime']}, {result['kernels']} kernels,\n{machine['processor']},"
         f" {machine['cores']} cores shared with other work. One thread: its processor time; two: by the clock. Share of"
-        f"\nneurons that fire: {density} (`benchmarks/results/encoder.json`)."
+        f"\nneurons that fire: {min(density):.3f} to {max(density):.3f} (`benchmarks/results/encoder.json`)."
     )
 
 

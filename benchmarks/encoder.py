@@ -1,10 +1,10 @@
 """A 12-layer spiking encoder of BERT's size: time, file, memory and loading, relative to the same network in float32.
 
-Usage: python benchmarks/encoder.py [--layers N] [--seconds S] [--keep FOLDER]. All files but the rivals' are written by
-``export_onnx``: the float one from the quantised network's own weights in float32, so that spikes can be compared too.
-Runs of all variants are interleaved; a ratio is between the fastest run of each: processor time of the one thread, or
-for two threads time by the clock. Memory is what a fresh process holds more after loading and after a run than before.
-Exports and measures for about half an hour.
+Usage: python benchmarks/encoder.py [--layers N] [--seconds S] [--threads N ...] [--keep FOLDER]. All files but the
+rivals' are written by ``export_onnx``: the float one from the quantised network's own weights in float32, so that
+spikes can be compared too. Runs of all variants are interleaved; a ratio is between the fastest run of each: processor
+time of the one thread, or for two threads time by the clock. Memory is what a fresh process holds more after loading
+and after a run than before. Exports and measures for about half an hour.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from snn_extreme_quant.deploy import native_status, session
 from snn_extreme_quant.deploy.functions import function_body
 from snn_extreme_quant.deploy.native import faster_natively, native_library
 
-STEPS, TOKENS, CALIBRATED_STEPS = (4, 16), (1, 128), 16
+STEPS, TOKENS = (4, 16), (1, 128)
 #: Name of a variant: file it runs, and whether natively.
 VARIANTS = {
     "float32": ("float", False),
@@ -45,13 +45,25 @@ VARIANTS = {
 }
 #: What computes with the weights of the ternary file.
 SAME_WEIGHTS = tuple(name for name in VARIANTS if not name.startswith("binary"))
-LOADS = 5
+LOADS = 3
 #: A model that is next to nothing.
 TINY = '<ir_version: 8, opset_import: ["": 18]> g (float[1] x) => (float[1] y) {y = Neg (x)}'
 
 
+def thresholds_of(net: Any) -> dict[str, Any]:
+    """Return, by steps and tokens, what share of the neurons fires and the thresholds at which it does."""
+    from encoder_network import calibrate
+
+    found = {}
+    for tokens in TOKENS:
+        for steps in STEPS:
+            density, thresholds = calibrate(net, steps, tokens)
+            found[f"T {steps}, S {tokens}"] = {"density": round(density, 4), "thresholds": thresholds}
+    return found
+
+
 def export_files(folder: Path, layers: int) -> dict[str, Any]:
-    """Write all files; return, by number of tokens and weights, what share of neurons fires and the thresholds."""
+    """Write all files; return, by weights, steps and tokens, what share of the neurons fires and the thresholds."""
     import torch
     from encoder_network import WIDTH, encoder, float_twin, quantised, spikes
     from encoder_rivals import dynamic_int8, n_bits
@@ -60,19 +72,16 @@ def export_files(folder: Path, layers: int) -> dict[str, Any]:
 
     torch.set_num_threads(1)
     net, sample = encoder(layers), spikes(4, 4, WIDTH)
-    found: dict[str, Any] = {str(tokens): {} for tokens in TOKENS}
-    for weights, config in (("ternary", sxq.Ternary()), ("binary", sxq.Binary())):
-        for tokens in TOKENS:
-            ready, density, thresholds = quantised(net, config, CALIBRATED_STEPS, tokens)
-            found[str(tokens)][weights] = {"density": round(density, 4), "thresholds": thresholds}
-        sxq.export_onnx(ready, sample, folder / f"{weights}.onnx", input="spikes")
-        if weights == "ternary":
-            sxq.export_onnx(ready, sample, folder / "ternary5.onnx", input="spikes", ternary_packing="1.6bit")
-            sxq.export_onnx(float_twin(ready), sample, folder / "float.onnx", input="spikes")
+    ternary, binary = quantised(net, sxq.Ternary()), quantised(net, sxq.Binary())
+    facts = {"ternary": thresholds_of(ternary), "binary": thresholds_of(binary)}
+    sxq.export_onnx(ternary, sample, folder / "ternary.onnx", input="spikes")
+    sxq.export_onnx(ternary, sample, folder / "ternary5.onnx", input="spikes", ternary_packing="1.6bit")
+    sxq.export_onnx(binary, sample, folder / "binary.onnx", input="spikes")
+    sxq.export_onnx(float_twin(ternary), sample, folder / "float.onnx", input="spikes")
     dynamic_int8(folder / "float.onnx", folder / "int8.onnx")
     n_bits(folder / "float.onnx", folder / "nbits2.onnx", 2)
     n_bits(folder / "float.onnx", folder / "nbits4.onnx", 4)
-    return found
+    return facts
 
 
 def tuned(path: Path, thresholds: dict[str, float]) -> onnx.ModelProto:
@@ -101,33 +110,30 @@ def fastest(runs: dict[str, Callable[[], Any]], threads: int, seconds: float) ->
     return {name: round(1e3 * value, 3) for name, value in best.items()}
 
 
-def measure(folder: Path, facts: dict[str, Any], tokens: int, threads: int, seconds: float) -> list[dict[str, Any]]:
-    """Time all variants for each number of steps."""
+def measure(folder: Path, facts: dict[str, Any], steps: int, tokens: int, threads: int, seconds: float) -> Any:
+    """Time all variants."""
     sessions = {}
     for name, (file, native) in VARIANTS.items():
-        thresholds = facts[str(tokens)]["binary" if file == "binary" else "ternary"]["thresholds"]
+        thresholds = facts["binary" if file == "binary" else "ternary"][f"T {steps}, S {tokens}"]["thresholds"]
         sessions[name] = session(tuned(folder / f"{file}.onnx", thresholds), threads=threads, native=native)
-    rows = []
-    for steps in STEPS:
-        x = (np.random.default_rng(0).random((steps, tokens, 768)) < 0.15).astype(np.float32)
-        outputs = {name: made.run(None, {"input": x})[0] for name, made in sessions.items()}
-        assert np.array_equal(outputs["binary, stock"], outputs["binary, native"])
-        exact = outputs["ternary, stock"]
-        runs = {name: partial(made.run, None, {"input": x}) for name, made in sessions.items()}
-        times = fastest(runs, threads, seconds)
-        row = {
-            "T": steps,
-            "S": tokens,
-            "threads": threads,
-            "milliseconds": times,
-            "ratio to float32": {name: round(value / times["float32"], 4) for name, value in times.items()},
-            "output spikes": exact.size,
-            "rate of the output": round(float(exact.mean()), 4),
-            "output spikes different": {name: int((outputs[name] != exact).sum()) for name in SAME_WEIGHTS},
-        }
-        print(json.dumps(row), flush=True)
-        rows.append(row)
-    return rows
+    x = (np.random.default_rng(0).random((steps, tokens, 768)) < 0.15).astype(np.float32)
+    outputs = {name: made.run(None, {"input": x})[0] for name, made in sessions.items()}
+    if not np.array_equal(outputs["binary, stock"], outputs["binary, native"]):
+        raise SystemExit("the kernels give other spikes than the functions")
+    exact = outputs["ternary, stock"]
+    times = fastest({name: partial(made.run, None, {"input": x}) for name, made in sessions.items()}, threads, seconds)
+    row = {
+        "T": steps,
+        "S": tokens,
+        "threads": threads,
+        "milliseconds": times,
+        "ratio to float32": {name: round(value / times["float32"], 4) for name, value in times.items()},
+        "output spikes": exact.size,
+        "rate of the output": round(float(exact.mean()), 4),
+        "output spikes different": {name: int((outputs[name] != exact).sum()) for name in SAME_WEIGHTS},
+    }
+    print(json.dumps(row), flush=True)
+    return row
 
 
 def resident() -> int:
@@ -192,7 +198,8 @@ def registering(path: Path) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of measuring, for each number of steps")
+    parser.add_argument("--seconds", type=float, default=60.0, help="of measuring, for each case")
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--keep", type=Path, help="a folder for the exported files; those that are there are used")
     parser.add_argument("--hold", help=argparse.SUPPRESS)
     parser.add_argument("--native", action="store_true", help=argparse.SUPPRESS)
@@ -208,13 +215,13 @@ def main() -> None:
         if not kept.exists():
             kept.write_text(json.dumps(export_files(folder, given.layers)))
         facts = json.loads(kept.read_text())
-        cases = [(tokens, threads) for threads in (1, 2) for tokens in TOKENS]
-        rows = [row for case in cases for row in measure(folder, facts, *case, given.seconds)]
+        cases = [(steps, tokens, n) for n in given.threads for tokens in TOKENS for steps in STEPS]
+        rows = [measure(folder, facts, *case, given.seconds) for case in cases]
         sizes = {file: (folder / f"{file}.onnx").stat().st_size for file, _ in VARIANTS.values()}
         result = {
             "layers": given.layers,
             "kernels": native_status().instruction_set,
-            "density": {tokens: {w: at["density"] for w, at in found.items()} for tokens, found in facts.items()},
+            "density": {name: {case: at["density"] for case, at in found.items()} for name, found in facts.items()},
             "rows": rows,
             "file bytes": sizes,
             "memory bytes": {

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import snn_extreme_quant as sxq
 from snn_extreme_quant.config import WeightConfig
 
-__all__ = ["DENSITY", "HIDDEN", "WIDTH", "Encoder", "encoder", "float_twin", "quantised", "spikes"]
+__all__ = ["DENSITY", "HIDDEN", "WIDTH", "Encoder", "calibrate", "encoder", "float_twin", "quantised", "spikes"]
 
 WIDTH, HIDDEN, HEADS = 768, 3072, 12
 DENSITY = 0.15
@@ -78,15 +78,18 @@ def encoder(layers: int) -> nn.Module:
     return Encoder(layers).eval()
 
 
-def quantised(
-    net: nn.Module, config: WeightConfig, steps: int, tokens: int
-) -> tuple[nn.Module, float, dict[str, float]]:
-    """Return a copy with low-bit weights whose neurons' thresholds let ``DENSITY`` of them fire; what fires; those."""
+def quantised(net: nn.Module, config: WeightConfig) -> nn.Module:
+    """Return a copy with low-bit weights."""
     net = copy.deepcopy(net)
     sxq.quantize_(net, config)
+    return net
+
+
+def calibrate(net: nn.Module, steps: int, tokens: int) -> tuple[float, dict[str, float]]:
+    """Set the thresholds so that ``DENSITY`` of the neurons fire in so many steps; return what fires, and those."""
     rates: list[float] = []
 
-    def calibrate(lif: Any, currents: tuple[Tensor, ...]) -> None:
+    def tune(lif: Any, currents: tuple[Tensor, ...]) -> None:
         # Every 7th neuron is enough; bisect between none and all.
         sample = currents[0].flatten(1)[:, ::7]
         low, high = 0.0, float(sample.abs().max()) * steps + 1e-6
@@ -96,15 +99,14 @@ def quantised(
         lif.v_threshold = high
         rates.append(_rate(sample, high))
 
-    lifs = [module for module in net.modules() if isinstance(module, neuron.LIFNode)]
-    hooks = [lif.register_forward_pre_hook(calibrate) for lif in lifs]
+    lifs = {name: module for name, module in net.named_modules() if isinstance(module, neuron.LIFNode)}
+    hooks = [lif.register_forward_pre_hook(tune) for lif in lifs.values()]
     with torch.no_grad():
         net(spikes(steps, tokens, WIDTH))
     for hook in hooks:
         hook.remove()
     functional.reset_net(net)
-    thresholds = {name: lif.v_threshold for name, lif in net.named_modules() if isinstance(lif, neuron.LIFNode)}
-    return net, sum(rates) / len(rates), thresholds
+    return sum(rates) / len(rates), {name: cast("Any", lif).v_threshold for name, lif in lifs.items()}
 
 
 def _rate(currents: Tensor, threshold: float) -> float:
