@@ -33,7 +33,7 @@ def with_byte_products(module: fx.GraphModule, exactness: Exactness) -> fx.Graph
 
     Args:
         module: a recorded graph; it is left as it is.
-        exactness: what was found of this graph.
+        exactness: what was found of this graph, or of one with the same names of nodes.
 
     Example:
         A layer of spiking attention, ``(query @ key.T) @ value``, becomes two integer products: of spikes with spikes
@@ -46,9 +46,10 @@ def with_byte_products(module: fx.GraphModule, exactness: Exactness) -> fx.Graph
     graph.output(fx.map_arg(output.args[0], copies.__getitem__))
     known: dict[tuple[fx.Node, bool], fx.Node] = {}
     sums: dict[fx.Node, fx.Node] = {}
-    for node, (first, second) in exactness.products.items():
-        if _pays(first, second):
-            _rewrite(graph, copies[node], (first, second), known, sums)
+    for node in module.graph.nodes:
+        grids = exactness.products.get(node.name)
+        if grids is not None and _pays(*grids):
+            _rewrite(graph, copies[node], grids, known, sums)
     graph.lint()
     return fx.GraphModule(module, graph)
 

@@ -85,12 +85,12 @@ class Exactness:
     Args:
         layers: of quantised layers, by name.
         neurons: of neuron layers, by name.
-        products: the grids of the factors of each exact product of two computed matrices.
+        products: the grids of the factors of each exact product of two computed matrices, by its name in the graph.
     """
 
     layers: dict[str, LayerExactness]
     neurons: dict[str, LayerExactness]
-    products: dict[fx.Node, tuple[Grid, Grid]] = field(default_factory=dict)
+    products: dict[str, tuple[Grid, Grid]] = field(default_factory=dict)
 
 
 _SHAPE_ONLY = {
@@ -291,12 +291,12 @@ class _Analysis:
             # As many products are summed as the input is long.
             if a.units * b.units > _OPEN_PRODUCT:
                 return _Fact(None, "a product of matrices of large numbers, over any number of them")
-            self.found.products[node] = (a, b)
+            self.found.products[node.name] = (a, b)
             return _Fact(None)
         grid = product(a, b, inner)
         if grid is None:
             return _Fact(None, f"a product of matrices over {inner}, needing over 24 bits")
-        self.found.products[node] = (a, b)
+        self.found.products[node.name] = (a, b)
         return _Fact(grid)
 
     def _elementwise_grid(self, node: fx.Node) -> Grid | None:
