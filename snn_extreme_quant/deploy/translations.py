@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -232,8 +232,8 @@ def _others() -> _Table:
         return op18.MatMulInteger(a, b)
 
     def from_sums(sums, unit: float):  # type: ignore[no-untyped-def]
-        value = op18.Cast(sums, to=onnx.TensorProto.FLOAT)
-        return value if unit == 1 else op18.Mul(value, op18.Constant(value_float=unit))
+        value, factor = op18.Cast(sums, to=onnx.TensorProto.FLOAT), op18.Constant(value_float=unit)
+        return value if unit == 1 else op18.Mul(value, cast("Any", factor))
 
     return {
         _OURS.to_bytes.default: to_bytes,
