@@ -55,7 +55,7 @@ def test_packings_and_their_names() -> None:
 @pytest.mark.parametrize("operator", layer_operators())
 def test_inputs_and_attributes_of_layers(operator: str) -> None:
     body = function_body(operator)
-    rows = {row[0].strip("`").removeprefix("<packing>"): row for row in table("operator | inputs")}
+    rows = {row[0].strip("`").removeprefix("<packing>"): row for row in table("operator | inputs | attributes | y: T")}
     _, inputs, attributes, _ = rows[operator.removeprefix(KINDS[layout_of(operator)])]
     wanted = set(re.findall(r"`(\w+)`", attributes))
     if "those of `Conv`" in attributes:
