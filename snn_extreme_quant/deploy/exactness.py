@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import torch
@@ -72,13 +72,25 @@ class LayerExactness:
         """Whether a layer's input is an unsigned 8-bit integer on its grid, and its sums exact."""
         return self.grid is not None and self.grid.low == 0 and self.grid.units <= BYTE and self.fits
 
+    @property
+    def signed_byte(self) -> bool:
+        """Whether a layer's input is a signed 8-bit integer on its grid (without -128), and its sums exact."""
+        return self.grid is not None and self.grid.units <= BYTE // 2 and self.fits
+
 
 @dataclass(frozen=True)
 class Exactness:
-    """The verdicts by layer name: quantised layers and neurons."""
+    """The verdicts by layer name: quantised layers and neurons.
+
+    Args:
+        layers: of quantised layers, by name.
+        neurons: of neuron layers, by name.
+        products: the grids of the factors of each exact product of two computed matrices, by its name in the graph.
+    """
 
     layers: dict[str, LayerExactness]
     neurons: dict[str, LayerExactness]
+    products: dict[str, tuple[Grid, Grid]] = field(default_factory=dict)
 
 
 _SHAPE_ONLY = {
@@ -106,6 +118,8 @@ _SIZES = {
 }  # fmt: skip
 _MATRIX = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 _UNKNOWN = object()
+#: The largest product that may be summed over an open axis: 2**16 of them fit 24 bits.
+_OPEN_PRODUCT = 2**8
 
 
 def analyse(
@@ -270,11 +284,20 @@ class _Analysis:
         if reason:
             return _Fact(None, reason)
         a, b = (self.facts[cast("fx.Node", n)].grid for n in node.args[:2])
-        inner = dims(node.args[0])[-1] if dims(node.args[0]) else None
-        if a is None or b is None or not isinstance(inner, int):
+        if a is None or b is None or not dims(node.args[0]):
             return _Fact(None, "a product of matrices of real numbers, summed in an order that a runtime may choose")
+        inner = dims(node.args[0])[-1]
+        if not isinstance(inner, int):
+            # As many products are summed as the input is long.
+            if a.units * b.units > _OPEN_PRODUCT:
+                return _Fact(None, "a product of matrices of large numbers, over any number of them")
+            self.found.products[node.name] = (a, b)
+            return _Fact(None)
         grid = product(a, b, inner)
-        return _Fact(grid, "" if grid is not None else f"a product of matrices over {inner}, needing over 24 bits")
+        if grid is None:
+            return _Fact(None, f"a product of matrices over {inner}, needing over 24 bits")
+        self.found.products[node.name] = (a, b)
+        return _Fact(grid)
 
     def _elementwise_grid(self, node: fx.Node) -> Grid | None:
         values = [self.facts[a].grid if isinstance(a, fx.Node) else a for a in node.args]

@@ -14,6 +14,7 @@ from torch import Tensor, fx
 from snn_extreme_quant.exported.files import METADATA_KEY
 
 from . import functions
+from .byte_products import with_byte_products
 from .capture import quiet_torch
 from .exactness import Exactness
 from .functions import DOMAIN, DOMAIN_VERSION, OPSET
@@ -61,7 +62,7 @@ def lower(
     every = [axes, *({axis: "B" for axis, size in enumerate(state.shape) if size is None} for state in states)]
     with quiet_torch(), torch.no_grad():
         program: Any = torch.onnx.export(
-            graph,
+            with_byte_products(graph, exactness),
             (sample, *(state.start(samples) for state in states)),
             dynamo=True,
             verbose=False,

@@ -317,19 +317,29 @@ def _sequence_body(function: NeuronFunction) -> list[str]:
     kind = "float[?]" if function.flattened else {"linear": "float[?,?]", "conv": "float[?,?,?,?]"}[spec.feedback]
     shown = spec.outputs[1:] if function.states else ()
     after = [f"{name}_out" if name != "s" else "s_next" for name in spec.states]
-    body = [*_step_lines(function), *(["s_next = Identity (s_out)"] if "s" in spec.states else [])]
+    body = _step_lines(function)
+    if "s" in spec.states:
+        body.append("s_next = Identity (s_out)")
+    # Spikes leave the loop as they were compared, in bytes. A runtime merges the cast with one to uint8 that follows.
+    compared = spec.fire in ("spike", "change") and not spec.graded
+    if compared and "s" not in spec.states:
+        body.pop()
     body += [f"{name}_seen = Identity ({name}_out)" for name in shown]
-    results = [*after, "s_out", *(f"{name}_seen" for name in shown)]
+    results = [f"{kind} {name}" for name in after]
+    results.append(f"{kind.replace('float', 'bool')} s_b" if compared else f"{kind} s_out")
+    results += [f"{kind} {name}_seen" for name in shown]
     lines.append(
         f"{', '.join(f'{name}_last' for name in spec.states)}, s_flat{''.join(f', {name}_flat' for name in shown)}"
         f" = Scan <num_scan_inputs: int = 1, body: graph = step"
         f" ({', '.join(f'{kind} {name}' for name in (*spec.states, 'x'))})"
-        f" => ({', '.join(f'{kind} {name}' for name in results)}) {{\n    "
+        f" => ({', '.join(results)}) {{\n    "
         + "\n    ".join(body)
         + f"\n  }}> ({', '.join(f'{name}0f' for name in spec.states)}, xf)"
     )
-    for flat, name in (("s_flat", "spikes"), *((f"{name}_flat", f"{name}s") for name in shown)):
+    for flat, name in (("s_flat", "spikes_b" if compared else "spikes"), *((f"{n}_flat", f"{n}s") for n in shown)):
         lines.append(f"{name} = Reshape <allowzero: int = 1> ({flat}, shape)")
+    if compared:
+        lines.append("spikes = Cast <to: int = 1> (spikes_b)")
     return lines
 
 

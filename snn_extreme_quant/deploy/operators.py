@@ -18,7 +18,9 @@ from snn_extreme_quant.quantizers.packing import unpack
 
 __all__ = [
     "NAMESPACE",
+    "byte_matmul",
     "fixed_point",
+    "from_sums",
     "neuron_sequence_op",
     "neuron_step_op",
     "packed_conv",
@@ -26,6 +28,7 @@ __all__ = [
     "packed_embedding",
     "packed_linear",
     "sum_pool",
+    "to_bytes",
     "transpose",
 ]
 
@@ -290,3 +293,39 @@ def _(x: Tensor, kernel: Sequence[int], stride: Sequence[int], padding: Sequence
     return _CONVOLUTIONS[x.dim()](
         x, x.new_empty((channels, 1, *kernel)), None, stride=stride, padding=padding, groups=channels
     )
+
+
+# Products of bytes -------------------------------------------------------------------------------------------------
+
+
+@torch.library.custom_op(f"{NAMESPACE}::to_bytes", mutates_args=())
+def to_bytes(x: Tensor, inverse: float, signed: bool) -> Tensor:
+    """Whole numbers ``x * inverse`` as signed or unsigned bytes; ``inverse`` is 1 for integer ``x``."""
+    return (x if inverse == 1 else x * inverse).to(torch.int8 if signed else torch.uint8)
+
+
+@to_bytes.register_fake
+def _(x: Tensor, inverse: float, signed: bool) -> Tensor:
+    return torch.empty_like(x, dtype=torch.int8 if signed else torch.uint8)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::byte_matmul", mutates_args=())
+def byte_matmul(a: Tensor, b: Tensor) -> Tensor:
+    """Product of unsigned bytes ``(..., M, K)`` with signed ones ``(..., K, N)``, in 32 bits."""
+    return torch.matmul(a.int(), b.int())
+
+
+@byte_matmul.register_fake
+def _(a: Tensor, b: Tensor) -> Tensor:
+    return torch.matmul(a.float(), b.float()).to(torch.int32)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::from_sums", mutates_args=())
+def from_sums(sums: Tensor, unit: float) -> Tensor:
+    """Integers as floats, times a power of two."""
+    return sums.float() if unit == 1 else sums.float() * unit
+
+
+@from_sums.register_fake
+def _(sums: Tensor, unit: float) -> Tensor:
+    return torch.empty_like(sums, dtype=torch.float32)

@@ -59,6 +59,7 @@ class Streaming:
         return Exactness(
             {name: _both(verdict, sequence.layers[name]) for name, verdict in own.layers.items()},
             {name: _both(verdict, sequence.neurons[name]) for name, verdict in own.neurons.items()},
+            own.products,
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -18,6 +18,7 @@ from snn_extreme_quant.quantizers.packing import LAYOUTS
 from . import functions
 from .exactness import LayerExactness
 from .functions import DOMAIN, DOMAIN_VERSION, NeuronFunction
+from .grid import BYTE
 
 __all__ = ["LAYER_ATTRIBUTE", "fits_pairs", "translations"]
 
@@ -73,11 +74,14 @@ def _layers(exactness: Mapping[str, LayerExactness]) -> _Table:
     def packed_linear(x, packed, scale, out_features: int, layout: str, layer: str):  # type: ignore[no-untyped-def]
         verdict = exactness[layer]
         inputs = _PACKED
-        if verdict.unsigned_byte and verdict.grid is not None and fits_pairs(verdict.grid.units, layout):
-            name = functions.layer_operator("Linear", layout, integer_input=True)
-            grid = 2.0**-verdict.grid.fraction
+        grid = verdict.grid
+        unsigned = grid is not None and verdict.unsigned_byte and fits_pairs(grid.units, layout)
+        signed = not unsigned and verdict.signed_byte and fits_pairs(BYTE, layout)
+        if grid is not None and (unsigned or signed):
+            name = functions.layer_operator("Linear", layout, integer_input=True, signed=signed)
+            unit = 2.0**-grid.fraction
             node = _operator(name, inputs, ["y"], ["grid", "inverse_grid"])
-            return node(x, packed, scale, grid=grid, inverse_grid=1 / grid, sxq_layer=layer)
+            return node(x, packed, scale, grid=unit, inverse_grid=1 / unit, sxq_layer=layer)
         node = _operator(functions.layer_operator("Linear", layout), inputs, ["y"])
         return node(x, packed, scale, sxq_layer=layer)
 
@@ -219,7 +223,22 @@ def _others() -> _Table:
         ones = op18.ConstantOfShape(shape, value=onnx.numpy_helper.from_array(np.ones(1, np.float32)))
         return op18.Conv(x, ones, strides=list(stride), pads=[*padding, *padding], group=channels)
 
+    def to_bytes(x, inverse: float, signed: bool):  # type: ignore[no-untyped-def]
+        factor: Any = op18.Constant(value_float=inverse)
+        units = x if inverse == 1 else op18.Mul(x, factor)
+        return op18.Cast(units, to=onnx.TensorProto.INT8 if signed else onnx.TensorProto.UINT8)
+
+    def byte_matmul(a, b):  # type: ignore[no-untyped-def]
+        return op18.MatMulInteger(a, b)
+
+    def from_sums(sums, unit: float):  # type: ignore[no-untyped-def]
+        value, factor = op18.Cast(sums, to=onnx.TensorProto.FLOAT), op18.Constant(value_float=unit)
+        return value if unit == 1 else op18.Mul(value, cast("Any", factor))
+
     return {
+        _OURS.to_bytes.default: to_bytes,
+        _OURS.byte_matmul.default: byte_matmul,
+        _OURS.from_sums.default: from_sums,
         _OURS.fixed_point.default: fixed_point,
         _OURS.transpose.default: transpose,
         _OURS.sum_pool.default: sum_pool,

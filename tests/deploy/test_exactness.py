@@ -115,13 +115,22 @@ def test_counts(levels: int, tmp_path: Path) -> None:
     assert operators_of(tmp_path / "net.onnx")[2] == "Int8LinearInteger"
 
 
-def test_signed_spikes_are_no_unsigned_bytes(tmp_path: Path) -> None:
+def test_signed_spikes_are_signed_bytes(tmp_path: Path) -> None:
     model = quantised(
         sxq.Ternary(), nn.Linear(6, 4), jelly.TernaryIFNode(v_threshold=0.2), nn.Linear(4, 3), jelly.IFNode()
     )
     found = verdicts(model, spikes(3, 2, 6), tmp_path / "net.onnx")
     assert found["2"] == (True, "sums of 4 integers up to 1")
-    assert operators_of(tmp_path / "net.onnx")[2] == "TernaryLinear"
+    assert operators_of(tmp_path / "net.onnx")[2] == "TernaryLinearIntegerSigned"
+
+
+def test_signed_bytes_of_wide_codes_take_the_float_product(tmp_path: Path) -> None:
+    """With its zero point a signed byte is up to 255, whose products with 8-bit codes do not fit in pairs."""
+    model = quantised(
+        sxq.Uniform(8), nn.Linear(6, 4), jelly.TernaryIFNode(v_threshold=0.2), nn.Linear(4, 3), jelly.IFNode()
+    )
+    assert verdicts(model, spikes(3, 2, 6), tmp_path / "net.onnx")["2"][0]
+    assert operators_of(tmp_path / "net.onnx")[2] == "Int8Linear"
 
 
 @pytest.mark.parametrize(

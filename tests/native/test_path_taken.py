@@ -49,13 +49,13 @@ def test_the_kernel_takes_the_place_of_the_body(library: Any, tmp_path: Path) ->
         (DOMAIN, "TernaryLinearInteger")
     }
     body = optimised(model, tmp_path / "body.onnx", library, [])
-    assert ("", "MatMulInteger") in body
+    assert ("com.microsoft", "MatMulIntegerToFloat") in body
     assert not any(domain == DOMAIN for domain, _ in body)
 
 
 def test_an_operator_without_a_kernel_keeps_its_body(library: Any, tmp_path: Path) -> None:
     found = optimised(small_model(), tmp_path / "other.onnx", library, ["BinaryLinearInteger"])
-    assert ("", "MatMulInteger") in found
+    assert ("com.microsoft", "MatMulIntegerToFloat") in found
     assert library.register(onnxruntime.SessionOptions(), ["BinaryConvTranspose", "Nothing"]) == []
 
 
@@ -79,7 +79,7 @@ def test_session_runs_what_is_asked_for(
     events = json.loads(Path(made.end_profiling()).read_text())
     ran = {event["args"]["op_name"] for event in events if event.get("cat") == "Node" and "op_name" in event["args"]}
     assert ("TernaryLinearInteger" in ran) is runs
-    assert ("MatMulInteger" in ran) is not runs
+    assert ("MatMulIntegerToFloat" in ran) is not runs
 
 
 def test_sessions_side_by_side(library: Any) -> None:

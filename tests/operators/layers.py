@@ -72,6 +72,22 @@ def linear_integer(operator: str) -> Iterator[Case]:
                 yield Case(operator, f"{what} {x.shape} x {outputs}", {"x": x}, constants, [expected], attributes)
 
 
+def linear_integer_signed(operator: str) -> Iterator[Case]:
+    """Inputs from -127 to 127."""
+    layout = layout_of(operator)
+    for index, (inputs, outputs) in enumerate(SHAPES):
+        _, packed, scale = stored(layout, inputs, outputs)
+        for grid in (1.0, 0.0625):
+            drawn = rng_of(index).integers(-127, 128, (*[(3, 4), (1,), (5,)][index % 3], inputs))
+            every = {"any": drawn, "spikes": np.sign(drawn), "lowest": drawn * 0 - 127, "largest": drawn * 0 + 127}
+            for what, units in every.items():
+                x = (units * grid).astype(np.float32)
+                expected = operators.packed_linear(*tensors(x, packed, scale), outputs, layout, "")
+                constants = {"packed": packed, "scale": scale}
+                attributes = {"grid": grid, "inverse_grid": 1 / grid}
+                yield Case(operator, f"{what} {x.shape} x {outputs}", {"x": x}, constants, [expected], attributes)
+
+
 GEOMETRIES = [
     # axes, stride, pads, dilation, groups, output padding
     (1, 1, 0, 1, 1, 0),
@@ -158,6 +174,7 @@ def rng_of(seed: int) -> np.random.Generator:
 _BUILDERS: dict[str, Callable[[str], Iterator[Case]]] = {
     "Linear": linear,
     "LinearInteger": linear_integer,
+    "LinearIntegerSigned": linear_integer_signed,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "Embedding": embedding,
