@@ -23,6 +23,10 @@ from .structure import probing_inputs
 __all__ = ["FixedPointReport", "integer_facts", "lower_integer", "rewritten"]
 
 
+#: Why a quantised layer is not exact in an integer file.
+_READOUT = "decoding: sums real numbers, in an order that a runtime may choose"
+
+
 @dataclass(frozen=True)
 class FixedPointReport:
     """How one neuron layer is computed in an integer file.
@@ -97,17 +101,22 @@ def integer_facts(integer: IntegerGraph) -> list[dict[str, Any]]:
 
 
 def _exactness(integer: IntegerGraph) -> Exactness:
-    """Return the verdicts on an integer graph: all that is computed in integers is exact."""
-    found = analyse(integer.graph)
+    """Return the verdicts on an integer graph: all that is computed in integers is exact.
+
+    A quantised layer that is left is a readout of real numbers, behind the last neuron.
+    """
+    found = {
+        name: replace(verdict, exact=False, reason=_READOUT) for name, verdict in analyse(integer.graph).layers.items()
+    }
     layers = {
         name: LayerExactness(True, f"integer sums of {'bytes' if term.dtype.itemsize == 1 else 'integers'}")
         for name, term in integer.inputs.items()
-        if name and name not in found.layers
+        if name and name not in found
     }
     neurons = {
         name: LayerExactness(True, f"fixed point, F = {neuron.fraction}") for name, neuron in integer.neurons.items()
     }
-    return replace(found, layers={**found.layers, **layers}, neurons=neurons)
+    return Exactness({**found, **layers}, neurons)
 
 
 def lower_integer(

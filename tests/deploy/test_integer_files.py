@@ -157,7 +157,8 @@ def test_networks_that_have_it_all(build: Any, tmp_path: Path) -> None:
     report = sxq.export_onnx(model, inputs, path, integer=True)
     assert report.time == "free"
     assert {entry.name for entry in report.fixed_point} == {n for n, m in model.named_modules() if _fires(m)}
-    assert all(entry.fraction >= 8 and entry.headroom >= 0 for entry in report.fixed_point), str(report)
+    assert all(entry.headroom >= 0 for entry in report.fixed_point), str(report)
+    assert {entry.name for entry in report.layers if not entry.exact} <= {"readout"}, str(report)
     longer = torch.cat([inputs, inputs.flip(0), inputs])
     result = sxq.verify(model, path, [inputs, longer, inputs[:1, :1]])
     assert result.ok, str(result)
