@@ -223,8 +223,7 @@ def verify(
         SampleError: an input does not fit.
 
     An integer file is compared with the golden model, an interpreter in plain numpy integers, and that with the
-    integer graph in torch; :attr:`VerifyReport.integer` says too how the file compares with the model as it was
-    trained, in float.
+    integer graph in torch; :attr:`VerifyReport.integer` also says how it compares with the float model.
 
     Example:
         >>> report = verify(net, "net.onnx", spikes)  # doctest: +SKIP
