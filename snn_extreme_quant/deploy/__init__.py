@@ -2,6 +2,9 @@
 
 from snn_extreme_quant.deploy.export import ExportReport, LayerReport, export_onnx
 from snn_extreme_quant.deploy.inference import FileRun, run_file
+from snn_extreme_quant.deploy.integer_export import FixedPointReport
+from snn_extreme_quant.deploy.integer_graph import IntegerOptions
+from snn_extreme_quant.deploy.integer_verify import IntegerComparison
 from snn_extreme_quant.deploy.native import NativeStatus, native_status
 from snn_extreme_quant.deploy.session import session
 from snn_extreme_quant.deploy.stream import Stream
@@ -11,6 +14,9 @@ __all__ = [
     "Difference",
     "ExportReport",
     "FileRun",
+    "FixedPointReport",
+    "IntegerComparison",
+    "IntegerOptions",
     "LayerReport",
     "LayerVerification",
     "NativeStatus",

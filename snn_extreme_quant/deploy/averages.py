@@ -15,7 +15,7 @@ from torch import fx
 
 from .graphs import dims
 
-__all__ = ["write_out_averages"]
+__all__ = ["each_axis", "write_out_averages"]
 
 aten = torch.ops.aten
 _SUM_POOL = torch.ops.snn_xq.sum_pool.default
@@ -56,7 +56,8 @@ def _written_out(graph: fx.Graph, node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _all(value: Any, axes: int) -> list[int]:
+def each_axis(value: Any, axes: int) -> list[int]:
+    """Return what an option of a pooling is for each axis: one number may stand for all."""
     items = list(value) if isinstance(value, (list, tuple)) else [value]
     return items * axes if len(items) == 1 else items
 
@@ -68,8 +69,8 @@ def _pool(graph: fx.Graph, node: fx.Node, axes: int) -> fx.Node | None:
     stride, padding, ceil, counted, divisor = (
         node.kwargs.get(name, rest[i] if i < len(rest) else defaults[i]) for i, name in enumerate(names)
     )
-    window, pads = _all(kernel, axes), _all(padding, axes)
-    steps = _all(stride, axes) if stride else window
+    window, pads = each_axis(kernel, axes), each_axis(padding, axes)
+    steps = each_axis(stride, axes) if stride else window
     shape = dims(x)
     if ceil or (any(pads) and not counted) or len(shape) != axes + 2 or not isinstance(shape[1], int):
         return None
@@ -78,7 +79,7 @@ def _pool(graph: fx.Graph, node: fx.Node, axes: int) -> fx.Node | None:
 
 
 def _adaptive(graph: fx.Graph, node: fx.Node, axes: int) -> fx.Node | None:
-    x, size = node.args[0], _all(node.args[1], axes)
+    x, size = node.args[0], each_axis(node.args[1], axes)
     shape = dims(x)
     if len(shape) != axes + 2 or not all(isinstance(s, int) for s in shape[1:]):
         return None

@@ -20,19 +20,21 @@ from snn_extreme_quant.errors import (
     OutputPathError,
     SampleError,
     UnsupportedModelError,
+    UnsupportedNeuronError,
 )
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 from snn_extreme_quant.output_files import check_writable, write_whole
 
-from .batch_norm import watching
 from .exactness import SPIKES, analyse
 from .functions import is_neuron, is_synchronous
 from .graphs import neuron_calls
-from .lowering import layer_facts, lower
-from .recording import Recording, Request, record_folded, record_stepwise
+from .integer_export import FixedPointReport, lower_integer
+from .integer_graph import IntegerOptions, integer_options
+from .lowering import file_facts, layer_facts, lower
+from .recording import Recording, Request, record, record_stepwise
 from .repacking import TernaryPacking, check_packing, with_packing
-from .running import first_line, probe, run_model
+from .running import first_line
 from .streaming import Streaming, streaming_step
 from .synchronous_running import synchronous_neurons
 
@@ -72,6 +74,7 @@ class ExportReport:
         input_shape: the input's axes; T and B are free.
         batch_norms: by name of each batch norm, the layer it is folded into; "" if it stays a product and a sum.
         layers: quantised layers and neurons, with what is guaranteed of each.
+        fixed_point: of an integer file, how each neuron layer is computed.
     """
 
     path: Path
@@ -81,6 +84,7 @@ class ExportReport:
     input_shape: tuple[str | int, ...]
     batch_norms: Mapping[str, str]
     layers: tuple[LayerReport, ...]
+    fixed_point: tuple[FixedPointReport, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -98,7 +102,7 @@ class ExportReport:
             f"{name}: folded into {layer!r}" if layer else f"{name}: a product and a sum for each channel"
             for name, layer in self.batch_norms.items()
         ]
-        return "\n".join((head, *rows))
+        return "\n".join((head, *rows, *map(str, self.fixed_point)))
 
 
 def as_tensor(value: Tensor | npt.ArrayLike, what: str) -> Tensor:
@@ -166,6 +170,7 @@ def export_onnx(
     input: Literal["real", "spikes"] = "real",
     ternary_packing: TernaryPacking = "2bit",
     form: Form = "sequence",
+    integer: bool | IntegerOptions = False,
 ) -> ExportReport:
     """Write a trained model as one ONNX file that stock onnxruntime runs.
 
@@ -187,6 +192,8 @@ def export_onnx(
             of the neurons are inputs and outputs (:class:`~snn_extreme_quant.deploy.Stream` runs it).
             ``"counts"``: one pass over spike counts, for models of :class:`~snn_extreme_quant.SynchronousIF` neurons;
             ``docs/synchronous.md`` says what such files take.
+        integer: the file computes with integers only (``docs/integer.md``): neurons in fixed point, no float between
+            the encoding of the input and the decoding of the outputs. An :class:`IntegerOptions` says more.
 
     Returns:
         Sizes, and what is guaranteed of each layer: quantised layers that are fed by spikes, and neurons behind them,
@@ -196,7 +203,8 @@ def export_onnx(
 
     Raises:
         UnsupportedNeuronError: a neuron has no exact spec.
-        UnsupportedModelError: the forward pass cannot be recorded, or has state outside its neurons.
+        UnsupportedModelError: the forward pass cannot be recorded, has state outside its neurons, or (``integer``) has
+            no integer form.
         NonFiniteWeightError: a weight is NaN or infinite.
         SampleError: the model does not accept the sample.
         OutputPathError: the file cannot be written.
@@ -213,9 +221,17 @@ def export_onnx(
     check_packing(ternary_packing)
     if form not in ("sequence", "streaming", "counts"):
         raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
+    options = integer_options(integer)
+    if options is not None and form == "streaming":
+        raise ExportError("Streaming files are in float: export with integer=True or with form='streaming', not both.")
     if synchronous_neurons(model):
         from .synchronous_export import Options, export_synchronous
 
+        if options is not None:
+            raise ExportError(
+                "integer=True is for neurons that carry a potential from step to step; files of synchronous neurons"
+                " (sxq.SynchronousIF) compute with integer counts already: export without it."
+            )
         return export_synchronous(model, sample, path, Options(form, input, calling, ternary_packing))
     neurons = check_model(model)
     if form == "counts":
@@ -226,24 +242,20 @@ def export_onnx(
     inputs = as_tensor(sample, "The sample")
     if input == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
         raise SampleError("The sample is not spikes (0 and 1), which input='spikes' promises.")
-    called = probe(model, inputs, neurons, calling)
-    with watching(model) as folds:
-        run_model(model, inputs, called.calling, neurons)
-    request = Request(inputs, called.calling, neurons, input == "spikes", folds)
-    recording = record_folded(model, request, max(called.calls.values(), default=0))
+    request, recording, called = record(model, inputs, calling, neurons, spikes=input == "spikes")
     facts: dict[str, Any] = {"format": 1, "version": __version__, "calling": called.calling, "input": input}
     if ternary_packing != "2bit":
         facts["ternary_packing"] = ternary_packing
     facts["neurons"] = sorted(called.calls)
     streaming = streaming_step(model, request, recording) if form == "streaming" else None
     try:
-        proto = _lowered(recording, request, facts, streaming)
+        proto = _lowered(recording, request, facts, options, streaming)
     except ExportError as error:
         if streaming is not None or not neuron_calls(recording.recorded.graph.graph):
             raise
         # torch's exporter stumbles over something that folding brought in: as it was recorded, step by step.
         recording = record_stepwise(model, request, recording.recorded, str(error))
-        proto = _lowered(recording, request, facts)
+        proto = _lowered(recording, request, facts, options)
     data = seal(proto)
     write_whole(path, data)
     return ExportReport(
@@ -254,6 +266,7 @@ def export_onnx(
         input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
         batch_norms={name: fold.layer for name, fold in recording.folds.items()},
         layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
+        fixed_point=tuple(FixedPointReport(**entry) for entry in file_facts(proto).get("fixed_point", ())),
     )
 
 
@@ -266,7 +279,11 @@ def _checked_path(path: object) -> Path:
 
 
 def _lowered(
-    recording: Recording, request: Request, facts: Mapping[str, Any], streaming: Streaming | None = None
+    recording: Recording,
+    request: Request,
+    facts: Mapping[str, Any],
+    options: IntegerOptions | None,
+    streaming: Streaming | None = None,
 ) -> onnx.ModelProto:
     batch_norms = {name: fold.layer for name, fold in recording.folds.items()}
     whole = {**facts, "batch_norms": batch_norms, "time": recording.time}
@@ -275,7 +292,9 @@ def _lowered(
         packing, promised = facts.get("ternary_packing", "2bit"), SPIKES if request.spikes else None
         graph = with_packing(recording.graph, packing)
         exactness = analyse(graph, promised)
-        if streaming is not None:
+        if options is not None:
+            proto = lower_integer(graph, recording, request, whole, options)
+        elif streaming is not None:
             exactness = streaming.exactness(exactness, promised)
             step, whole = streaming.step, {**whole, **streaming.facts}
             axes = {} if streaming.batch_axis is None else {streaming.batch_axis: "B"}
@@ -284,6 +303,8 @@ def _lowered(
         else:
             proto = lower(graph, recorded.sample, exactness, recorded.names, recording.axes, whole)
         onnx.checker.check_model(proto, full_check=True)
+    except (UnsupportedModelError, UnsupportedNeuronError):
+        raise
     except onnx.checker.ValidationError as error:
         raise ExportError(f"The exported model is not valid ONNX: {error}") from error
     except Exception as error:

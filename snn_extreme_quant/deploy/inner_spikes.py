@@ -6,9 +6,20 @@ from collections.abc import Iterable
 
 import onnx
 
-from .functions import DOMAIN, is_neuron
+from snn_extreme_quant.neurons.fixed_point_spec import spike_limits
 
-__all__ = ["neuron_outputs", "with_outputs"]
+from .functions import DOMAIN, is_integer_neuron, is_neuron
+from .integer_neuron_functions import IntegerNeuron
+
+__all__ = ["neuron_outputs", "spike_type", "with_outputs"]
+
+
+def spike_type(operator: str) -> int:
+    """Return ONNX's number of the type of what a neuron operator gives."""
+    if not is_integer_neuron(operator):
+        return int(onnx.TensorProto.FLOAT)
+    signed = spike_limits(IntegerNeuron.from_name(operator).spec)[0] < 0
+    return int(onnx.TensorProto.INT8 if signed else onnx.TensorProto.UINT8)
 
 
 def neuron_outputs(model: onnx.ModelProto) -> dict[str, list[str]]:
@@ -25,7 +36,8 @@ def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     present = {output.name for output in exposed.graph.output}
+    kinds = {node.output[0]: spike_type(node.op_type) for node in model.graph.node if is_neuron(node.op_type)}
     for name in names:
         if name not in present:
-            exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None))
+            exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, kinds[name], None))
     return exposed

@@ -19,14 +19,16 @@ from .capture import quiet_torch
 from .exactness import Exactness
 from .functions import DOMAIN, DOMAIN_VERSION, OPSET
 from .graphs import SEQUENCE
+from .integer_translations import integer_translations
 from .step_graph import AFTER, State
 from .synchronous_translations import synchronous_translations
 from .translations import LAYER_ATTRIBUTE, translations
 
-__all__ = ["IR_VERSION", "layer_facts", "lower"]
+__all__ = ["IR_VERSION", "file_facts", "layer_facts", "lower"]
 
 #: The oldest format that holds functions; every onnxruntime from 1.17 on reads it.
 IR_VERSION = 8
+_OURS = torch.ops.snn_xq
 
 
 def _states_used(graph: fx.Graph) -> set[str]:
@@ -34,7 +36,8 @@ def _states_used(graph: fx.Graph) -> set[str]:
     return {
         str(node.args[-1])
         for node in graph.nodes
-        if node.target is SEQUENCE and any(user.args[1] != 0 and user.users for user in node.users)
+        if node.target in (SEQUENCE, _OURS.fixed_neuron_sequence.default)
+        and any(user.args[1] != 0 and user.users for user in node.users)
     }
 
 
@@ -46,8 +49,9 @@ def lower(
     axes: dict[int, str],
     metadata: dict[str, Any],
     states: Sequence[State] = (),
+    magnitudes: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
-    """Return the ONNX model of a recorded graph.
+    """Return the ONNX model of a recorded graph, or of an integer graph.
 
     Args:
         graph: what :func:`~snn_extreme_quant.deploy.capture.capture` recorded, folded or not.
@@ -57,7 +61,14 @@ def lower(
         axes: names of the input's open axes.
         metadata: JSON-ready facts for the file; the list of layers is added.
         states: what a graph of one step takes besides its input, and gives besides its outputs.
+        magnitudes: of an integer graph, by quantised layer, the largest magnitude of what it reads.
     """
+    states_used = _states_used(graph.graph)
+    table = {
+        **translations(exactness.layers, states_used),
+        **integer_translations(magnitudes or {}, states_used),
+        **synchronous_translations(),
+    }
     samples = next((sample.shape[axis] for axis, name in axes.items() if name == "B"), 1)
     every = [axes, *({axis: "B" for axis, size in enumerate(state.shape) if size is None} for state in states)]
     with quiet_torch(), torch.no_grad():
@@ -68,10 +79,7 @@ def lower(
             verbose=False,
             opset_version=OPSET,
             dynamic_shapes=tuple(dict.fromkeys(open_axes, torch.export.Dim.AUTO) for open_axes in every),
-            custom_translation_table={
-                **translations(exactness.layers, _states_used(graph.graph)),
-                **synchronous_translations(),
-            },
+            custom_translation_table=table,
             input_names=["input", *(state.name for state in states)],
             output_names=[*output_names, *(f"{state.name}{AFTER}" for state in states)],
             external_data=False,
@@ -97,6 +105,9 @@ def _finish(
         layer = node.attributes.pop(LAYER_ATTRIBUTE).as_string()
         if node.op_type not in used:
             used.append(node.op_type)
+        if not layer:
+            node.name = _numbered(node.op_type, counts)  # an integer pooling
+            continue
         if node.op_type.startswith("Step") and metadata.get("form") != "streaming":
             steps[layer] = steps.get(layer, -1) + 1
             node.name = f"{layer}@{steps[layer]}"
@@ -131,10 +142,16 @@ def _finish(
     return proto
 
 
+def file_facts(proto: onnx.ModelProto) -> dict[str, Any]:
+    """Return what the file says of itself."""
+    text = next(entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY)
+    facts: dict[str, Any] = json.loads(text)
+    return facts
+
+
 def layer_facts(proto: onnx.ModelProto) -> list[dict[str, Any]]:
     """Return what the file says of each layer."""
-    text = next(entry.value for entry in proto.metadata_props if entry.key == METADATA_KEY)
-    facts: list[dict[str, Any]] = json.loads(text)["layers"]
+    facts: list[dict[str, Any]] = file_facts(proto)["layers"]
     return facts
 
 

@@ -15,14 +15,14 @@ from snn_extreme_quant.errors import ExportError, SampleError, UnsupportedModelE
 from snn_extreme_quant.frameworks import NeuronInModel
 
 from .averages import write_out_averages
-from .batch_norm import Fold, sole_layers, unfolded
+from .batch_norm import Fold, sole_layers, unfolded, watching
 from .capture import Capture, capture
 from .graphs import NEURONS, SEQUENCE, is_free, neuron_calls
-from .running import at_least_two
+from .running import Probe, at_least_two, probe, run_model
 from .structure import StructureError, check_structure, probing_inputs
 from .timefold import FoldError, fold_time
 
-__all__ = ["Recording", "Request", "record_folded", "record_stepwise"]
+__all__ = ["Recording", "Request", "record", "record_folded", "record_stepwise"]
 
 _TRACE_STEPS = 3
 _MORE_STEPS = 11
@@ -56,6 +56,30 @@ class Recording:
     axes: dict[int, str]
     time: str
     folds: Mapping[str, Fold]
+
+
+def record(
+    model: nn.Module, sample: Tensor, calling: str, neurons: list[NeuronInModel], *, spikes: bool
+) -> tuple[Request, Recording, Probe]:
+    """Find out how a model is called, and record it as :func:`record_folded` does.
+
+    Args:
+        model: in any state; it is left as it was.
+        sample: an input.
+        calling: ``"step"``, ``"sequence"`` or ``"auto"``.
+        neurons: those of the model.
+        spikes: whether the input is promised to be 0 and 1.
+
+    Raises:
+        SampleError: the model does not accept the sample.
+        ExportError: as :func:`record_folded`.
+        UnsupportedModelError: as :func:`record_folded`.
+    """
+    called = probe(model, sample, neurons, calling)
+    with watching(model) as folds:
+        run_model(model, sample, called.calling, neurons)
+    request = Request(sample, called.calling, neurons, spikes, folds)
+    return request, record_folded(model, request, max(called.calls.values(), default=0)), called
 
 
 def record_folded(model: nn.Module, request: Request, calls: int) -> Recording:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from snn_extreme_quant.frameworks import NeuronInModel
 from .batch_norm import deployed, unfolded, watching
 from .export import as_tensor, check_model
 from .inner_spikes import neuron_outputs, with_outputs
+from .integer_verify import IntegerComparison, IntegerReference, answers
 from .running import Run, run_model
 from .session import session
 from .stream import run_streamed
@@ -121,6 +122,8 @@ class VerifyReport:
         first_difference: the first spike that differs, if any.
         outputs: the comparison of each output.
         batch_norms: what folding the batch norms changed; None for a model without.
+        integer: of an integer file, how the golden model, with which its spikes are compared, stands to the integer
+            graph in torch and to the float model; else None.
     """
 
     path: Path
@@ -130,6 +133,7 @@ class VerifyReport:
     first_difference: Difference | None = None
     outputs: list[OutputVerification] = field(default_factory=list)
     batch_norms: BatchNormComparison | None = None
+    integer: IntegerComparison | None = None
 
     @property
     def spikes_compared(self) -> int:
@@ -158,6 +162,7 @@ class VerifyReport:
             self.spikes_compared > 0
             and self.spikes_different == 0
             and all(output.difference <= 1e-5 * output.scale for output in self.outputs)
+            and (self.integer is None or self.integer.torch_different == 0)
         )
 
     def __str__(self) -> str:
@@ -175,6 +180,8 @@ class VerifyReport:
             rows.append(f"outputs differ by up to {self.output_difference:.3g}")
         if self.batch_norms is not None:
             rows.append(str(self.batch_norms))
+        if self.integer is not None:
+            rows.append(str(self.integer))
         return "\n".join((head, *rows))
 
 
@@ -215,6 +222,9 @@ def verify(
         ModelEditedError: the file was changed after export.
         SampleError: an input does not fit.
 
+    An integer file is compared with the golden model, an interpreter in plain numpy integers, and that with the
+    integer graph in torch; :attr:`VerifyReport.integer` also says how it compares with the float model.
+
     Example:
         >>> report = verify(net, "net.onnx", spikes)  # doctest: +SKIP
         >>> report.spikes_different  # doctest: +SKIP
@@ -247,6 +257,8 @@ def verify(
     inner = session(with_outputs(proto, [name for group in tensors.values() for name in group]), native=native)
     file = _File(session(path, native=native), inner, tensors, facts)
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
+    if facts.get("integer"):
+        file = replace(file, integer=IntegerReference(proto, facts))
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
     for batch in _batches(inputs):
         if facts["input"] == "spikes" and not bool(((batch == 0) | (batch == 1)).all()):
@@ -276,12 +288,14 @@ class _File:
         tensors: names of those, by layer.
         facts: what the file says of itself: how the model is called, by batch norm the layer it is folded into, and the
             file's form.
+        integer: what an integer file is compared with.
     """
 
     plain: Any
     inner: Any
     tensors: dict[str, list[str]]
     facts: Mapping[str, Any]
+    integer: IntegerReference | None = None
 
     def run(self, batch: Tensor) -> tuple[list[npt.NDArray[Any]], dict[str, list[npt.NDArray[Any]]]]:
         """Return the outputs, and by layer what its neurons give: of all steps in one, or of each step."""
@@ -356,6 +370,9 @@ def _deployed_run(
     report: VerifyReport, model: nn.Module, batch: Tensor, neurons: list[NeuronInModel], file: _File
 ) -> Run:
     """Run the model with its batch norms as the file has them, and note what that changes."""
+    if file.integer is not None:
+        report.integer = report.integer or IntegerComparison()
+        return file.integer.run(report.integer, model, batch, neurons)
     with watching(model) as found:
         own = run_model(model, batch, file.facts["calling"], neurons)
     if not found:
@@ -370,17 +387,10 @@ def _deployed_run(
         for before, after in zip(calls, run.spikes[name], strict=True):
             comparison.compared += before.numel()
             comparison.different += int((before != after).sum())
-    before, after = _answers(own), _answers(run)
+    before, after = answers(own.outputs), answers(run.outputs)
     comparison.samples += before.numel()
     comparison.same_answer += int((before == after).sum())
     return run
-
-
-def _answers(run: Run) -> Tensor:
-    """Return the class of each sample, from a first output ``(B, classes)`` or ``(T, B, classes)``; else nothing."""
-    output = run.outputs[0] if run.outputs else torch.zeros(0)
-    scores = output.sum(0) if output.dim() == 3 else output
-    return scores.argmax(1) if scores.dim() == 2 else torch.zeros(0)
 
 
 def _largest_difference(ours: Tensor, theirs: Tensor) -> float:

@@ -1,0 +1,186 @@
+"""What an integer file is verified against: the golden model, the integer graph in torch, and the float model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor, fx, nn
+
+from snn_extreme_quant.errors import ModelFileError, SxqError
+from snn_extreme_quant.frameworks import NeuronInModel
+
+from .functions import DOMAIN, is_integer_neuron
+from .golden import golden_run
+from .integer_export import rewritten
+from .integer_graph import IntegerOptions
+from .recording import record
+from .repacking import with_packing
+from .running import Run, run_model
+
+__all__ = ["IntegerComparison", "IntegerReference", "IntegerSpikes", "answers"]
+
+_OURS = torch.ops.snn_xq
+_NEURONS = (_OURS.fixed_neuron_step.default, _OURS.fixed_neuron_sequence.default)
+
+
+@dataclass
+class IntegerComparison:
+    """The golden model of an integer file against the integer graph in torch, and against the float model.
+
+    The first two are the same computation and must agree in every spike. What differs from the float model is the cost
+    of fixed point: a potential near its threshold may fall on the other side, and all that follows differs too.
+
+    Args:
+        torch_compared: values of neuron outputs compared with the integer graph in torch.
+        torch_different: how many of them differ.
+        compared: values of neuron outputs compared with the float model.
+        different: how many of them differ.
+        samples: how many samples were run, if the first output is ``(B, classes)`` or ``(T, B, classes)``.
+        same_answer: for how many of them that output, summed over time, has its largest value in the same place.
+    """
+
+    torch_compared: int = 0
+    torch_different: int = 0
+    compared: int = 0
+    different: int = 0
+    samples: int = 0
+    same_answer: int = 0
+
+    @property
+    def agreement(self) -> float:
+        """The share of neuron outputs that are those of the float model."""
+        return 1 - self.different / max(1, self.compared)
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return (
+            f"{self.torch_different} of {self.torch_compared} spikes differ between golden model and torch; from the"
+            f" float model {self.different} of {self.compared} differ, and the answer of"
+            f" {self.samples - self.same_answer} of {self.samples} samples"
+        )
+
+
+def answers(outputs: Sequence[Tensor]) -> Tensor:
+    """Return the class of each sample, from a first output ``(B, classes)`` or ``(T, B, classes)``; else nothing."""
+    output = outputs[0] if outputs else torch.zeros(0)
+    scores = output.sum(0) if output.dim() == 3 else output
+    return scores.argmax(1) if scores.dim() == 2 else torch.zeros(0)
+
+
+class IntegerSpikes(fx.Interpreter):
+    """Runs an integer graph and keeps what its neurons give, by layer and call."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.given: dict[str, list[Tensor]] = {}
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Carry out an operation, and keep a neuron's spikes."""
+        result = super().call_function(target, args, kwargs)
+        if target in _NEURONS:
+            self.given.setdefault(str(args[-1]), []).append(result[0])
+        return result
+
+
+class IntegerReference:
+    """Runs the golden model of an integer file, and compares it with torch.
+
+    Args:
+        proto: the file.
+        facts: what it says of itself.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, facts: Mapping[str, Any]) -> None:
+        """Keep the file; the model is recorded with the first input."""
+        self.proto = proto
+        self.facts = facts
+        self.nodes: dict[str, list[onnx.NodeProto]] = {}
+        for node in proto.graph.node:
+            if node.domain == DOMAIN and is_integer_neuron(node.op_type):
+                self.nodes.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node)
+        self.graph: fx.GraphModule | None = None
+
+    def run(self, report: IntegerComparison, model: nn.Module, batch: Tensor, neurons: list[NeuronInModel]) -> Run:
+        """Return what the golden model gives, in the form of a run of the model.
+
+        Args:
+            report: the comparison with torch is added to it.
+            model: the trained model.
+            batch: an input.
+            neurons: those that the file has.
+        """
+        found = golden_run(self.proto, batch.numpy())
+        golden = {layer: [found.spikes[node.name] for node in group] for layer, group in self.nodes.items()}
+        self._compare_with_torch(report, model, batch, neurons, golden)
+        calls = {n.name: self._calls(n, golden[n.name]) for n in neurons}
+        run = Run([torch.from_numpy(np.array(o)) for o in found.outputs.values()], {}, calls, {})
+        self._compare_with_float(report, run_model(model, batch, self.facts["calling"], neurons), run, neurons)
+        return run
+
+    def _calls(self, neuron: NeuronInModel, given: list[npt.NDArray[Any]]) -> list[Tensor]:
+        """Return a layer's spikes by call of the model's neuron."""
+        tensors = [torch.from_numpy(np.array(value)) for value in given]
+        single = len(tensors) == 1 and not self.nodes[neuron.name][0].op_type.startswith("Step")
+        return list(tensors[0]) if single and not neuron.read().multi_step else tensors
+
+    def _compare_with_torch(
+        self,
+        report: IntegerComparison,
+        model: nn.Module,
+        batch: Tensor,
+        neurons: list[NeuronInModel],
+        golden: Mapping[str, list[npt.NDArray[Any]]],
+    ) -> None:
+        if self.graph is None:
+            self.graph = self._recorded(model, batch)
+        interpreter = IntegerSpikes(self.graph)
+        with torch.no_grad():
+            interpreter.run(batch)
+        for neuron in neurons:
+            ours = interpreter.given.get(neuron.name, [])
+            theirs = golden[neuron.name]
+            if [tuple(a.shape) for a in ours] != [b.shape for b in theirs]:
+                raise ModelFileError(
+                    f"The file is of another model: layer {neuron.name!r} gives {[b.shape for b in theirs]}, the model"
+                    f" {[tuple(a.shape) for a in ours]}."
+                )
+            for a, b in zip(ours, theirs, strict=True):
+                report.torch_compared += b.size
+                report.torch_different += int((a.numpy() != b).sum())
+
+    def _recorded(self, model: nn.Module, batch: Tensor) -> fx.GraphModule:
+        """Return the integer graph of the model, made as the exporter makes it."""
+        from .export import check_model
+
+        facts = self.facts
+        try:
+            request, recording, _ = record(
+                model, batch, facts["calling"], check_model(model), spikes=facts["input"] == "spikes"
+            )
+            graph = with_packing(recording.graph, facts.get("ternary_packing", "2bit"))
+            options = IntegerOptions(facts["decay_bits"], facts["max_steps"])
+            return rewritten(graph, recording, request, options).graph
+        except SxqError as error:
+            raise ModelFileError(
+                f"The model has no integer form any more, so the file is not of it: {error}"
+            ) from error
+
+    def _compare_with_float(
+        self, report: IntegerComparison, own: Run, golden: Run, neurons: list[NeuronInModel]
+    ) -> None:
+        for neuron in neurons:
+            reading = neuron.read()
+            amplitude = float(reading.parameters["amplitude"].flatten()[0]) if reading.spec.graded else 1.0
+            # An unrolled file leaves out a last call whose spikes nothing reads.
+            for theirs, ours in zip(own.spikes[neuron.name], golden.spikes[neuron.name], strict=False):
+                report.compared += theirs.numel()
+                report.different += int((theirs != ours.to(theirs.dtype) * amplitude).sum())
+        before, after = answers(own.outputs), answers(golden.outputs)
+        report.samples += before.numel()
+        report.same_answer += int((before == after).sum())
