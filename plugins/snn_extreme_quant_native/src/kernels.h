@@ -10,6 +10,7 @@ typedef struct {
   const sxq_layout* layout;
   const uint8_t* packed;
   size_t rows, columns; /* K, N */
+  size_t slack;         /* bytes behind the last row that may be read too */
 } sxq_codes;
 
 /* The inputs of one row that are not zero, each by where its row of codes begins, in rising order: first `plus` that
@@ -32,6 +33,17 @@ typedef struct {
   size_t soon_bytes;
 } sxq_target;
 
+/* The spikes of each pixel, by where their rows of codes begin: pixel i's are count[i] from entries[i * room] on. */
+typedef struct {
+  uint32_t *entries, *count;
+  size_t room; /* a multiple of SXQ_PLACES_AT_ONCE */
+} sxq_pixel_lists;
+
+/* A pixel of a window, and where the rows of codes begin for its place in the window. */
+typedef struct {
+  uint32_t pixel, row;
+} sxq_window_pixel;
+
 typedef struct {
   const char* name;
 
@@ -48,6 +60,19 @@ typedef struct {
   size_t (*active_bytes)(
       const uint8_t* x, size_t count, uint8_t unit, size_t pitch, uint32_t* rows, size_t* others);
 
+  /* Put `row` at the end of the lists of those of `count` pixels that hold the unit; returns how many hold something
+   * else but 0. */
+  size_t (*list_floats)(const float* x, size_t count, float unit, uint32_t row, const sxq_pixel_lists* lists);
+  size_t (*list_bytes)(const uint8_t* x, size_t count, uint8_t unit, uint32_t row, const sxq_pixel_lists* lists);
+
+  /* Join the lists of a window's pixels, each moved to the pixel's rows; returns how many entries there are. `rows` has
+   * room for SXQ_PLACES_AT_ONCE more. */
+  size_t (*join_lists)(
+      const sxq_pixel_lists* lists, const sxq_window_pixel* pixels, size_t count, uint32_t* rows);
+
+  /* to[n * pitch + m] = from[m * columns + n] */
+  void (*transpose)(const uint32_t* from, size_t rows, size_t columns, uint32_t* to, size_t pitch);
+
   /* The products of `count` rows of inputs with the codes. */
   void (*products)(const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to);
 
@@ -59,7 +84,7 @@ typedef struct {
   void (*integer_neurons)(const sxq_spec* spec, const sxq_integer_block* block);
 } sxq_kernels;
 
-enum { SXQ_ACTIVE_ROOM = 16, SXQ_PANEL = 32 };
+enum { SXQ_ACTIVE_ROOM = 16, SXQ_PANEL = 32, SXQ_PLACES_AT_ONCE = 16, SXQ_SLACK = 64 };
 
 extern const sxq_kernels sxq_kernels_portable;
 #if defined(__x86_64__)

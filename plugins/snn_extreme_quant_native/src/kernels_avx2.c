@@ -25,6 +25,8 @@ typedef __m256i vector;
 #include "float_product.h"
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
+#include "pixel_lists.h"
+#include "transpose_x86.h"
 #include "active_signed.h"
 
 static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
@@ -66,7 +68,41 @@ static size_t active_bytes(
   return found;
 }
 
+static size_t list_floats(
+    const float* x, size_t count, float unit, uint32_t row, const sxq_pixel_lists* lists) {
+  const __m256 zero = _mm256_setzero_ps(), one = _mm256_set1_ps(unit);
+  size_t odd = 0, i = 0;
+  for (; i + 8 <= count; i += 8) {
+    const __m256 values = _mm256_loadu_ps(x + i);
+    const unsigned set = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, one, _CMP_EQ_OQ));
+    odd += (size_t)__builtin_popcount(set ^ (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(values, zero, _CMP_NEQ_UQ)));
+    put(lists, i, set, row);
+  }
+  for (; i < count; ++i) {
+    put(lists, i, x[i] == unit, row);
+    odd += (x[i] != 0.0f) & (x[i] != unit);
+  }
+  return odd;
+}
+
+static size_t list_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, uint32_t row, const sxq_pixel_lists* lists) {
+  const __m256i one = _mm256_set1_epi8((char)unit), zero = _mm256_setzero_si256();
+  size_t odd = 0, i = 0;
+  for (; i + 32 <= count; i += 32) {
+    const __m256i values = _mm256_loadu_si256((const __m256i*)(const void*)(x + i));
+    const unsigned set = (unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(values, one));
+    odd += (size_t)__builtin_popcount(set ^ ~(unsigned)_mm256_movemask_epi8(_mm256_cmpeq_epi8(values, zero)));
+    put(lists, i, set, row);
+  }
+  for (; i < count; ++i) {
+    put(lists, i, x[i] == unit, row);
+    odd += (x[i] != 0) & (x[i] != unit);
+  }
+  return odd;
+}
+
 const sxq_kernels sxq_kernels_avx2 = {
-    "avx2", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
+    "avx2", active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons,
 };
 #endif

@@ -27,6 +27,8 @@ typedef __m512i vector;
 #include "float_product.h"
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
+#include "pixel_lists.h"
+#include "transpose_x86.h"
 
 /* The places k * pitch of sixteen inputs after the other. */
 ALWAYS_INLINE __m512i first_places(size_t pitch) {
@@ -107,7 +109,38 @@ static size_t active_bytes(
   return (size_t)(end - rows);
 }
 
+static size_t list_floats(
+    const float* x, size_t count, float unit, uint32_t row, const sxq_pixel_lists* lists) {
+  const __m512 zero = _mm512_setzero_ps(), one = _mm512_set1_ps(unit);
+  size_t odd = 0;
+  for (size_t i = 0; i < count; i += 64) {
+    uint64_t set = 0, any = 0;
+    for (size_t j = 0; j < 64 && i + j < count; j += 16) {
+      const __m512 values = sixteen(x, i + j, count);
+      set |= (uint64_t)_mm512_cmp_ps_mask(values, one, _CMP_EQ_OQ) << j;
+      any |= (uint64_t)_mm512_cmp_ps_mask(values, zero, _CMP_NEQ_UQ) << j;
+    }
+    odd += (size_t)__builtin_popcountll(set ^ any);
+    put(lists, i, set, row);
+  }
+  return odd;
+}
+
+static size_t list_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, uint32_t row, const sxq_pixel_lists* lists) {
+  const __m512i one = _mm512_set1_epi8((char)unit);
+  size_t odd = 0;
+  for (size_t i = 0; i < count; i += 64) {
+    const __mmask64 here = count - i >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << (count - i)) - 1;
+    const __m512i values = _mm512_maskz_loadu_epi8(here, x + i);
+    const __mmask64 set = _mm512_mask_cmpeq_epi8_mask(here, values, one);
+    odd += (size_t)__builtin_popcountll(set ^ _mm512_test_epi8_mask(values, values));
+    put(lists, i, set, row);
+  }
+  return odd;
+}
+
 const sxq_kernels sxq_kernels_avx512 = {
-    "avx512", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
+    "avx512", active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons,
 };
 #endif

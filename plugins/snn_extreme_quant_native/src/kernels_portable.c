@@ -20,6 +20,7 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
 #include "float_product.h"
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
+#include "pixel_lists.h"
 #include "active_signed.h"
 
 static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
@@ -46,6 +47,40 @@ static size_t active_bytes(
   return found;
 }
 
+static size_t list_floats(
+    const float* x, size_t count, float unit, uint32_t row, const sxq_pixel_lists* lists) {
+  size_t odd = 0;
+  for (size_t i = 0; i < count; i += 64) {
+    uint64_t set = 0;
+    for (size_t j = i; j < count && j < i + 64; ++j) {
+      set |= (uint64_t)(x[j] == unit) << (j - i);
+      odd += (x[j] != 0.0f) & (x[j] != unit);
+    }
+    put(lists, i, set, row);
+  }
+  return odd;
+}
+
+static size_t list_bytes(
+    const uint8_t* x, size_t count, uint8_t unit, uint32_t row, const sxq_pixel_lists* lists) {
+  size_t odd = 0;
+  for (size_t i = 0; i < count; i += 64) {
+    uint64_t set = 0;
+    for (size_t j = i; j < count && j < i + 64; ++j) {
+      set |= (uint64_t)(x[j] == unit) << (j - i);
+      odd += (x[j] != 0) & (x[j] != unit);
+    }
+    put(lists, i, set, row);
+  }
+  return odd;
+}
+
+static void transpose(const uint32_t* from, size_t rows, size_t columns, uint32_t* to, size_t pitch) {
+  for (size_t n = 0; n < columns; ++n) {
+    for (size_t m = 0; m < rows; ++m) to[n * pitch + m] = from[m * columns + n];
+  }
+}
+
 const sxq_kernels sxq_kernels_portable = {
-    "portable", active, active_signed, active_bytes, products, panel_product, neurons, integer_neurons,
+    "portable", active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons,
 };

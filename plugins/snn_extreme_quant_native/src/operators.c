@@ -28,7 +28,11 @@ static const char* get_provider(const OrtCustomOp* op) { (void)op; return NULL; 
 static size_t get_input_count(const OrtCustomOp* op) { return of(op)->inputs; }
 static size_t get_output_count(const OrtCustomOp* op) { return of(op)->outputs; }
 static bool sums_integers(sxq_kind kind) {
-  return kind == SXQ_MATMUL_INTEGER || kind == SXQ_MATMUL_INTEGER_SIGNED;
+  return kind == SXQ_MATMUL_INTEGER || kind == SXQ_MATMUL_INTEGER_SIGNED || kind == SXQ_CONV_INTEGER ||
+         kind == SXQ_CONV_INTEGER_SIGNED;
+}
+static bool is_conv(sxq_kind kind) {
+  return kind == SXQ_CONV || kind == SXQ_CONV_INTEGER || kind == SXQ_CONV_INTEGER_SIGNED;
 }
 static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
@@ -44,7 +48,7 @@ static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)in
 static int one(const OrtCustomOp* op) { (void)op; return 1; }
 static int last_version(const OrtCustomOp* op) { (void)op; return 1; }
 static void destroy(void* kernel) {
-  if (((sxq_kernel*)kernel)->op->kind == SXQ_CONV) sxq_conv_destroy(kernel);
+  if (is_conv(((sxq_kernel*)kernel)->op->kind)) sxq_conv_destroy(kernel);
   else free(kernel);
 }
 
@@ -53,14 +57,18 @@ static int get_input_type(const OrtCustomOp* op, size_t index) {
   if (kind == SXQ_SYNCHRONOUS_FOLDED && index == 0) return ORT_TYPE_INT32;
   if (kind >= SXQ_NEURON) return of(op)->spec.integer ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
   if (index == 1) return ORT_TYPE_UINT8;
-  if (sums_integers(kind)) return kind == SXQ_MATMUL_INTEGER ? ORT_TYPE_UINT8 : ORT_TYPE_INT8;
+  if (sums_integers(kind)) {
+    return kind == SXQ_MATMUL_INTEGER || kind == SXQ_CONV_INTEGER ? ORT_TYPE_UINT8 : ORT_TYPE_INT8;
+  }
   return kind == SXQ_EMBEDDING && index == 0 ? ORT_TYPE_ANY : ORT_TYPE_FLOAT;
 }
 
 static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   const sxq_operator* op = of(base);
   switch (op->kind) {
-    case SXQ_CONV: return sxq_conv_create(op, api, info, kernel);
+    case SXQ_CONV:
+    case SXQ_CONV_INTEGER:
+    case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_create(op, api, info, kernel);
     case SXQ_EMBEDDING: return sxq_embedding_create(op, api, info, kernel);
     case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
@@ -74,7 +82,9 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
 
 static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
   switch (((sxq_kernel*)kernel)->op->kind) {
-    case SXQ_CONV: return sxq_conv_compute(kernel, context);
+    case SXQ_CONV:
+    case SXQ_CONV_INTEGER:
+    case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_compute(kernel, context);
     case SXQ_EMBEDDING: return sxq_embedding_compute(kernel, context);
     case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
@@ -124,6 +134,8 @@ static void add_layers(void) {
       {SXQ_LINEAR_INTEGER, "LinearInteger"},
       {SXQ_LINEAR_INTEGER, "LinearIntegerSigned"},
       {SXQ_CONV, "Conv"},
+      {SXQ_CONV_INTEGER, "ConvInteger"},
+      {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned"},
       {SXQ_EMBEDDING, "Embedding"},
       {SXQ_MATMUL_INTEGER, "MatMulInteger"},
       {SXQ_MATMUL_INTEGER_SIGNED, "MatMulIntegerSigned"}};

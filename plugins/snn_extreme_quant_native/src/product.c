@@ -7,8 +7,7 @@
  * they share, into the second cache, and as long as there is room for the lists of their spikes. */
 enum { MOST_TOGETHER = 128, TOGETHER_BYTES = 1 << 18, LIST_ROOM = 30000 };
 
-/* Whether sums of K inputs up to `most`, and the places of the rows, fit 32 bits. */
-static bool fits(const sxq_codes* codes, double most) {
+bool sxq_sums_fit(const sxq_codes* codes, double most) {
   const double rows = (double)codes->rows, bytes = rows * (double)sxq_row_bytes(codes->layout, codes->columns);
   return 2.0 * rows * most * codes->layout->offset < 2147483648.0 && bytes < 4294967296.0;
 }
@@ -167,7 +166,7 @@ bool sxq_product(
       .inverse_grid = inverse_grid,
   };
   if (!prepare(&p, rows, sizeof *x)) return false;
-  const bool spikes_fit = fits(codes, 1.0), counts_fit = fits(codes, 255.0);
+  const bool spikes_fit = sxq_sums_fit(codes, 1.0), counts_fit = sxq_sums_fit(codes, 255.0);
   sxq_target to = {.pitch = columns, .y = y, .scale = weights->scale, .grid = grid};
   bool done = true;
   for (size_t m = 0; m < rows; ++m, to.y += columns) {
@@ -214,7 +213,7 @@ bool sxq_integer_product(
   const size_t inputs = codes->rows, columns = codes->columns;
   product p = {.kernels = kernels, .codes = codes, .table = table};
   if (!prepare(&p, rows, 1)) return false;
-  const bool spikes_fit = fits(codes, 1.0), counts_fit = fits(codes, 255.0);
+  const bool spikes_fit = sxq_sums_fit(codes, 1.0), counts_fit = sxq_sums_fit(codes, 255.0);
   sxq_target to = {.pitch = columns, .sums = sums, .weight = 1};
   memset(sums, 0, rows * columns * sizeof *sums);
   for (size_t m = 0; m < rows; ++m, to.sums += columns) {

@@ -9,6 +9,9 @@ static inline size_t sxq_rows_a_task(size_t rows) {
   return rows / 4 < 4 ? 4 : rows / 4 > 64 ? 64 : rows / 4;
 }
 
+/* Whether sums of K inputs up to `most`, and the places of the rows, fit 32 bits. */
+bool sxq_sums_fit(const sxq_codes* codes, double most);
+
 /* y (rows, N) = (x (rows, K) @ codes) * scale.
  *
  * Rows of x / grid that hold 0, 1 and -1, or whole numbers up to 255 of either sign, are summed in integers; anything

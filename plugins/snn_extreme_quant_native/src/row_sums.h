@@ -73,10 +73,10 @@ typedef struct {
 
 ALWAYS_INLINE counters count_block(const column_block* block, const uint32_t* rows, size_t count, int planes) {
   const sxq_codes* codes = block->codes;
-  const size_t bytes = codes->rows * sxq_row_bytes(codes->layout, codes->columns);
+  const size_t bytes = codes->rows * sxq_row_bytes(codes->layout, codes->columns) + codes->slack;
   /* A row may be read past its end where other rows follow: what is read too much is not used. */
   size_t safe = count;
-  if (block->width < WIDTH) {
+  if (block->width + codes->slack < WIDTH) {
     while (safe && (size_t)rows[safe - 1] + block->byte + WIDTH > bytes) --safe;
   }
   return count_bits(codes->packed + block->byte, block->width, rows, count, safe, planes);

@@ -19,7 +19,7 @@ OrtStatus* sxq_check_codes(
         api, "%s: a byte of the packed codes holds what is no code, so the file is damaged. Export the model again.",
         operator_name);
   }
-  *codes = (sxq_codes){layout, packed->data, rows, columns};
+  *codes = (sxq_codes){layout, packed->data, rows, columns, 0};
   return NULL;
 }
 
