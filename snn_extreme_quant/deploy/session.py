@@ -9,10 +9,12 @@ from typing import Any, Literal
 
 import onnx
 import onnxruntime
+from onnx.external_data_helper import uses_external_data
 
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
 
-from .native import faster_natively, native_library
+from .native import native_library
+from .native_choice import NativeChoice, choose_kernels
 
 __all__ = ["session"]
 
@@ -47,11 +49,12 @@ def session(
     """
     chosen = list(providers or _CPU)
     wanted = _wants_native(native, chosen)
-    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else str(model)
+    opened = model if isinstance(model, onnx.ModelProto) else str(model)
     options = _options(threads)
     try:
-        if wanted and not _register(options, model, required=native is True):
-            options = _options(threads)
+        if wanted:
+            options, opened = _with_kernels(options, opened, threads, required=native is True)
+        source = opened.SerializeToString() if isinstance(opened, onnx.ModelProto) else opened
         return onnxruntime.InferenceSession(source, options, providers=chosen)
     except NativeLibraryError:
         raise
@@ -76,20 +79,31 @@ def _options(threads: int | None) -> Any:
     return options
 
 
-def _register(options: Any, model: str | Path | onnx.ModelProto, *, required: bool) -> bool:
-    """Whether the native kernels are registered; where they need not be, a failure is a warning or nothing."""
+def _with_kernels(
+    options: Any, model: str | onnx.ModelProto, threads: int | None, *, required: bool
+) -> tuple[Any, str | onnx.ModelProto]:
+    """Options with the native kernels registered, and what to open; where they need not be, failing is no error."""
     try:
         library = native_library()
     except NativeLibraryError:
         if required:
             raise
-        return False
-    proto = model if isinstance(model, onnx.ModelProto) else onnx.load(str(model), load_external_data=False)
+        return options, model
+    proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
+    choice = choose_kernels(proto)
+    if not isinstance(model, onnx.ModelProto) and _has_external_data(proto):
+        choice = NativeChoice(choice.operators, frozenset())
+    renamed, names = choice.applied(proto)
     try:
-        library.register(options, faster_natively(proto))
+        library.register(options, names)
     except NativeLibraryError as error:
         if required:
             raise
         warnings.warn(f"{error} The functions in the file run instead.", RuntimeWarning, stacklevel=3)
-        return False
-    return True
+        return _options(threads), model
+    return options, model if renamed is proto else renamed
+
+
+def _has_external_data(model: onnx.ModelProto) -> bool:
+    """Whether a part of the weights lies in files beside the model, which onnxruntime finds by the model's path."""
+    return any(uses_external_data(tensor) for tensor in model.graph.initializer)

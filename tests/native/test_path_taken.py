@@ -13,7 +13,7 @@ import pytest
 
 from snn_extreme_quant.deploy import session
 from snn_extreme_quant.deploy.functions import DOMAIN
-from snn_extreme_quant.deploy.native import faster_natively
+from snn_extreme_quant.deploy.native_choice import choose_kernels
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
 from tests.deploy.bodies import Array, model_of
 from tests.operators.layers import stored
@@ -93,11 +93,11 @@ def test_sessions_side_by_side(library: Any) -> None:
 
 def test_kernels_are_taken_where_they_are_faster() -> None:
     """Products of spikes, but not of fixed-point numbers, real numbers or wide codes."""
-    assert faster_natively(small_model()) == {"TernaryLinearInteger"}
-    assert faster_natively(small_model(grid=0.25)) == set()
-    assert faster_natively(model_with(*stored("int8", 20, 6)[1:], kind="Int8")) == set()
+    assert choose_kernels(small_model()).operators == {"TernaryLinearInteger"}
+    assert choose_kernels(small_model(grid=0.25)).operators == set()
+    assert choose_kernels(model_with(*stored("int8", 20, 6)[1:], kind="Int8")).operators == set()
     constants = dict(zip(("packed", "scale"), stored("ternary4", 20, 6)[1:], strict=True))
-    assert faster_natively(model_of("TernaryLinear", X, constants, [2])) == set()
+    assert choose_kernels(model_of("TernaryLinear", X, constants, [2])).operators == set()
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_integer_products_are_taken_where_they_read_spikes(neuron: str, carrier:
         for name in ("TernaryMatMulInteger", *([neuron] if domain else []))
     ]
     model = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], []), functions=functions)
-    chosen = faster_natively(model)
+    chosen = choose_kernels(model).operators
     assert ("TernaryMatMulInteger" in chosen) is taken
     assert (neuron in chosen) is bool(domain)
 

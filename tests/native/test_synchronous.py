@@ -12,7 +12,7 @@ import pytest
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy.functions import DOMAIN
-from snn_extreme_quant.deploy.native import faster_natively
+from snn_extreme_quant.deploy.native_choice import choose_kernels
 from tests.deploy.bodies import Array, model_of
 from tests.deploy.test_synchronous_functions import currents
 from tests.deploy.test_synchronous_networks import made
@@ -86,7 +86,7 @@ def test_networks_run_natively(library: Any, name: str, signed: bool, tmp_path: 
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(tmp_path / "optimised.onnx")
     options.log_severity_level = 3
-    library.register(options, faster_natively(onnx.load(str(path))))
+    library.register(options, choose_kernels(onnx.load(str(path))).operators)
     onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     left = [node.op_type for node in onnx.load(str(tmp_path / "optimised.onnx")).graph.node if node.domain == DOMAIN]
     # Neurons by our kernels; products of counts by onnxruntime's own.

@@ -100,32 +100,57 @@ static sxq_outcome list_spikes(events* e) {
   return listed(e, &e->minus) == others ? SXQ_DONE : SXQ_OTHER_INPUTS;
 }
 
-/* The pixels of output `at`'s window that are inside, and each one's first row of codes; returns how many. */
-static size_t window_pixels(const events* e, size_t at, sxq_window_pixel* pixels) {
+/* Where a window begins: its place in the input, padding and all. */
+typedef struct {
+  int64_t at[SXQ_AXES];
+} corner;
+
+static corner corner_of(const sxq_convolution* c, size_t position) {
+  const sxq_geometry* g = c->g;
+  const int64_t at = (int64_t)position;
+  return (corner){{
+      at / (c->out[1] * c->out[2]) * g->stride[0] - g->begin[0],
+      at / c->out[2] % c->out[1] * g->stride[1] - g->begin[1],
+      at % c->out[2] * g->stride[2] - g->begin[2],
+  }};
+}
+
+static int64_t pixel_of(const box* b, const corner* k) {
+  return ((k->at[0] - b->low[0]) * (b->high[1] - b->low[1]) + k->at[1] - b->low[1]) * (b->high[2] - b->low[2]) +
+         k->at[2] - b->low[2];
+}
+
+/* Whether no place of the window is padding. */
+static bool is_inside(const sxq_convolution* c, const corner* k) {
+  bool inside = true;
+  for (size_t axis = 0; axis < SXQ_AXES; ++axis) {
+    inside &= k->at[axis] >= 0 && k->at[axis] + sxq_reach(c->g, axis) <= c->in[axis];
+  }
+  return inside;
+}
+
+/* The pixels of a window, counted from its corner, without those that are padding (with them if `all`), and each one's
+ * first row of codes; returns how many. */
+static size_t window_pixels(const events* e, const corner* place, bool all, sxq_window_pixel* pixels) {
   const sxq_convolution* c = e->c;
   const sxq_geometry* g = c->g;
   const box* b = &e->box;
-  const int64_t place[SXQ_AXES] = {
-      (int64_t)at / (c->out[1] * c->out[2]) * g->stride[0] - g->begin[0],
-      (int64_t)at / c->out[2] % c->out[1] * g->stride[1] - g->begin[1],
-      (int64_t)at % c->out[2] * g->stride[2] - g->begin[2],
-  };
+  const int64_t line = b->high[2] - b->low[2], plane = line * (b->high[1] - b->low[1]);
   const uint32_t a_tap = (uint32_t)(g->channels * e->pitch);
   uint32_t row = 0;
   size_t found = 0;
-  for (int64_t a = 0; a < g->kernel[0]; ++a) {
-    const int64_t i = place[0] + a * g->dilation[0];
-    for (int64_t d = 0; d < g->kernel[1]; ++d) {
-      const int64_t j = place[1] + d * g->dilation[1];
-      if (i < 0 || i >= c->in[0] || j < 0 || j >= c->in[1]) {
-        row += a_tap * (uint32_t)g->kernel[2];
-        continue;
-      }
-      const int64_t line = ((i - b->low[0]) * (b->high[1] - b->low[1]) + j - b->low[1]) * (b->high[2] - b->low[2]);
-      for (int64_t f = 0; f < g->kernel[2]; ++f, row += a_tap) {
-        const int64_t k = place[2] + f * g->dilation[2];
-        if (k < 0 || k >= c->in[2]) continue;
-        pixels[found++] = (sxq_window_pixel){(uint32_t)(line + k - b->low[2]), row};
+  int64_t tap[SXQ_AXES];
+  for (tap[0] = 0; tap[0] < g->kernel[0]; ++tap[0]) {
+    for (tap[1] = 0; tap[1] < g->kernel[1]; ++tap[1]) {
+      for (tap[2] = 0; tap[2] < g->kernel[2]; ++tap[2], row += a_tap) {
+        int64_t away[SXQ_AXES];
+        bool inside = true;
+        for (size_t axis = 0; axis < SXQ_AXES; ++axis) {
+          away[axis] = tap[axis] * g->dilation[axis];
+          inside &= place->at[axis] + away[axis] >= 0 && place->at[axis] + away[axis] < c->in[axis];
+        }
+        if (!all && !inside) continue;
+        pixels[found++] = (sxq_window_pixel){(int32_t)(away[0] * plane + away[1] * line + away[2]), row};
       }
     }
   }
@@ -143,13 +168,19 @@ static sxq_outcome add_rows(const events* e) {
   sxq_selection selected[TOGETHER];
   uint32_t* list = malloc(room * sizeof *list);
   uint32_t* sums = malloc(TOGETHER * each * sizeof *sums);
-  sxq_window_pixel* pixels = malloc(sxq_taps(c->g) * sizeof *pixels);
+  const size_t taps = sxq_taps(c->g);
+  sxq_window_pixel* pixels = malloc(2 * taps * sizeof *pixels);
   const bool there = list && sums && pixels;
+  if (there) window_pixels(e, &(corner){{0}}, true, pixels);
   for (size_t p = 0; there && p < count; ++p) {
-    const size_t inside = window_pixels(e, first + p, pixels);
+    const corner place = corner_of(c, first + p);
+    const bool whole = is_inside(c, &place);
+    const sxq_window_pixel* seen = whole ? pixels : pixels + taps;
+    const size_t inside = whole ? taps : window_pixels(e, &place, false, pixels + taps);
+    const size_t from = (size_t)pixel_of(&e->box, &place);
     uint32_t* rows = list + used;
-    const size_t plus = c->kernels->join_lists(&e->plus, pixels, inside, rows);
-    const size_t minus = e->is_signed ? c->kernels->join_lists(&e->minus, pixels, inside, rows + plus) : 0;
+    const size_t plus = c->kernels->join_lists(&e->plus, from, seen, inside, rows);
+    const size_t minus = e->is_signed ? c->kernels->join_lists(&e->minus, from, seen, inside, rows + plus) : 0;
     selected[waiting++] = (sxq_selection){rows, plus, minus};
     used += plus + minus;
     if (waiting < TOGETHER && used + one <= room && p + 1 < count) continue;
@@ -174,7 +205,7 @@ sxq_outcome sxq_convolve_spikes(const sxq_convolution* c, const sxq_band* band) 
   const sxq_weights weights = sxq_weights_of_group(c, band->group);
   if (!sxq_sums_fit(&weights.codes, 1.0)) return SXQ_OTHER_INPUTS;
   events e = {.c = c, .band = band, .box = box_of(c, band)};
-  if (e.box.pixels > UINT32_MAX) return SXQ_OTHER_INPUTS;
+  if (e.box.pixels > INT32_MAX) return SXQ_OTHER_INPUTS;
   e.pitch = sxq_row_bytes(c->layout, weights.codes.columns);
   sxq_outcome outcome = list_spikes(&e);
   if (outcome == SXQ_DONE) outcome = add_rows(&e);

@@ -39,9 +39,10 @@ typedef struct {
   size_t room; /* a multiple of SXQ_PLACES_AT_ONCE */
 } sxq_pixel_lists;
 
-/* A pixel of a window, and where the rows of codes begin for its place in the window. */
+/* A pixel of a window, counted from some pixel, and where the rows of codes begin for its place in the window. */
 typedef struct {
-  uint32_t pixel, row;
+  int32_t pixel;
+  uint32_t row;
 } sxq_window_pixel;
 
 typedef struct {
@@ -65,10 +66,10 @@ typedef struct {
   size_t (*list_floats)(const float* x, size_t count, float unit, uint32_t row, const sxq_pixel_lists* lists);
   size_t (*list_bytes)(const uint8_t* x, size_t count, uint8_t unit, uint32_t row, const sxq_pixel_lists* lists);
 
-  /* Join the lists of a window's pixels, each moved to the pixel's rows; returns how many entries there are. `rows` has
-   * room for SXQ_PLACES_AT_ONCE more. */
+  /* Join the lists of a window's pixels, counted from pixel `from`, each moved to the pixel's rows; returns how many
+   * entries there are. `rows` has room for SXQ_PLACES_AT_ONCE more. */
   size_t (*join_lists)(
-      const sxq_pixel_lists* lists, const sxq_window_pixel* pixels, size_t count, uint32_t* rows);
+      const sxq_pixel_lists* lists, size_t from, const sxq_window_pixel* pixels, size_t count, uint32_t* rows);
 
   /* to[n * pitch + m] = from[m * columns + n] */
   void (*transpose)(const uint32_t* from, size_t rows, size_t columns, uint32_t* to, size_t pitch);

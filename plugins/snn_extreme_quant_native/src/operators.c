@@ -129,16 +129,17 @@ static void add_layers(void) {
   static const struct {
     sxq_kind kind;
     const char* suffix;
+    bool of_spikes; /* whether a session may take it for some nodes only, by another name */
   } kinds[] = {
-      {SXQ_LINEAR, "Linear"},
-      {SXQ_LINEAR_INTEGER, "LinearInteger"},
-      {SXQ_LINEAR_INTEGER, "LinearIntegerSigned"},
-      {SXQ_CONV, "Conv"},
-      {SXQ_CONV_INTEGER, "ConvInteger"},
-      {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned"},
-      {SXQ_EMBEDDING, "Embedding"},
-      {SXQ_MATMUL_INTEGER, "MatMulInteger"},
-      {SXQ_MATMUL_INTEGER_SIGNED, "MatMulIntegerSigned"}};
+      {SXQ_LINEAR, "Linear", false},
+      {SXQ_LINEAR_INTEGER, "LinearInteger", true},
+      {SXQ_LINEAR_INTEGER, "LinearIntegerSigned", true},
+      {SXQ_CONV, "Conv", true},
+      {SXQ_CONV_INTEGER, "ConvInteger", true},
+      {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned", true},
+      {SXQ_EMBEDDING, "Embedding", false},
+      {SXQ_MATMUL_INTEGER, "MatMulInteger", true},
+      {SXQ_MATMUL_INTEGER_SIGNED, "MatMulIntegerSigned", true}};
   for (int l = 0; l < SXQ_LAYOUTS; ++l) {
     sxq_fill_table(&sxq_layouts[l], &tables[l]);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
@@ -147,6 +148,12 @@ static void add_layers(void) {
       snprintf(op->name, sizeof op->name, "%s%s", sxq_layouts[l].prefix, kinds[k].suffix);
       op->layout = &sxq_layouts[l];
       op->table = &tables[l];
+      if (kinds[k].of_spikes) {
+        sxq_operator* again = add(op->kind, op->inputs, 1);
+        snprintf(again->name, sizeof again->name, "%s%sOfSpikes", sxq_layouts[l].prefix, kinds[k].suffix);
+        again->layout = op->layout;
+        again->table = op->table;
+      }
     }
   }
 }

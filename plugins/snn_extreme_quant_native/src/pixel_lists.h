@@ -11,14 +11,15 @@ ALWAYS_INLINE void put(const sxq_pixel_lists* lists, size_t first, uint64_t set,
 }
 
 static size_t join_lists(
-    const sxq_pixel_lists* lists, const sxq_window_pixel* pixels, size_t count, uint32_t* rows) {
+    const sxq_pixel_lists* lists, size_t from, const sxq_window_pixel* pixels, size_t count, uint32_t* rows) {
   uint32_t* end = rows;
   for (size_t i = 0; i < count; ++i) {
-    const uint32_t* from = lists->entries + pixels[i].pixel * lists->room;
-    const size_t listed = lists->count[pixels[i].pixel];
+    const size_t pixel = (size_t)((ptrdiff_t)from + pixels[i].pixel);
+    const uint32_t* entries = lists->entries + pixel * lists->room;
+    const size_t listed = lists->count[pixel];
     for (size_t j = 0; j < listed; j += SXQ_PLACES_AT_ONCE) {
       places_at_once places;
-      memcpy(&places, from + j, sizeof places);
+      memcpy(&places, entries + j, sizeof places);
       places += pixels[i].row;
       memcpy(end + j, &places, sizeof places);
     }
