@@ -11,7 +11,7 @@ import pytest
 
 from snn_extreme_quant_native.compilation import compiler_flags, sources
 
-_DRIVER = Path(__file__).with_name("fuzz.c")
+_DRIVER = sorted(Path(__file__).with_name("fuzz").glob("*.c"))
 
 
 def tool(name: str, package: str) -> str:
@@ -26,7 +26,7 @@ def objects(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every source, compiled for ARM of 64 bit with the flags of the library."""
     program = tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu")
     folder = tmp_path_factory.mktemp("arm")
-    for path in (*sources(), _DRIVER):
+    for path in (*sources(), *_DRIVER):
         if path.suffix == ".c":
             flags = [*compiler_flags(path.name, "aarch64"), "-Werror", "-Wall", f"-I{sources()[0].parent}"]
             subprocess.run([program, *flags, "-c", str(path), "-o", str(folder / f"{path.stem}.o")], check=True)

@@ -12,12 +12,12 @@ from snn_extreme_quant.errors import NativeLibraryError
 from snn_extreme_quant_native.compilation import compiler, compiler_flags, sources
 
 _SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-g", "-O1"]
-_DRIVER = Path(__file__).with_name("fuzz.c")
+_DRIVER = sorted(Path(__file__).with_name("fuzz").glob("*.c"))
 
 
 @pytest.fixture(scope="module")
 def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``fuzz.c`` with the kernels' own sources."""
+    """The driver in ``fuzz`` with the kernels' own sources."""
     folder = tmp_path_factory.mktemp("sanitized")
     try:
         program = compiler()
@@ -28,7 +28,7 @@ def fuzzer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if subprocess.run(trial, capture_output=True, check=False).returncode:
         pytest.skip(f"{program} has no sanitizers")
     objects = []
-    for path in (*sources(), _DRIVER):
+    for path in (*sources(), *_DRIVER):
         if path.suffix == ".c":
             objects.append(folder / f"{path.stem}.o")
             flags = [flag for flag in compiler_flags(path.name) if flag != "-O3"]

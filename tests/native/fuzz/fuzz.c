@@ -3,242 +3,15 @@
  * Compiled with the address and undefined-behaviour sanitizers by test_sanitizers.py. Tensors are allocated to the
  * byte, so that a read past one is seen; sums of layers are compared with plain loops. Usage: fuzz SEED ROUNDS.
  */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "operators.h"
+#include "fuzz_tensors.h"
 
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
 
-/* Random numbers -------------------------------------------------------------------------------------------------- */
-
-static uint64_t state;
-
-static uint32_t draw(uint32_t below) {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  return below ? (uint32_t)(state >> 33) % below : 0;
-}
-
-static int one_in(uint32_t n) { return draw(n) == 0; }
-
-/* A runtime of a few functions ------------------------------------------------------------------------------------ */
-
-enum { MOST = 16 };
-
-struct OrtValue {
-  int type;
-  size_t rank;
-  int64_t shape[10];
-  void* data;
-};
-struct OrtStatus {
-  char message[512];
-};
-struct OrtKernelInfo {
-  OrtValue* constant[MOST];
-  float grid, inverse_grid, steps, lowest;
-  int64_t group, columns, shift;
-  int64_t weight_shape[5], strides[3], pads[6], dilations[3];
-  size_t axes;
-};
-struct OrtKernelContext {
-  OrtValue* input[MOST];
-  OrtValue output[MOST];
-};
-
-static const OrtCustomOp* registered[8192];
-static size_t registered_count, errors;
-
-static OrtStatus* create_status(int code, const char* message) {
-  (void)code;
-  OrtStatus* status = calloc(1, sizeof *status);
-  snprintf(status->message, sizeof status->message, "%s", message);
-  return status;
-}
-static OrtStatus* create_domain(const char* name, OrtCustomOpDomain** domain) {
-  (void)name;
-  *domain = (OrtCustomOpDomain*)registered;
-  return NULL;
-}
-static OrtStatus* domain_add(OrtCustomOpDomain* domain, const OrtCustomOp* op) {
-  (void)domain;
-  registered[registered_count++] = op;
-  return NULL;
-}
-static OrtStatus* add_domain(OrtSessionOptions* options, OrtCustomOpDomain* domain) {
-  (void)options;
-  (void)domain;
-  return NULL;
-}
-static OrtStatus* tensor_data(OrtValue* value, void** data) { *data = value->data; return NULL; }
-static OrtStatus* tensor_info(const OrtValue* value, const OrtValue** info) { *info = value; return NULL; }
-static OrtStatus* element_type(const OrtValue* value, int* type) { *type = value->type; return NULL; }
-static OrtStatus* dimensions_count(const OrtValue* value, size_t* rank) { *rank = value->rank; return NULL; }
-static OrtStatus* dimensions(const OrtValue* value, int64_t* shape, size_t rank) {
-  memcpy(shape, value->shape, rank * sizeof *shape);
-  return NULL;
-}
-static void release_info(const OrtValue* value) { (void)value; }
-static OrtStatus* context_input(const OrtKernelContext* context, size_t index, const OrtValue** value) {
-  *value = context->input[index];
-  return NULL;
-}
-
-static size_t count_of(const OrtValue* value) {
-  size_t count = 1;
-  for (size_t i = 0; i < value->rank; ++i) count *= (size_t)value->shape[i];
-  return count;
-}
-
-static size_t size_of(int type) {
-  return type == ORT_TYPE_UINT8 || type == ORT_TYPE_INT8 ? 1 : type == ORT_TYPE_INT64 ? 8 : 4;
-}
-
-static OrtStatus* context_output(
-    OrtKernelContext* context, size_t index, const int64_t* shape, size_t rank, OrtValue** value) {
-  OrtValue* made = &context->output[index];
-  made->type = ORT_TYPE_FLOAT;
-  made->rank = rank;
-  memcpy(made->shape, shape, rank * sizeof *shape);
-  made->data = malloc(count_of(made) * sizeof(float));
-  *value = made;
-  return NULL;
-}
-static OrtStatus* constant_input(const OrtKernelInfo* info, size_t index, int* found, const OrtValue** value) {
-  *value = info->constant[index];
-  *found = *value != NULL;
-  return NULL;
-}
-static OrtStatus* attribute_float(const OrtKernelInfo* info, const char* name, float* value) {
-  if (!strcmp(name, "grid")) *value = info->grid;
-  else if (!strcmp(name, "inverse_grid") || !strcmp(name, "inverse_steps")) *value = info->inverse_grid;
-  else if (!strcmp(name, "lowest")) *value = info->lowest;
-  else *value = info->steps; /* and top */
-  return NULL;
-}
-static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int64_t* value) {
-  *value = strcmp(name, "shift") ? info->group : info->shift;
-  return NULL;
-}
-static OrtStatus* attribute_ints(const OrtKernelInfo* info, const char* name, int64_t* values, size_t* length) {
-  const int64_t* from = &info->columns;
-  size_t count = 1;
-  if (!strcmp(name, "weight_shape")) from = info->weight_shape, count = info->axes + 2;
-  if (!strcmp(name, "strides")) from = info->strides, count = info->axes;
-  if (!strcmp(name, "dilations")) from = info->dilations, count = info->axes;
-  if (!strcmp(name, "pads")) from = info->pads, count = 2 * info->axes;
-  if (*length < count) return create_status(1, "the room for an attribute is too small");
-  memcpy(values, from, count * sizeof *values);
-  *length = count;
-  return NULL;
-}
-static OrtStatus* parallel_for(
-    const OrtKernelContext* context, void (*task)(void*, size_t), size_t total, size_t batches, void* data) {
-  (void)context;
-  (void)batches;
-  for (size_t i = total; i-- > 0;) task(data, i);
-  return NULL;
-}
-
-static OrtApi api;
-static const OrtApi* get_api(uint32_t version) { return version == ORT_INTERFACE_VERSION ? &api : NULL; }
-
-static void fill_api(void) {
-#define ENTRY(position, function) api.entry[position] = (OrtEntry)(function)
-  ENTRY(ORT_CREATE_STATUS, create_status);
-  ENTRY(ORT_CREATE_CUSTOM_OP_DOMAIN, create_domain);
-  ENTRY(ORT_CUSTOM_OP_DOMAIN_ADD, domain_add);
-  ENTRY(ORT_ADD_CUSTOM_OP_DOMAIN, add_domain);
-  ENTRY(ORT_GET_TENSOR_MUTABLE_DATA, tensor_data);
-  ENTRY(ORT_GET_TENSOR_TYPE_AND_SHAPE, tensor_info);
-  ENTRY(ORT_GET_TENSOR_ELEMENT_TYPE, element_type);
-  ENTRY(ORT_GET_DIMENSIONS_COUNT, dimensions_count);
-  ENTRY(ORT_GET_DIMENSIONS, dimensions);
-  ENTRY(ORT_RELEASE_TENSOR_TYPE_AND_SHAPE_INFO, release_info);
-  ENTRY(ORT_KERNEL_CONTEXT_GET_INPUT, context_input);
-  ENTRY(ORT_KERNEL_CONTEXT_GET_OUTPUT, context_output);
-  ENTRY(ORT_KERNEL_INFO_GET_CONSTANT_INPUT_TENSOR, constant_input);
-  ENTRY(ORT_KERNEL_INFO_GET_ATTRIBUTE_FLOAT, attribute_float);
-  ENTRY(ORT_KERNEL_INFO_GET_ATTRIBUTE_INT64, attribute_int);
-  ENTRY(ORT_KERNEL_INFO_GET_ATTRIBUTE_ARRAY_INT64, attribute_ints);
-  ENTRY(ORT_KERNEL_CONTEXT_PARALLEL_FOR, parallel_for);
-}
-
-/* Tensors --------------------------------------------------------------------------------------------------------- */
-
-static OrtValue* tensor(int type, size_t rank, const int64_t* shape) {
-  OrtValue* made = calloc(1, sizeof *made);
-  made->type = type;
-  made->rank = rank;
-  memcpy(made->shape, shape, rank * sizeof *shape);
-  made->data = malloc(count_of(made) * size_of(type));
-  return made;
-}
-
-static void drop(OrtValue* value) {
-  if (!value) return;
-  free(value->data);
-  free(value);
-}
-
-static float number(int kind) {
-  switch (kind) {
-    case 0: return one_in(6) ? 1.0f : 0.0f;
-    case 1: return (float)draw(256);
-    case 2: return (float)draw(3) - 1.0f;
-    case 3: return (float)draw(2000) / 64.0f - 15.0f;
-    default: {
-      const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -0.0f, 1e-40f};
-      return odd[draw(6)];
-    }
-  }
-}
-
-static void fill(OrtValue* value, int kind) {
-  const size_t count = count_of(value);
-  for (size_t i = 0; i < count; ++i) {
-    if (value->type == ORT_TYPE_FLOAT) ((float*)value->data)[i] = number(kind);
-    if (value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[i] = (uint8_t)draw(256);
-    if (value->type == ORT_TYPE_INT32) ((int32_t*)value->data)[i] = (int32_t)draw(UINT32_MAX);
-    if (value->type == ORT_TYPE_INT8) ((int8_t*)value->data)[i] = (int8_t)draw(256);
-  }
-}
-
-/* Random codes; what fills a row's last byte is random. */
-static OrtValue* packed_codes(const sxq_layout* layout, int64_t rows, int64_t columns) {
-  const int64_t shape[] = {rows, (int64_t)sxq_row_bytes(layout, (size_t)columns)};
-  OrtValue* made = tensor(ORT_TYPE_UINT8, 2, shape);
-  fill(made, 0);
-  if (layout->bits == 1) return made;
-  uint8_t* byte = made->data;
-  for (size_t i = 0; i < count_of(made); ++i) {
-    if (layout->bits == 2) byte[i] = (uint8_t)(draw(3) | draw(3) << 2 | draw(3) << 4 | draw(3) << 6);
-    if (layout->bits == 4) byte[i] = (uint8_t)(draw(15) | draw(15) << 4);
-    if (layout->bits == 8) byte[i] = (uint8_t)draw(255);
-    if (layout->bits == 16 && i % 2) byte[i] = (uint8_t)draw(255);
-  }
-  return made;
-}
-
-/* Damage in one of many ways: another byte, another shape, another rank. */
-static void damage(OrtValue* value) {
-  const size_t count = count_of(value);
-  switch (draw(4)) {
-    case 0:
-      if (count && value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[draw((uint32_t)count)] = 255;
-      return;
-    case 1: value->rank = value->rank ? value->rank - 1 : 0; break;
-    case 2:
-      if (value->rank) value->shape[draw((uint32_t)value->rank)] /= 2;
-      break;
-    default:
-      if (value->rank < 9) value->shape[value->rank++] = 1;
-  }
-  free(value->data);
-  value->data = calloc(count_of(value), size_of(value->type));
-}
+static size_t errors;
 
 static void fail(const char* name, const char* what) {
   fprintf(stderr, "%s: %s\n", name, what);
@@ -364,14 +137,23 @@ static void fuzz_conv(const sxq_operator* op) {
     info.pads[info.axes + i] = draw(4);
     shape[2 + i] = draw(9);
   }
+  info.columns = outputs;
   const int64_t scales[] = {outputs};
+  const int type = op->kind == SXQ_CONV             ? ORT_TYPE_FLOAT
+                   : op->kind == SXQ_CONV_INTEGER ? ORT_TYPE_UINT8
+                                                  : ORT_TYPE_INT8;
   OrtKernelContext context = {0};
-  context.input[0] = tensor(ORT_TYPE_FLOAT, info.axes + 2, shape);
+  OrtValue* x = context.input[0] = tensor(type, info.axes + 2, shape);
   info.constant[1] = context.input[1] = packed_codes(op->layout, window, outputs);
-  info.constant[2] = context.input[2] = tensor(ORT_TYPE_FLOAT, 1, scales);
-  fill(context.input[0], (int)draw(5));
-  fill(context.input[2], 3);
-  if (one_in(4)) damage(context.input[draw(3)]);
+  fill(x, (int)draw(5));
+  if (type != ORT_TYPE_FLOAT && one_in(2)) {
+    for (size_t i = 0; i < count_of(x); ++i) ((int8_t*)x->data)[i] = (int8_t)((int)draw(2 + (type == ORT_TYPE_INT8)) - (type == ORT_TYPE_INT8));
+  }
+  if (type == ORT_TYPE_FLOAT) {
+    info.constant[2] = context.input[2] = tensor(ORT_TYPE_FLOAT, 1, scales);
+    fill(context.input[2], 3);
+  }
+  if (one_in(4)) damage(context.input[draw((uint32_t)op->inputs)]);
   if (one_in(10)) info.pads[0] = -1;
   if (one_in(10)) info.group = draw(3);
   if (one_in(10)) info.strides[0] = 0;
@@ -462,7 +244,9 @@ int main(int argc, char** argv) {
     const size_t index = round % 2 ? draw((uint32_t)layers) : draw((uint32_t)(registered_count - synchronous));
     const sxq_operator* op = (const sxq_operator*)registered[index];
     switch (op->kind) {
-      case SXQ_CONV: fuzz_conv(op); break;
+      case SXQ_CONV:
+      case SXQ_CONV_INTEGER:
+      case SXQ_CONV_INTEGER_SIGNED: fuzz_conv(op); break;
       case SXQ_EMBEDDING: fuzz_embedding(op); break;
       case SXQ_MATMUL_INTEGER:
       case SXQ_MATMUL_INTEGER_SIGNED: fuzz_matmul_integer(op); break;

@@ -1,0 +1,77 @@
+#include "fuzz_tensors.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+OrtValue* tensor(int type, size_t rank, const int64_t* shape) {
+  OrtValue* made = calloc(1, sizeof *made);
+  made->type = type;
+  made->rank = rank;
+  memcpy(made->shape, shape, rank * sizeof *shape);
+  made->data = malloc(count_of(made) * size_of(type));
+  return made;
+}
+
+void drop(OrtValue* value) {
+  if (!value) return;
+  free(value->data);
+  free(value);
+}
+
+static float number(int kind) {
+  switch (kind) {
+    case 0: return one_in(6) ? 1.0f : 0.0f;
+    case 1: return (float)draw(256);
+    case 2: return (float)draw(3) - 1.0f;
+    case 3: return (float)draw(2000) / 64.0f - 15.0f;
+    default: {
+      const float odd[] = {NAN, INFINITY, -INFINITY, 3e38f, -0.0f, 1e-40f};
+      return odd[draw(6)];
+    }
+  }
+}
+
+void fill(OrtValue* value, int kind) {
+  const size_t count = count_of(value);
+  for (size_t i = 0; i < count; ++i) {
+    if (value->type == ORT_TYPE_FLOAT) ((float*)value->data)[i] = number(kind);
+    if (value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[i] = (uint8_t)draw(256);
+    if (value->type == ORT_TYPE_INT32) ((int32_t*)value->data)[i] = (int32_t)draw(UINT32_MAX);
+    if (value->type == ORT_TYPE_INT8) ((int8_t*)value->data)[i] = (int8_t)draw(256);
+  }
+}
+
+/* Random codes; what fills a row's last byte is random. */
+OrtValue* packed_codes(const sxq_layout* layout, int64_t rows, int64_t columns) {
+  const int64_t shape[] = {rows, (int64_t)sxq_row_bytes(layout, (size_t)columns)};
+  OrtValue* made = tensor(ORT_TYPE_UINT8, 2, shape);
+  fill(made, 0);
+  if (layout->bits == 1) return made;
+  uint8_t* byte = made->data;
+  for (size_t i = 0; i < count_of(made); ++i) {
+    if (layout->bits == 2) byte[i] = (uint8_t)(draw(3) | draw(3) << 2 | draw(3) << 4 | draw(3) << 6);
+    if (layout->bits == 4) byte[i] = (uint8_t)(draw(15) | draw(15) << 4);
+    if (layout->bits == 8) byte[i] = (uint8_t)draw(255);
+    if (layout->bits == 16 && i % 2) byte[i] = (uint8_t)draw(255);
+  }
+  return made;
+}
+
+/* Damage in one of many ways: another byte, another shape, another rank. */
+void damage(OrtValue* value) {
+  const size_t count = count_of(value);
+  switch (draw(4)) {
+    case 0:
+      if (count && value->type == ORT_TYPE_UINT8) ((uint8_t*)value->data)[draw((uint32_t)count)] = 255;
+      return;
+    case 1: value->rank = value->rank ? value->rank - 1 : 0; break;
+    case 2:
+      if (value->rank) value->shape[draw((uint32_t)value->rank)] /= 2;
+      break;
+    default:
+      if (value->rank < 9) value->shape[value->rank++] = 1;
+  }
+  free(value->data);
+  value->data = calloc(count_of(value), size_of(value->type));
+}
