@@ -23,7 +23,7 @@ from snn_extreme_quant.deploy.native import native_library
 from snn_extreme_quant.quantizers.packing import pack
 
 #: Channels in, channels out, height and width.
-SHAPES = [(c, n, size) for c, n in ((16, 32), (64, 128), (128, 256)) for size in (32, 16, 8)]
+SHAPES = [(c, n, size) for c, n in ((16, 32), (32, 64), (64, 128), (128, 256)) for size in (32, 16, 8)]
 DENSITIES = [0.05, 0.15, 0.3]
 IMAGES = 4
 PACKINGS = {"Ternary": "ternary4", "Binary": "binary8"}
@@ -105,7 +105,7 @@ def measure(channels: int, outputs: int, size: int, density: float, seconds: flo
 
 def main() -> None:
     quick = "--quick" in sys.argv
-    results = [measure(*shape, density, 0.5 if quick else 3.0) for shape in SHAPES for density in DENSITIES]
+    results = [measure(*shape, density, 0.4 if quick else 1.5) for shape in SHAPES for density in DENSITIES]
     if not quick:
         write("native_conv", {"kernels": native_status().instruction_set, "images": IMAGES, "results": results})
 

@@ -81,9 +81,7 @@ def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
         if node.domain == DOMAIN and rule is not None:
             by_operator.setdefault(node.op_type, []).append((node.output[0], rule(node)))
     whole = {name for name, nodes in by_operator.items() if all(chosen for _, chosen in nodes)}
-    single = {
-        output for name, nodes in by_operator.items() if name not in whole for output, chosen in nodes if chosen
-    }
+    single = {output for name, nodes in by_operator.items() if name not in whole for output, chosen in nodes if chosen}
     return NativeChoice(frozenset(always | whole), frozenset(single))
 
 
