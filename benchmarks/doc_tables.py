@@ -177,6 +177,29 @@ def native_matmul() -> str:
     )
 
 
+def native_conv() -> str:
+    """Ratios of the kernels to the bodies of the same operators, by density."""
+    result = _load("native_conv")
+    found: dict[tuple[int, int, int], dict[float, dict[str, float]]] = {}
+    for row in result["results"]:
+        shape = row["channels"], row["outputs"], row["size"]
+        found.setdefault(shape, {})[row["density"]] = row["ratio to body"]
+    densities = sorted(next(iter(found.values())))
+    lines = [
+        [f"{channels} to {outputs}, {size} x {size}"]
+        + [f"{ratios[d]['Ternary']:.2f} / {ratios[d]['Ternary integer']:.2f}" for d in densities]
+        for (channels, outputs, size), ratios in found.items()
+    ]
+    machine = result["machine"]
+    return (
+        _table(["channels, image", *(f"{100 * d:.0f} % spike" for d in densities)], lines)
+        + "\n\nTime of `TernaryConv` / `TernaryConvInteger`, 3 x 3, relative to the operator's own body (a float32 `Conv`,"
+        f" a `ConvInteger`);\n{result['images']} images, {result['kernels']} kernels, onnxruntime"
+        f" {machine['versions']['onnxruntime']}, {machine['processor']}; one thread, its processor time;"
+        "\ninterleaved runs, the fastest of each (`benchmarks/results/native_conv.json`, which has binary codes too)."
+    )
+
+
 def streaming() -> str:
     """A step's time relative to that of a float step file on stock onnxruntime."""
     result = _load("streaming")
@@ -420,7 +443,7 @@ PAGES = {
         "streaming table": streaming,
     },
     "docs/integer.md": {"integer cost table": integer_cost},
-    "docs/native.md": {"native matmul table": native_matmul},
+    "docs/native.md": {"native matmul table": native_matmul, "native conv table": native_conv},
     "docs/runtimes.md": {"runtime table": runtimes},
     "docs/quantisers.md": {"gptq table": gptq},
     "docs/synchronous.md": {"count execution table": count_execution},

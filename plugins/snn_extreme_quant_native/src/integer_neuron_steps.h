@@ -122,6 +122,8 @@ static void integer_neurons(const sxq_spec* spec, const sxq_integer_block* block
   for (size_t t = 0; t < block->steps; ++t) {
     const int32_t* x = block->x + t * block->pitch;
     integer_lane current, s;
+    for (size_t i = n; i < 2 * n; i += 64 / sizeof *x) __builtin_prefetch(x + i, 0, 2); /* as in neuron_steps.h */
+    for (size_t i = n; i < 2 * n; i += 64) __builtin_prefetch(block->spikes + t * block->pitch + i, 1, 2);
     EACH current[i] = added(times(x[i], gain[i]), bias[i]);
     if (spec->timing == SXQ_SAME_STEP) {
       integer_same_step(spec, block->shift, place, n, block->parameter, current, block->state, s);

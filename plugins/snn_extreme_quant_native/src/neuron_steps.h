@@ -136,6 +136,11 @@ static void neurons(const sxq_spec* spec, const sxq_neuron_block* block) {
   for (size_t t = 0; t < block->steps; ++t) {
     const float* x = block->x + t * block->pitch;
     lane s;
+    /* The next block of this step: no prefetcher of a processor sees a pattern in blocks that lie a step apart. */
+    for (size_t i = n; i < 2 * n; i += 64 / sizeof *x) {
+      __builtin_prefetch(x + i, 0, 2);
+      __builtin_prefetch(block->spikes + t * block->pitch + i, 1, 2);
+    }
     if (spec->timing == SXQ_SAME_STEP) {
       same_step(spec, place, n, block->parameter, x, block->state, s);
     } else {
