@@ -193,8 +193,8 @@ def native_conv() -> str:
     machine = result["machine"]
     return (
         _table(["channels, image", *(f"{100 * d:.0f} % spike" for d in densities)], lines)
-        + "\n\nTime of `TernaryConv` / `TernaryConvInteger`, 3 x 3, relative to the operator's own body (a float32 `Conv`,"
-        f" a `ConvInteger`);\n{result['images']} images, {result['kernels']} kernels, onnxruntime"
+        + "\n\nTime of `TernaryConv` / `TernaryConvInteger`, 3 x 3, relative to the operator's own body (a float32"
+        f" `Conv`, a `ConvInteger`);\n{result['images']} images, {result['kernels']} kernels, onnxruntime"
         f" {machine['versions']['onnxruntime']}, {machine['processor']}; one thread, its processor time;"
         "\ninterleaved runs, the fastest of each (`benchmarks/results/native_conv.json`, which has binary codes too)."
     )

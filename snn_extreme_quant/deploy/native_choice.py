@@ -87,7 +87,8 @@ def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:
     """An attribute of a node of ours: all are written."""
-    return next(attribute for attribute in node.attribute if attribute.name == name)
+    found: onnx.AttributeProto = next(attribute for attribute in node.attribute if attribute.name == name)
+    return found
 
 
 def _is_large(node: onnx.NodeProto) -> bool:
