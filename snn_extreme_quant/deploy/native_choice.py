@@ -12,11 +12,15 @@ from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_
 
 __all__ = ["NativeChoice", "choose_kernels"]
 
-_PACKINGS = ("Binary", "Ternary")
+#: Of one or two bits a code; longer names first.
+_PACKINGS = ("Binary", "Ternary5", "Ternary")
 #: What carries spikes on as they are.
 _CARRIES = frozenset(
-    {"Concat", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"}
-)
+    {
+        "Cast", "Concat", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
+        "Tile", "Transpose", "Unsqueeze",
+    }
+)  # fmt: skip
 #: Inputs of a window times outputs from which on a convolution's kernel is faster (benchmarks/native_conv.py).
 _LARGE_WINDOW = 8192
 #: Under this name a kernel is registered a second time, for some nodes of an operator only. No file has it.

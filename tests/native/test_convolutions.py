@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from snn_extreme_quant.deploy import session
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
+from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.deploy.native_choice import choose_kernels
 from tests.deploy.bodies import Array, bits, model_of
 from tests.operators.layers import GEOMETRIES, stored
@@ -81,11 +82,10 @@ def test_integers(
     weight = (40, 4 // groups, *(3, 2, 1)[:axes])
     codes, packed, _scale = stored(layout, int(np.prod(weight[1:])), 40)
     attributes = geometry(axes, stride, pads, dilation, groups)
-    packing = layout.rstrip("0123456789").capitalize() + ("" if layout[0] != "i" else layout[3:])
     for kind in INPUTS:
         x = drawn(kind, (2, 4, *(9, 8, 7)[:axes]))
         signed = kind == "signed spikes"
-        operator = f"{packing}ConvInteger{'Signed' if signed else ''}"
+        operator = f"{KINDS[layout]}ConvInteger{'Signed' if signed else ''}"
         node = attributes | {"columns": [40], "weight_shape": weight}
         given = x.astype(np.int8 if signed else np.uint8)
         model = model_of(operator, {"x": given}, {"packed": packed}, [axes + 2], TensorProto.INT32, **node)

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET
+from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 from tests.deploy.bodies import Array
 
@@ -45,7 +46,6 @@ def codes_of(layout: str, k: int, n: int, seed: int = 0) -> Array:
     return np.where(codes < 0, -1, 1) if layout == "binary8" else codes
 
 
-PREFIX = {"binary8": "Binary", "ternary4": "Ternary", "int4": "Int4", "int8": "Int8", "int16": "Int16"}
 #: Bytes: spikes, signed spikes, counts; the largest there are.
 BYTES = {
     "spikes": lambda rng, shape: (rng.random(shape) < 0.2).astype(np.uint8),
@@ -66,7 +66,7 @@ def test_sums_of_bytes(library: Any, layout: str, kind: str) -> None:
         expected = x.astype(np.int64) @ codes
         if (np.abs(x.astype(np.int64)) @ np.abs(codes)).max() >= 2**31:
             continue
-        operator = PREFIX[layout] + "MatMulInteger" + ("Signed" if x.dtype == np.int8 else "")
+        operator = KINDS[layout] + "MatMulInteger" + ("Signed" if x.dtype == np.int8 else "")
         packed = {"packed": pack(codes.astype(np.int32), layout)}
         (found,) = kernel_only(operator, {"x": x}, packed, columns=[n])
         assert found.dtype == np.int32
@@ -79,7 +79,7 @@ def test_sums_with_each_instruction_set(instruction_set: str) -> None:
         packed = {"packed": pack(codes.astype(np.int32), layout)}
         for kind, make in BYTES.items():
             x = make(np.random.default_rng(1), (5, 300))
-            operator = PREFIX[layout] + "MatMulInteger" + ("Signed" if x.dtype == np.int8 else "")
+            operator = KINDS[layout] + "MatMulInteger" + ("Signed" if x.dtype == np.int8 else "")
             (found,) = kernel_only(operator, {"x": x}, packed, columns=[257])
             assert np.array_equal(found, x.astype(np.int64) @ codes), (layout, kind)
 
@@ -103,7 +103,7 @@ def test_signed_multiples_of_a_grid(instruction_set: str, layout: str, grid: flo
         units, scale = rng.integers(-most, most + 1, (2, 3, k)), rng.random(n).astype(np.float32)
         constants = {"packed": pack(codes.astype(np.int32), layout), "scale": scale}
         x = (units * grid).astype(np.float32)
-        operator = PREFIX[layout] + "LinearIntegerSigned"
+        operator = KINDS[layout] + "LinearIntegerSigned"
         (found,) = kernel_only(operator, {"x": x}, constants, grid=grid, inverse_grid=1 / grid)
         expected = ((units @ codes).astype(np.float32) * np.float32(grid)) * scale
         assert np.array_equal(found, expected), (k, n)

@@ -71,7 +71,7 @@ def test_any_number_of_rows(library: Any, shape: tuple[int, ...]) -> None:
     assert found[0].shape == (*shape[:-1], 6)
 
 
-@pytest.mark.parametrize("layout", ["binary8", "ternary4", "int4", "int8"])
+@pytest.mark.parametrize("layout", ["binary8", "ternary4", "ternary5", "int4", "int8"])
 @pytest.mark.parametrize("grid", [1.0, 0.0625])
 def test_integer_linear(library: Any, layout: str, grid: float) -> None:
     most = min(255, (2**14 - 1) // LAYOUTS[layout].largest)
@@ -138,7 +138,7 @@ def test_conv(library: Any, layout: str, axes: int, stride: int, pads: int, dila
         assert_same(name, {"x": x}, {"packed": packed, "scale": scale}, [axes + 2], **attributes)
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", [layout for layout in KERNEL_LAYOUTS if layout != "ternary5"])
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
 def test_embedding(library: Any, layout: str, kind: type[np.signedinteger[Any]]) -> None:
     for rows, columns in [(1, 1), (9, 10), (5, 130)]:

@@ -33,10 +33,14 @@ static OrtStatus* take_codes(
   OrtStatus* status =
       is_integer(op) ? sxq_check_codes(api, op->name, op->layout, packed, kernel->g.outputs, &weights.codes)
                      : sxq_check_weights(api, op->name, op->layout, packed, scale, &weights);
-  if (!status) status = check_shape(api, op->name, &kernel->g, &weights.codes);
   if (status) return status;
-  *copy = sxq_codes_by_tap(&kernel->g, &weights.codes);
-  return *copy ? NULL : sxq_out_of_memory(api, op->name);
+  status = check_shape(api, op->name, &kernel->g, &weights.codes);
+  if (!status) {
+    *copy = sxq_codes_by_tap(&kernel->g, &weights.codes);
+    if (!*copy) status = sxq_out_of_memory(api, op->name);
+  }
+  sxq_release_codes(&weights.codes);
+  return status;
 }
 
 void sxq_conv_destroy(void* kernel) {

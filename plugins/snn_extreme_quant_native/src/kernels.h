@@ -5,12 +5,13 @@
 #include "layout.h"
 #include "spec.h"
 
-/* Packed codes of a layer, where onnxruntime keeps them; nothing is copied. */
+/* Packed codes of a layer, where onnxruntime keeps them; of five digits a byte, repacked. */
 typedef struct {
   const sxq_layout* layout;
   const uint8_t* packed;
   size_t rows, columns; /* K, N */
   size_t slack;         /* bytes behind the last row that may be read too */
+  uint8_t* owned;       /* where repacked ones are; NULL for others */
 } sxq_codes;
 
 /* The inputs of one row that are not zero, each by where its row of codes begins, in rising order: first `plus` that

@@ -3,15 +3,42 @@
 #include <string.h>
 
 const sxq_layout sxq_layouts[SXQ_LAYOUTS] = {
-    {"Binary", 1, 2, 1},
-    {"Ternary", 2, 1, 1},
-    {"Int4", 4, 1, 7},
-    {"Int8", 8, 1, 127},
-    {"Int16", 16, 1, 32767},
+    {"Binary", 1, 2, 1, false},
+    {"Ternary", 2, 1, 1, false},
+    {"Ternary5", 2, 1, 1, true},
+    {"Int4", 4, 1, 7, false},
+    {"Int8", 8, 1, 127, false},
+    {"Int16", 16, 1, 32767, false},
 };
 
 size_t sxq_row_bytes(const sxq_layout* layout, size_t columns) {
   return (columns * (size_t)layout->bits + 7) / 8;
+}
+
+size_t sxq_file_row_bytes(const sxq_layout* layout, size_t columns) {
+  return layout->fives ? (columns + 4) / 5 : sxq_row_bytes(layout, columns);
+}
+
+bool sxq_repack_fives(const uint8_t* packed, size_t rows, size_t columns, uint8_t* to) {
+  enum { POWER_OF_THREE = 243 }; /* bytes that five digits make */
+  uint16_t fives[POWER_OF_THREE];
+  for (unsigned byte = 0; byte < POWER_OF_THREE; ++byte) {
+    fives[byte] = 0;
+    for (unsigned i = 0, rest = byte; i < 5; ++i, rest /= 3) fives[byte] = (uint16_t)(fives[byte] | rest % 3 << (2 * i));
+  }
+  const size_t from_bytes = (columns + 4) / 5, to_bytes = (columns + 3) / 4;
+  for (size_t k = 0; k < rows; ++k, packed += from_bytes, to += to_bytes) {
+    uint32_t bits = 0;
+    size_t out = 0;
+    unsigned waiting = 0; /* bits */
+    for (size_t i = 0; i < from_bytes; ++i) {
+      if (packed[i] >= POWER_OF_THREE) return false;
+      bits |= (uint32_t)fives[packed[i]] << waiting;
+      for (waiting += 10; waiting >= 8 && out < to_bytes; waiting -= 8, bits >>= 8) to[out++] = (uint8_t)bits;
+    }
+    if (out < to_bytes) to[out] = (uint8_t)bits;
+  }
+  return true;
 }
 
 static inline unsigned digit_at(const sxq_layout* layout, const uint8_t* row, size_t column) {

@@ -10,13 +10,20 @@ typedef struct {
   const char* prefix; /* of the operators' names */
   int bits;           /* of a digit */
   int step, offset;   /* code = digit * step - offset */
+  bool fives;         /* a file's byte holds five digits of base 3; kernels repack them as digits of two bits */
 } sxq_layout;
 
-enum { SXQ_LAYOUTS = 5 };
+enum { SXQ_LAYOUTS = 6 };
 extern const sxq_layout sxq_layouts[SXQ_LAYOUTS];
 
 /* Bytes that a row of N codes takes. */
 size_t sxq_row_bytes(const sxq_layout* layout, size_t columns);
+
+/* The same in a file. */
+size_t sxq_file_row_bytes(const sxq_layout* layout, size_t columns);
+
+/* From K rows of five digits a byte to rows of two bits a digit; false if a byte holds no five digits. */
+bool sxq_repack_fives(const uint8_t* packed, size_t rows, size_t columns, uint8_t* to);
 
 /* Copy columns first .. first + count - 1 of all rows to a matrix of their own. */
 void sxq_take_columns(

@@ -12,6 +12,11 @@ typedef struct {
   float grid, inverse_grid;
 } linear_kernel;
 
+void sxq_linear_destroy(void* kernel) {
+  sxq_release_codes(&((linear_kernel*)kernel)->weights.codes);
+  free(kernel);
+}
+
 OrtStatus* sxq_linear_create(const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   linear_kernel* made = calloc(1, sizeof *made);
   if (!made) return sxq_out_of_memory(api, op->name);
@@ -23,7 +28,7 @@ OrtStatus* sxq_linear_create(const sxq_operator* op, const OrtApi* api, const Or
     if (!status) status = sxq_attribute_float(api, info, "inverse_grid", &made->inverse_grid);
   }
   if (status) {
-    free(made);
+    sxq_linear_destroy(made);
     return status;
   }
   *kernel = made;
@@ -50,18 +55,14 @@ static void task(void* data, size_t index) {
   if (!done) atomic_store(&p->failed, true);
 }
 
-OrtStatus* sxq_linear_compute(void* self, OrtKernelContext* context) {
-  const linear_kernel* kernel = self;
+static OrtStatus* multiply(const linear_kernel* kernel, OrtKernelContext* context, const sxq_weights* weights) {
   const OrtApi* api = kernel->head.api;
   const char* name = kernel->head.op->name;
+  const sxq_codes* codes = &weights->codes;
   sxq_tensor x;
-  product p = {.kernel = kernel, .weights = kernel->weights};
+  product p = {.kernel = kernel, .weights = *weights};
   OrtStatus* status = sxq_input(api, context, 0, &x);
-  if (!status && !kernel->constant) {
-    status = sxq_run_weights(api, context, name, kernel->head.op->layout, &p.weights);
-  }
   if (status) return status;
-  const sxq_codes* codes = &p.weights.codes;
   if (x.rank == 0 || (size_t)x.shape[x.rank - 1] != codes->rows) {
     return sxq_error(
         api, "%s takes an input whose last axis is %zu; got %lld.", name, codes->rows,
@@ -78,4 +79,16 @@ OrtStatus* sxq_linear_compute(void* self, OrtKernelContext* context) {
   p.rows_a_task = sxq_rows_a_task(p.rows);
   status = sxq_parallel(api, context, task, (p.rows + p.rows_a_task - 1) / p.rows_a_task, &p);
   return status || !atomic_load(&p.failed) ? status : sxq_out_of_memory(api, name);
+}
+
+OrtStatus* sxq_linear_compute(void* self, OrtKernelContext* context) {
+  const linear_kernel* kernel = self;
+  const sxq_kernel* head = &kernel->head;
+  if (kernel->constant) return multiply(kernel, context, &kernel->weights);
+  sxq_weights weights;
+  OrtStatus* status = sxq_run_weights(head->api, context, head->op->name, head->op->layout, &weights);
+  if (status) return status;
+  status = multiply(kernel, context, &weights);
+  sxq_release_codes(&weights.codes);
+  return status;
 }

@@ -12,6 +12,11 @@ typedef struct {
   sxq_codes codes;
 } matmul_kernel;
 
+void sxq_matmul_integer_destroy(void* kernel) {
+  sxq_release_codes(&((matmul_kernel*)kernel)->codes);
+  free(kernel);
+}
+
 OrtStatus* sxq_matmul_integer_create(
     const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   matmul_kernel* made = calloc(1, sizeof *made);
@@ -30,7 +35,7 @@ OrtStatus* sxq_matmul_integer_create(
     status = sxq_check_codes(api, op->name, op->layout, &packed, (size_t)made->columns, &made->codes);
   }
   if (status) {
-    free(made);
+    sxq_matmul_integer_destroy(made);
     return status;
   }
   *kernel = made;
@@ -57,17 +62,12 @@ static void task(void* data, size_t index) {
   if (!done) atomic_store(&p->failed, true);
 }
 
-OrtStatus* sxq_matmul_integer_compute(void* self, OrtKernelContext* context) {
-  const matmul_kernel* kernel = self;
+static OrtStatus* multiply(const matmul_kernel* kernel, OrtKernelContext* context, const sxq_codes* codes) {
   const OrtApi* api = kernel->head.api;
   const sxq_operator* op = kernel->head.op;
-  sxq_tensor x, packed;
-  product p = {.kernel = kernel, .codes = kernel->codes};
+  sxq_tensor x;
+  product p = {.kernel = kernel, .codes = *codes};
   OrtStatus* status = sxq_input(api, context, 0, &x);
-  if (!status && !kernel->constant) {
-    status = sxq_input(api, context, 1, &packed);
-    if (!status) status = sxq_check_codes(api, op->name, op->layout, &packed, (size_t)kernel->columns, &p.codes);
-  }
   if (status) return status;
   if (x.rank == 0 || (size_t)x.shape[x.rank - 1] != p.codes.rows) {
     return sxq_error(
@@ -85,4 +85,20 @@ OrtStatus* sxq_matmul_integer_compute(void* self, OrtKernelContext* context) {
   p.rows_a_task = sxq_rows_a_task(p.rows);
   status = sxq_parallel(api, context, task, (p.rows + p.rows_a_task - 1) / p.rows_a_task, &p);
   return status || !atomic_load(&p.failed) ? status : sxq_out_of_memory(api, op->name);
+}
+
+OrtStatus* sxq_matmul_integer_compute(void* self, OrtKernelContext* context) {
+  const matmul_kernel* kernel = self;
+  const sxq_kernel* head = &kernel->head;
+  if (kernel->constant) return multiply(kernel, context, &kernel->codes);
+  sxq_tensor packed;
+  sxq_codes codes;
+  OrtStatus* status = sxq_input(head->api, context, 1, &packed);
+  if (!status) {
+    status = sxq_check_codes(head->api, head->op->name, head->op->layout, &packed, (size_t)kernel->columns, &codes);
+  }
+  if (status) return status;
+  status = multiply(kernel, context, &codes);
+  sxq_release_codes(&codes);
+  return status;
 }

@@ -31,9 +31,6 @@ static bool sums_integers(sxq_kind kind) {
   return kind == SXQ_MATMUL_INTEGER || kind == SXQ_MATMUL_INTEGER_SIGNED || kind == SXQ_CONV_INTEGER ||
          kind == SXQ_CONV_INTEGER_SIGNED;
 }
-static bool is_conv(sxq_kind kind) {
-  return kind == SXQ_CONV || kind == SXQ_CONV_INTEGER || kind == SXQ_CONV_INTEGER_SIGNED;
-}
 static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   const sxq_spec* spec = &of(op)->spec;
@@ -48,8 +45,16 @@ static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)in
 static int one(const OrtCustomOp* op) { (void)op; return 1; }
 static int last_version(const OrtCustomOp* op) { (void)op; return 1; }
 static void destroy(void* kernel) {
-  if (is_conv(((sxq_kernel*)kernel)->op->kind)) sxq_conv_destroy(kernel);
-  else free(kernel);
+  switch (((sxq_kernel*)kernel)->op->kind) {
+    case SXQ_LINEAR:
+    case SXQ_LINEAR_INTEGER: sxq_linear_destroy(kernel); break;
+    case SXQ_CONV:
+    case SXQ_CONV_INTEGER:
+    case SXQ_CONV_INTEGER_SIGNED: sxq_conv_destroy(kernel); break;
+    case SXQ_MATMUL_INTEGER:
+    case SXQ_MATMUL_INTEGER_SIGNED: sxq_matmul_integer_destroy(kernel); break;
+    default: free(kernel);
+  }
 }
 
 static int get_input_type(const OrtCustomOp* op, size_t index) {
@@ -144,6 +149,8 @@ static void add_layers(void) {
     sxq_fill_table(&sxq_layouts[l], &tables[l]);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
       if (kinds[k].kind == SXQ_LINEAR_INTEGER && sxq_layouts[l].bits == 16) continue;
+      /* Of an embedding only the rows looked up are read: repacking all would cost more than it saves. */
+      if (kinds[k].kind == SXQ_EMBEDDING && sxq_layouts[l].fives) continue;
       sxq_operator* op = add(kinds[k].kind, sums_integers(kinds[k].kind) ? 2 : 3, 1);
       snprintf(op->name, sizeof op->name, "%s%s", sxq_layouts[l].prefix, kinds[k].suffix);
       op->layout = &sxq_layouts[l];

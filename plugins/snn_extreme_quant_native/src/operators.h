@@ -32,6 +32,7 @@ typedef struct {
 /* Each kind's kernel, in the file called after it. */
 OrtStatus* sxq_linear_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_linear_compute(void* kernel, OrtKernelContext*);
+void sxq_linear_destroy(void* kernel);
 OrtStatus* sxq_conv_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_conv_compute(void* kernel, OrtKernelContext*);
 void sxq_conv_destroy(void* kernel);
@@ -39,6 +40,7 @@ OrtStatus* sxq_embedding_create(const sxq_operator*, const OrtApi*, const OrtKer
 OrtStatus* sxq_embedding_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_matmul_integer_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_matmul_integer_compute(void* kernel, OrtKernelContext*);
+void sxq_matmul_integer_destroy(void* kernel);
 OrtStatus* sxq_neuron_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_neuron_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_synchronous_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);

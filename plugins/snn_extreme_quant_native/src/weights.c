@@ -1,5 +1,7 @@
 #include "weights.h"
 
+#include <stdlib.h>
+
 OrtStatus* sxq_check_codes(
     const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed, size_t columns,
     sxq_codes* codes) {
@@ -8,19 +10,33 @@ OrtStatus* sxq_check_codes(
         api, "%s takes packed codes uint8 (K, bytes); these have %zu axes. Export the model again.", operator_name,
         packed->rank);
   }
-  if ((size_t)packed->shape[1] != sxq_row_bytes(layout, columns)) {
+  if ((size_t)packed->shape[1] != sxq_file_row_bytes(layout, columns)) {
     return sxq_error(
         api, "%s: %zu columns take %zu bytes a row; the packed codes have %lld. Export the model again.",
-        operator_name, columns, sxq_row_bytes(layout, columns), (long long)packed->shape[1]);
+        operator_name, columns, sxq_file_row_bytes(layout, columns), (long long)packed->shape[1]);
   }
   const size_t rows = (size_t)packed->shape[0];
-  if (!sxq_codes_valid(layout, packed->data, rows, columns)) {
+  sxq_codes found = {.layout = layout, .packed = packed->data, .rows = rows, .columns = columns};
+  if (layout->fives) {
+    found.owned = malloc(rows * sxq_row_bytes(layout, columns) + 1);
+    if (!found.owned) return sxq_out_of_memory(api, operator_name);
+    found.packed = found.owned;
+  }
+  const bool valid = layout->fives ? sxq_repack_fives(packed->data, rows, columns, found.owned)
+                                   : sxq_codes_valid(layout, packed->data, rows, columns);
+  if (!valid) {
+    sxq_release_codes(&found);
     return sxq_error(
         api, "%s: a byte of the packed codes holds what is no code, so the file is damaged. Export the model again.",
         operator_name);
   }
-  *codes = (sxq_codes){layout, packed->data, rows, columns, 0};
+  *codes = found;
   return NULL;
+}
+
+void sxq_release_codes(sxq_codes* codes) {
+  free(codes->owned);
+  codes->owned = NULL;
 }
 
 OrtStatus* sxq_check_weights(

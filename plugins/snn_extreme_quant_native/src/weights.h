@@ -10,10 +10,12 @@ typedef struct {
   const float* scale; /* one for each column */
 } sxq_weights;
 
-/* Check packed codes (K, bytes) of so many columns. */
+/* Check packed codes (K, bytes) of so many columns. What it owns is released by sxq_release_codes. */
 OrtStatus* sxq_check_codes(
     const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed, size_t columns,
     sxq_codes* codes);
+
+void sxq_release_codes(sxq_codes* codes);
 
 /* Check two tensors, packed (K, bytes) and scale (N), against each other. */
 OrtStatus* sxq_check_weights(

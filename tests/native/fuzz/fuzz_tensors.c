@@ -44,13 +44,14 @@ void fill(OrtValue* value, int kind) {
 
 /* Random codes; what fills a row's last byte is random. */
 OrtValue* packed_codes(const sxq_layout* layout, int64_t rows, int64_t columns) {
-  const int64_t shape[] = {rows, (int64_t)sxq_row_bytes(layout, (size_t)columns)};
+  const int64_t shape[] = {rows, (int64_t)sxq_file_row_bytes(layout, (size_t)columns)};
   OrtValue* made = tensor(ORT_TYPE_UINT8, 2, shape);
   fill(made, 0);
   if (layout->bits == 1) return made;
   uint8_t* byte = made->data;
   for (size_t i = 0; i < count_of(made); ++i) {
-    if (layout->bits == 2) byte[i] = (uint8_t)(draw(3) | draw(3) << 2 | draw(3) << 4 | draw(3) << 6);
+    if (layout->fives) byte[i] = (uint8_t)draw(243);
+    else if (layout->bits == 2) byte[i] = (uint8_t)(draw(3) | draw(3) << 2 | draw(3) << 4 | draw(3) << 6);
     if (layout->bits == 4) byte[i] = (uint8_t)(draw(15) | draw(15) << 4);
     if (layout->bits == 8) byte[i] = (uint8_t)draw(255);
     if (layout->bits == 16 && i % 2) byte[i] = (uint8_t)draw(255);
