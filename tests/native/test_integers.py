@@ -93,7 +93,7 @@ def test_any_number_of_rows(library: Any, shape: tuple[int, ...]) -> None:
     assert np.array_equal(found, x.astype(np.int64) @ codes)
 
 
-@pytest.mark.parametrize("layout", ["binary8", "ternary4", "int4", "int8"])
+@pytest.mark.parametrize("layout", ["binary8", "ternary4", "ternary5", "int4"])
 @pytest.mark.parametrize("grid", [1.0, 0.125])
 @pytest.mark.parametrize("most", [1, 127])
 def test_signed_multiples_of_a_grid(instruction_set: str, layout: str, grid: float, most: int) -> None:

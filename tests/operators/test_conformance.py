@@ -10,7 +10,15 @@ import onnx
 import pytest
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.functions import DOMAIN, NeuronFunction, function_body, is_layer, is_neuron
+from snn_extreme_quant.deploy.functions import (
+    DOMAIN,
+    NeuronFunction,
+    function_body,
+    is_integer_layer,
+    is_integer_neuron,
+    is_layer,
+    is_neuron,
+)
 from snn_extreme_quant.deploy.layer_functions import layer_operators
 from snn_extreme_quant.deploy.synchronous_functions import synchronous_operators
 from snn_extreme_quant.errors import ConfigError
@@ -90,8 +98,9 @@ def test_names_that_there_are_not(name: str) -> None:
 
 
 def test_the_table_has_every_kernel() -> None:
-    # Synchronous neurons have theirs in tests/deploy and tests/native, test_synchronous*.py.
-    assert kernels() <= TABLE | set(synchronous_operators())
+    # Synchronous neurons and integer operators have theirs in tests/deploy and tests/native.
+    elsewhere = {name for name in kernels() if is_integer_layer(name) or is_integer_neuron(name)}
+    assert kernels() <= TABLE | elsewhere | set(synchronous_operators())
 
 
 @pytest.mark.parametrize("packing", ["2bit", "1.6bit"])

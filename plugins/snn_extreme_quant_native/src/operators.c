@@ -135,20 +135,21 @@ static void add_layers(void) {
     sxq_kind kind;
     const char* suffix;
     bool of_spikes; /* whether a session may take it for some nodes only, by another name */
+    int most_bits;  /* of codes: the operator is not made for wider ones */
   } kinds[] = {
-      {SXQ_LINEAR, "Linear", false},
-      {SXQ_LINEAR_INTEGER, "LinearInteger", true},
-      {SXQ_LINEAR_INTEGER, "LinearIntegerSigned", true},
-      {SXQ_CONV, "Conv", true},
-      {SXQ_CONV_INTEGER, "ConvInteger", true},
-      {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned", true},
-      {SXQ_EMBEDDING, "Embedding", false},
-      {SXQ_MATMUL_INTEGER, "MatMulInteger", true},
-      {SXQ_MATMUL_INTEGER_SIGNED, "MatMulIntegerSigned", true}};
+      {SXQ_LINEAR, "Linear", false, 16},
+      {SXQ_LINEAR_INTEGER, "LinearInteger", true, 8},
+      {SXQ_LINEAR_INTEGER, "LinearIntegerSigned", true, 4},
+      {SXQ_CONV, "Conv", true, 16},
+      {SXQ_CONV_INTEGER, "ConvInteger", true, 16},
+      {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned", true, 16},
+      {SXQ_EMBEDDING, "Embedding", false, 16},
+      {SXQ_MATMUL_INTEGER, "MatMulInteger", true, 16},
+      {SXQ_MATMUL_INTEGER_SIGNED, "MatMulIntegerSigned", true, 16}};
   for (int l = 0; l < SXQ_LAYOUTS; ++l) {
     sxq_fill_table(&sxq_layouts[l], &tables[l]);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
-      if (kinds[k].kind == SXQ_LINEAR_INTEGER && sxq_layouts[l].bits == 16) continue;
+      if (sxq_layouts[l].bits > kinds[k].most_bits) continue;
       /* Of an embedding only the rows looked up are read: repacking all would cost more than it saves. */
       if (kinds[k].kind == SXQ_EMBEDDING && sxq_layouts[l].fives) continue;
       sxq_operator* op = add(kinds[k].kind, sums_integers(kinds[k].kind) ? 2 : 3, 1);
