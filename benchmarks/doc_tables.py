@@ -396,6 +396,29 @@ def runtimes() -> str:
     )
 
 
+def form_runtimes() -> str:
+    result = _load("runtime_matrix_forms")
+    head = ["runtime", "runs", "failed", "spikes compared", "other values", "different"]
+    rows = [
+        [
+            row["runtime"],
+            f"{row['files']}",
+            f"{len(row['failed'])}",
+            f"{row['spikes']:,}",
+            f"{row['values'] - row['spikes']:,}",
+            f"{row['different']:,}",
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        _table(head, rows)
+        + f"\n\n{result['networks']} networks: integers only, streaming, and the synchronous schedule on counts and"
+        " spike by spike; expected is what\nonnxruntime"
+        f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference"
+        " (`benchmarks/results/runtime_matrix_forms.json`)."
+    )
+
+
 def integer_cost() -> str:
     result = _load("integer_cost")
     head = [
@@ -444,7 +467,7 @@ PAGES = {
     },
     "docs/integer.md": {"integer cost table": integer_cost},
     "docs/native.md": {"native matmul table": native_matmul, "native conv table": native_conv},
-    "docs/runtimes.md": {"runtime table": runtimes},
+    "docs/runtimes.md": {"runtime table": runtimes, "form runtime table": form_runtimes},
     "docs/quantisers.md": {"gptq table": gptq},
     "docs/synchronous.md": {"count execution table": count_execution},
     "docs/speed.md": {

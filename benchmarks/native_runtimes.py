@@ -23,6 +23,7 @@ from snn_extreme_quant.deploy import native_status, session
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.deploy.test_model_forms import FORMS, quantised, spikes
+from tests.runtimes.networks import other_forms
 
 VERSIONS = ["1.17.3", "1.20.1", "1.24.4", "1.28.0", "1.31.1"]
 
@@ -48,7 +49,7 @@ for path in sorted(Path(sys.argv[1]).glob("*.onnx")):
         continue
     for event in json.loads(Path(session.end_profiling()).read_text()):
         name = event.get("args", {}).get("op_name", "")
-        if name.startswith(("Binary", "Ternary", "Int", "LIF_", "StepLIF_")):
+        if name.startswith(("Binary", "Ternary", "Int", "LIF_", "StepLIF_", "StepIntLIF_", "Synchronous")):
             kernels.add(name)
     result["files"] += 1
     for index, value in enumerate(outputs):
@@ -60,15 +61,27 @@ print(json.dumps(result))
 
 
 def export_all(folder: Path) -> None:
-    """The forms of a model, with codes of every packing that has kernels."""
+    """The forms of a model, with codes of every packing that has kernels; files of integers only and of counts."""
     for index, (build, shape, other, _) in enumerate(FORMS.values()):
         config = (sxq.Ternary(), sxq.Binary(), sxq.Uniform(4), sxq.Uniform(8))[index % 4]
         path = folder / f"form_{index:02d}.onnx"
         torch.manual_seed(0)
         sxq.export_onnx(quantised(build, config), spikes(*shape), path, input="spikes")
-        inputs = spikes(*other).numpy()
-        outputs = session(path, native=False).run(None, {"input": inputs})
-        np.savez(path.with_suffix(".npz"), input=inputs, **{f"output_{i}": value for i, value in enumerate(outputs)})
+        _keep(path, spikes(*other).numpy())
+    for index, network in enumerate(other_forms(every=False)):
+        form = network.options.get("form", "sequence")
+        if form == "streaming":  # its steps need states, which the runner does not hand on
+            continue
+        path = folder / f"other_{index:02d}.onnx"
+        sxq.export_onnx(network.model, network.sample, path, **network.options)
+        inputs = network.inputs.numpy()
+        _keep(path, inputs.mean(0, dtype=np.float32) if form == "counts" else inputs)
+
+
+def _keep(path: Path, inputs: Any) -> None:
+    """Write what a file gives by its functions."""
+    outputs = session(path, native=False).run(None, {"input": inputs})
+    np.savez(path.with_suffix(".npz"), input=inputs, **{f"output_{i}": value for i, value in enumerate(outputs)})
 
 
 def run(version: str, folder: Path, library: Path) -> dict[str, Any]:

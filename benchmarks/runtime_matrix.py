@@ -1,9 +1,11 @@
 """Runs exported files on several versions of onnxruntime and on its JavaScript packages, and counts differences.
 
-Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER]. Each version is installed into an environment
-of its own in a temporary folder, so a package index is needed. The JavaScript packages are those of examples/web (make
-test-runtimes sets them up). The files are all networks of tests/runtimes, in every precision, verified against torch as
-they are written; with --cases they are kept in a folder, and used again if they are there.
+Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER] [--forms]. Each version is installed into an
+environment of its own in a temporary folder, so a package index is needed. The JavaScript packages are those of
+examples/web (make test-runtimes sets them up). The files are all networks of tests/runtimes, in every precision,
+verified against torch as they are written; with --cases they are kept in a folder, and used again if they are there.
+With --forms they are a network or two of each form beside the ordinary one (integer, streaming, counts), which takes
+minutes; the result is then runtime_matrix_forms.json.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from record import write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.runtimes.cases import Cases, compare, read
-from tests.runtimes.networks import write_cases
+from tests.runtimes.networks import other_forms, write_cases
 from tests.runtimes.tools import JAVASCRIPT, command
 
 RUNNER = Path(__file__).parents[1] / "tests" / "runtimes" / "run_cases.py"
@@ -50,28 +52,38 @@ def row(program: list[str], entries: list[dict[str, Any]], results: Path) -> dic
     return {"runtime": found["runtime"], **comparison}
 
 
-def main(releases: list[str], folder: Path) -> None:
+def write_forms(cases: Cases) -> None:
+    """Export a network or two of each other form."""
+    for index, network in enumerate(other_forms(every=False)):
+        file = f"{index:03d}_{network.name}".replace(" ", "_")
+        cases.add(file, network.model, network.sample, network.inputs, **network.options)
+    cases.write()
+
+
+def main(releases: list[str], folder: Path, *, forms: bool) -> None:
     with tempfile.TemporaryDirectory() as name:
         results = Path(name) / "results.json"
         for runtime in JAVASCRIPT:
             command(runtime, folder, results)  # what is missing is better said now
         if not (folder / "cases.json").exists():
-            write_cases(Cases(folder), every=True)
+            write_forms(Cases(folder)) if forms else write_cases(Cases(folder), every=True)
         entries = read(folder)
         programs: list[Callable[[], list[str]]] = [
             *(lambda release=release: python_version(release, folder, results) for release in releases),
             *(lambda runtime=runtime: command(runtime, folder, results) for runtime in JAVASCRIPT),
         ]
         rows = [row(program(), entries, results) for program in programs]
-    write("runtime_matrix", {"networks": sum(not entry["spikes"] for entry in entries), "rows": rows})
+    networks = len({entry["file"].split("_")[0] for entry in entries})
+    write("runtime_matrix_forms" if forms else "runtime_matrix", {"networks": networks, "rows": rows})
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
     parser.add_argument("--cases", metavar="FOLDER", type=Path, help="keep the files here, or use those that are here")
+    parser.add_argument("--forms", action="store_true", help="only files of the other forms")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         chosen = arguments.cases or Path(temporary)
         chosen.mkdir(parents=True, exist_ok=True)
-        main(arguments.versions, chosen)
+        main(arguments.versions, chosen, forms=arguments.forms)

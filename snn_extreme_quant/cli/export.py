@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from snn_extreme_quant.errors import ConfigError
+
 from .arrays import read_sample
+from .fixed_point import print_fixed_point
 from .models import Checkpoint, Model, Plan, Precision, build_model, to_stderr
 from .output import AsJson, print_json, print_table, yes_or_no
 
@@ -21,7 +24,7 @@ __all__ = ["export"]
 
 #: Options of export_onnx that take one of a few words: a class here, a parameter of the command, a word in `chosen`.
 Calling = StrEnum("Calling", ["auto", "step", "sequence"])
-Form = StrEnum("Form", ["sequence", "streaming"])
+Form = StrEnum("Form", ["sequence", "streaming", "counts"])
 Input = StrEnum("Input", ["real", "spikes"])
 TernaryPacking = StrEnum("TernaryPacking", {"two": "2bit", "less": "1.6bit"})
 
@@ -35,7 +38,16 @@ def export(
     plan: Plan = None,
     calling: Annotated[Calling, typer.Option(help="How the model is called.")] = Calling.auto,
     input: Annotated[Input, typer.Option(help="'spikes' promises an input of 0 and 1 only.")] = Input.real,
-    form: Annotated[Form, typer.Option(help="All time steps at once, or one step with its states.")] = Form.sequence,
+    form: Annotated[
+        Form, typer.Option(help="All time steps at once, one step with its states, or one pass over spike counts.")
+    ] = Form.sequence,
+    integer: Annotated[bool, typer.Option("--integer", help="The file computes with integers only.")] = False,
+    decay_bits: Annotated[
+        int | None, typer.Option(metavar="N", help="With --integer: bits behind the point of a leak.")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(metavar="N", help="With --integer: time steps for which overflow is excluded.")
+    ] = None,
     ternary_packing: Annotated[
         TernaryPacking, typer.Option(help="What a ternary code takes in the file.")
     ] = TernaryPacking.two,
@@ -48,11 +60,16 @@ def export(
     from snn_extreme_quant.output_files import check_writable
 
     check_writable(output)
+    numbers = {"decay_bits": decay_bits, "max_steps": max_steps}
+    given = {name: number for name, number in numbers.items() if number is not None}
+    if given and not integer:
+        raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is of integer files: add --integer.")
     array = read_sample(sample)
     with to_stderr():
-        from snn_extreme_quant.deploy import export_onnx
+        from snn_extreme_quant.deploy import IntegerOptions, export_onnx
 
         options: dict[str, Any] = {name: word.value for name, word in chosen.items()}
+        options["integer"] = IntegerOptions(**given) if integer else False
         report = export_onnx(build_model(model, checkpoint, precision, plan), array, output, **options)
     if as_json:
         print_json({**dataclasses.asdict(report), "exact": report.exact})
@@ -67,6 +84,7 @@ def _show(report: ExportReport) -> None:
         ("layer", "operator", "exact", "why"),
         ((layer.name, layer.operator, yes_or_no(layer.exact), layer.reason) for layer in report.layers),
     )
+    print_fixed_point(dataclasses.asdict(entry) for entry in report.fixed_point)
     for name, layer in report.batch_norms.items():
         typer.echo(f"{name}: {f'folded into {layer}' if layer else 'a product and a sum for each channel'}")
     if not report.exact:

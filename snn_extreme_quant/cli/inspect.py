@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .fixed_point import print_fixed_point
 from .output import AsJson, print_json, print_table, yes_or_no
 
 if TYPE_CHECKING:
@@ -16,12 +17,15 @@ if TYPE_CHECKING:
 
 __all__ = ["inspect"]
 
+#: Facts that have a line of their own.
+_SHOWN = ("version", "form", "integer")
+
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show the layers of a file with operator, precision and bytes, its operators, and whether it was edited."""
+    """Show a file's layers with operator, precision and bytes, its states and operators, and whether it was edited."""
     from snn_extreme_quant.exported.inspection import inspect_file
 
     report = inspect_file(file)
@@ -35,10 +39,13 @@ def _show(report: FileReport) -> None:
     sizes = report.sizes
     state = "changed after it was exported" if report.edited else "as it was exported"
     typer.echo(f"{report.path}: {report.file_bytes} bytes, {state}")
+    typer.echo(f"form {report.form}{', integers only' if report.integer else ''}; takes {report.takes}")
+    hidden = {state.name for state in report.states} | {f"{state.name}.next" for state in report.states}
     for what, values in (("input", report.inputs), ("output", report.outputs)):
         for name, axes in values.items():
-            typer.echo(f"{what} {name} ({', '.join(map(str, axes))})")
-    shown = {key: value for key, value in report.facts.items() if isinstance(value, (str, bool)) and key != "version"}
+            if name not in hidden:
+                typer.echo(f"{what} {name} {report.types[name]} ({', '.join(map(str, axes))})")
+    shown = {key: value for key, value in report.facts.items() if isinstance(value, (str, bool)) and key not in _SHOWN}
     typer.echo(f"written by snn_extreme_quant {report.facts.get('version', '?')}: {_pairs(shown)}")
     if sizes.codes:
         typer.echo(
@@ -52,6 +59,12 @@ def _show(report: FileReport) -> None:
             for e in report.layers
         ),
     )
+    print_fixed_point({"name": e.name, **e.fixed_point} for e in report.layers if e.fixed_point is not None)
+    if report.states:
+        print_table(
+            ("state", "shape", "before the first step"),
+            ((e.name, f"({', '.join(map(str, e.shape))})", f"{e.initial:g}") for e in report.states),
+        )
     print_table(
         ("operator", "nodes", "domain"),
         ((entry.operator, entry.count, entry.domain or f"ai.onnx {report.opset}") for entry in report.operators),

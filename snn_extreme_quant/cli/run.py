@@ -49,19 +49,22 @@ def run(
     if output is not None:
         _write(result, output)
     layers = [
-        {"name": name, "shape": value.shape, "firing_rate": float((value != 0).mean()) if value.size else 0.0}
+        {"name": name, "shape": value.shape, "type": value.dtype.name, "firing_rate": result.firing_rate(name)}
         for name, value in result.spikes.items()
     ]
     outputs = [_summary(name, value) for name, value in result.outputs.items()]
     if as_json:
-        facts = {"path": file, "runtime": result.runtime, "outputs": outputs}
+        facts = {
+            "path": file, "runtime": result.runtime, "counted_steps": result.counted_steps, "outputs": outputs,
+        }  # fmt: skip
         print_json({**facts, "layers": layers} if spikes else facts)
         return
     typer.echo(f"{file} on {result.runtime}")
     print_table(("output", *list(outputs[0])[1:]), (list(entry.values()) for entry in outputs))
     if spikes:
-        rows = ((e["name"], e["shape"], f"{e['firing_rate']:.4f}") for e in layers)
-        print_table(("layer", "shape", "firing rate"), rows)
+        rows = ((e["name"], e["shape"], e["type"], f"{e['firing_rate']:.4f}") for e in layers)
+        title = "" if result.counted_steps is None else f"numbers of spikes in {result.counted_steps} steps"
+        print_table(("layer", "shape", "type", "firing rate"), rows, title)
 
 
 def _summary(name: str, value: npt.NDArray[Any]) -> dict[str, Any]:

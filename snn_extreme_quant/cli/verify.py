@@ -57,13 +57,14 @@ def _facts(report: VerifyReport) -> dict[str, object]:
         }
         for layer in report.layers
     ]
-    first, norms = report.first_difference, report.batch_norms
+    first, norms, cost = report.first_difference, report.batch_norms, report.integer
     return {
         **{name: getattr(report, name) for name in numbers},
         "output_difference": report.output_difference,
         "first_difference": None if first is None else dataclasses.asdict(first),
         "layers": layers,
         "batch_norms": None if norms is None else dataclasses.asdict(norms),
+        "integer": None if cost is None else {**dataclasses.asdict(cost), "agreement": cost.agreement},
     }
 
 
@@ -84,5 +85,7 @@ def _show(report: VerifyReport) -> None:
         typer.echo(f"outputs differ by up to {report.output_difference:.3g}")
     if report.batch_norms is not None:
         typer.echo(str(report.batch_norms))
+    if report.integer is not None:
+        typer.echo(str(report.integer))
     if not report.spikes_compared:
         typer.echo("No spike was compared: the file has no layer of neurons.")

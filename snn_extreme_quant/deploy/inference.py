@@ -16,7 +16,8 @@ import torch
 from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant.exported.files import read_model
 
-from .inner_spikes import neuron_outputs, with_outputs
+from .count_files import checked_rates, counts_of, rates_of_train
+from .inner_spikes import neuron_nodes, with_outputs
 from .session import session
 from .stream import run_streamed
 
@@ -32,12 +33,23 @@ class FileRun:
     Args:
         runtime: the runtime and its version.
         outputs: by name.
-        spikes: by neuron layer, if asked for: ``(T, B, ...)``; one step a row where the file is unrolled.
+        spikes: by neuron layer, if asked for: ``(T, B, ...)``; one step a row where the file is unrolled. Of a counts
+            file numbers of spikes ``(B, ...)``.
+        counted_steps: the number of steps whose spikes are counted; None where ``spikes`` holds every step.
     """
 
     runtime: str
     outputs: dict[str, Array]
     spikes: dict[str, Array]
+    counted_steps: int | None = None
+
+    def firing_rate(self, layer: str) -> float:
+        """Return how many spikes a neuron of the layer gives in a step, in the mean over neurons and steps."""
+        spikes = self.spikes[layer]
+        if not spikes.size:
+            return 0.0
+        fired = spikes != 0 if self.counted_steps is None else abs(spikes) / self.counted_steps
+        return float(fired.mean())
 
 
 def run_file(
@@ -52,7 +64,9 @@ def run_file(
 
     Args:
         path: a file of :func:`~snn_extreme_quant.export_onnx`.
-        inputs: what the file takes; converted to its type where that loses nothing.
+        inputs: what the file takes; converted to its type where that loses nothing. A streaming file is run over a
+            whole input, step by step. A counts file of ``input="spikes"`` takes a spike train ``(T, B, ...)`` as well
+            as its rates.
         spikes: give the output of every neuron layer too.
         native: as for :func:`~snn_extreme_quant.deploy.session`.
         allow_edited: run a file although it was changed after export.
@@ -68,16 +82,21 @@ def run_file(
     """
     path = Path(path)
     model, facts = read_model(path, allow_edited=allow_edited)
-    tensors = neuron_outputs(model) if spikes else {}
+    nodes = neuron_nodes(model) if spikes else {}
+    tensors = {layer: [node.output[0] for node in group] for layer, group in nodes.items()}
     runtime = session(with_outputs(model, [n for group in tensors.values() for n in group]), native=native)
     entries = runtime.get_inputs()
     streaming = facts.get("form") == "streaming"
     if len(entries) != 1 and not streaming:
         names = ", ".join(entry.name for entry in entries)
         raise SampleError(f"{path} takes {len(entries)} inputs ({names}); run it with sxq.deploy.session().")
-    array = _converted(inputs, model.graph.input[0], path, facts["time_axis"] if streaming else None)
-    if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
-        raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
+    counts = facts.get("form") == "counts"
+    if counts and facts["input"] == "spikes":
+        array = _rates(inputs, model.graph.input[0], path, facts["schedule"]["steps"])
+    else:
+        array = _converted(inputs, model.graph.input[0], path, facts["time_axis"] if streaming else None)
+        if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
+            raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
     version = f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native is True else ''}"
     if streaming:
         return FileRun(version, *_streamed(runtime, facts, array, tensors))
@@ -86,11 +105,18 @@ def run_file(
     except Exception as error:  # onnxruntime raises a class of its own for every failure
         raise SampleError(f"{path} does not run on an input of shape {array.shape}: {error}") from error
     named = dict(zip((output.name for output in runtime.get_outputs()), values, strict=True))
-    inner = {layer: [named[name] for name in group] for layer, group in tensors.items()}
+    inner = {layer: [named[node.output[0]] for node in group] for layer, group in nodes.items()}
+    if "schedule" in facts:
+        steps = facts["schedule"]["steps"]
+        inner = {
+            layer: [counts_of(node, value, steps) for node, value in zip(nodes[layer], values, strict=True)]
+            for layer, values in inner.items()
+        }
     return FileRun(
         runtime=version,
         outputs={output.name: named[output.name] for output in model.graph.output},
         spikes={layer: group[0] if len(group) == 1 else np.stack(group) for layer, group in inner.items()},
+        counted_steps=facts["schedule"]["steps"] if counts else None,
     )
 
 
@@ -108,6 +134,14 @@ def _streamed(
         for layer, group in tensors.items()
     }
     return outputs, spikes
+
+
+def _rates(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, steps: int) -> Array:
+    """Return the rates that a counts file takes, from rates or from spikes with the steps as their first axis."""
+    array = np.asarray(inputs)
+    if array.ndim == len(entry.type.tensor_type.shape.dim) + 1 and array.dtype.kind in "bifu":
+        array = rates_of_train(array, steps, path)
+    return checked_rates(_converted(array, entry, path, None), steps, path)
 
 
 def _shape(axes: list[int | str]) -> str:

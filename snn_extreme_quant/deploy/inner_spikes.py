@@ -8,27 +8,40 @@ import onnx
 
 from snn_extreme_quant.neurons.fixed_point_spec import spike_limits
 
-from .functions import DOMAIN, is_integer_neuron, is_neuron
+from .functions import DOMAIN, is_integer_neuron, is_neuron, is_synchronous
 from .integer_neuron_functions import IntegerNeuron
 
-__all__ = ["neuron_outputs", "spike_type", "with_outputs"]
+__all__ = ["neuron_nodes", "neuron_outputs", "spike_type", "with_outputs"]
+
+#: Synchronous neurons that give floats; the others give bytes.
+_IN_FLOAT = ("SynchronousRates", "SynchronousSpikes")
 
 
 def spike_type(operator: str) -> int:
     """Return ONNX's number of the type of what a neuron operator gives."""
+    if is_synchronous(operator) and operator not in _IN_FLOAT:
+        return int(onnx.TensorProto.UINT8)
     if not is_integer_neuron(operator):
         return int(onnx.TensorProto.FLOAT)
     signed = spike_limits(IntegerNeuron.from_name(operator).spec)[0] < 0
     return int(onnx.TensorProto.INT8 if signed else onnx.TensorProto.UINT8)
 
 
+def _fires(node: onnx.NodeProto) -> bool:
+    return node.domain == DOMAIN and (is_neuron(node.op_type) or is_synchronous(node.op_type))
+
+
+def neuron_nodes(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
+    """Return the nodes of each neuron layer, in order of execution: one, one a call, or one a step if unrolled."""
+    found: dict[str, list[onnx.NodeProto]] = {}
+    for node in filter(_fires, model.graph.node):
+        found.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node)
+    return found
+
+
 def neuron_outputs(model: onnx.ModelProto) -> dict[str, list[str]]:
     """Return the spike tensors of each neuron layer, in order of execution: one, or one a step if unrolled."""
-    found: dict[str, list[str]] = {}
-    for node in model.graph.node:
-        if node.domain == DOMAIN and is_neuron(node.op_type):
-            found.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node.output[0])
-    return found
+    return {layer: [node.output[0] for node in nodes] for layer, nodes in neuron_nodes(model).items()}
 
 
 def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
@@ -36,7 +49,7 @@ def with_outputs(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProt
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     present = {output.name for output in exposed.graph.output}
-    kinds = {node.output[0]: spike_type(node.op_type) for node in model.graph.node if is_neuron(node.op_type)}
+    kinds = {node.output[0]: spike_type(node.op_type) for node in filter(_fires, model.graph.node)}
     for name in names:
         if name not in present:
             exposed.graph.output.append(onnx.helper.make_tensor_value_info(name, kinds[name], None))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from snn_extreme_quant.quantizers.packing import LAYOUTS
 from .files import is_sealed, read_model
 from .operators import DOMAIN, KINDS, is_layer, is_neuron, layout_of
 
-__all__ = ["FileReport", "LayerContents", "OperatorCount", "Sizes", "inspect_file"]
+__all__ = ["FileReport", "LayerContents", "OperatorCount", "Sizes", "StateContents", "inspect_file"]
 
 #: What a layout is called in a table of precisions, and the bits that a code takes.
 _PRECISIONS = {
@@ -29,6 +29,15 @@ _PRECISIONS = {
     "int16": "16 bit",
 }
 _SAID = ("name", "kind", "op", "exact", "why")
+#: What an integer file says of a neuron layer, and of which type each is.
+_FIXED_POINT: dict[str, tuple[type, ...]] = {
+    "fraction": (int,),
+    "decay_bits": (int,),
+    "current": (int, float),
+    "potential": (int, float),
+    "headroom": (int, float),
+    "max_steps": (int, type(None)),
+}
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,8 @@ class LayerContents:
         bytes: what the constants it reads take.
         exact: whether the file promises the same bits as in torch; None where it says nothing.
         why: why, or why not.
+        fixed_point: of a neuron layer of an integer file its fixed-point position and the proof of no overflow, as
+            :class:`~snn_extreme_quant.deploy.FixedPointReport` has them; else None.
         more: whatever else the file says of it.
     """
 
@@ -55,7 +66,23 @@ class LayerContents:
     bytes: int
     exact: bool | None
     why: str
+    fixed_point: Mapping[str, Any] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StateContents:
+    """A state of a streaming file: input ``name``, output ``name.next``.
+
+    Args:
+        name: of the layer and of the state in it.
+        shape: its axes; "B" is the number of samples.
+        initial: what every element is before the first step.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    initial: float
 
 
 @dataclass(frozen=True)
@@ -85,9 +112,14 @@ class FileReport:
         path: the file.
         file_bytes: its size.
         edited: it was changed after it was exported.
+        form: ``"sequence"``, ``"streaming"`` or ``"counts"``.
+        integer: it computes with integers only.
+        takes: what its input holds, in words.
         facts: what the exporter wrote of it, without the layers.
-        inputs: by name, the axes; open ones by name.
+        inputs: by name, the axes; open ones by name. Those of a streaming file are the step's input and the states.
         outputs: the same.
+        types: of inputs and outputs.
+        states: of a streaming file.
         opset: of ONNX's own operators.
         ir_version: of the ONNX format.
         layers: in order of execution.
@@ -98,9 +130,14 @@ class FileReport:
     path: Path
     file_bytes: int
     edited: bool
+    form: str
+    integer: bool
+    takes: str
     facts: Mapping[str, Any]
     inputs: Mapping[str, tuple[int | str, ...]]
     outputs: Mapping[str, tuple[int | str, ...]]
+    types: Mapping[str, str]
+    states: tuple[StateContents, ...]
     opset: int
     ir_version: int
     layers: tuple[LayerContents, ...]
@@ -130,21 +167,66 @@ def inspect_file(path: str | Path) -> FileReport:
         if node.domain == DOMAIN:
             nodes.setdefault(_layer_of(node), []).append(node)
     said = {entry["name"]: entry for entry in facts.pop("layers")}
-    layers = [_contents(name, group, said.get(name, {}), constants) for name, group in nodes.items()]
+    fixed_point = _fixed_point(facts.get("fixed_point"))
+    layers = [
+        replace(_contents(name, group, said.get(name, {}), constants), fixed_point=fixed_point.get(name))
+        for name, group in nodes.items()
+    ]
     layers += _float_weights(model, constants)
+    inputs = [value for value in model.graph.input if value.name not in constants]
     return FileReport(
         path=path,
         file_bytes=len(data),
         edited=not is_sealed(data),
+        form=str(facts.get("form", "sequence")),
+        integer=facts.get("integer") is True,
+        takes=_takes(facts, inputs),
         facts=facts,
-        inputs={value.name: _axes(value) for value in model.graph.input if value.name not in constants},
+        inputs={value.name: _axes(value) for value in inputs},
         outputs={value.name: _axes(value) for value in model.graph.output},
+        types={value.name: _type(value) for value in (*inputs, *model.graph.output)},
+        states=_states(facts.get("states")),
         opset=next((entry.version for entry in model.opset_import if entry.domain == ""), 0),
         ir_version=model.ir_version,
         layers=tuple(layers),
         operators=_operators(model),
         sizes=_sizes(len(data), [node for group in nodes.values() for node in group], constants),
     )
+
+
+def _entries(said: object) -> list[Mapping[str, Any]]:
+    """Return the objects of a list in the metadata, which an edited file may have lost."""
+    return [entry for entry in said if isinstance(entry, dict)] if isinstance(said, list) else []
+
+
+def _fixed_point(said: object) -> dict[str, dict[str, Any]]:
+    """Return what an integer file says of each neuron layer; of one that it says nonsense of, nothing."""
+    return {
+        entry["name"]: {name: entry[name] for name in _FIXED_POINT}
+        for entry in _entries(said)
+        if isinstance(entry.get("name"), str)
+        and all(name in entry and isinstance(entry[name], kinds) for name, kinds in _FIXED_POINT.items())
+    }
+
+
+def _states(said: object) -> tuple[StateContents, ...]:
+    return tuple(
+        StateContents(str(entry["name"]), tuple(entry["shape"]), float(entry["initial"]))
+        for entry in _entries(said)
+        if isinstance(entry.get("shape"), list) and isinstance(entry.get("initial"), (int, float)) and "name" in entry
+    )
+
+
+def _takes(facts: Mapping[str, Any], inputs: list[onnx.ValueInfoProto]) -> str:
+    """Say what the first input holds."""
+    if facts.get("input") != "spikes":
+        whole = inputs and inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT
+        return "whole numbers" if whole else "real numbers"
+    if facts.get("form") != "counts":
+        return "spikes, 0 and 1"
+    schedule = facts.get("schedule")
+    steps = schedule.get("steps", "T") if isinstance(schedule, dict) else "T"
+    return f"rates of spikes, multiples of 1/{steps} from 0 to 1"
 
 
 def _layer_of(node: NodeProto) -> str:
@@ -155,6 +237,13 @@ def _layer_of(node: NodeProto) -> str:
 
 def _axes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
     return tuple(d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim)
+
+
+def _type(value: onnx.ValueInfoProto) -> str:
+    """Return a type as numpy names it; "" where the file leaves it out."""
+    kind = value.type.tensor_type.elem_type
+    known = kind in TensorProto.DataType.values() and kind != TensorProto.UNDEFINED
+    return str(onnx.helper.tensor_dtype_to_np_dtype(kind)) if known else ""
 
 
 def _operators(model: onnx.ModelProto) -> tuple[OperatorCount, ...]:

@@ -35,6 +35,15 @@ def quantised():
     sxq.quantize_(model, sxq.Ternary())
     return model
 
+def synchronous():
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(16, 32), sxq.SynchronousIF(T=8, threshold=0.3),
+        nn.Linear(32, 8), sxq.SynchronousIF(T=8, threshold=0.2, signed=True), nn.Linear(8, 4),
+    )
+    sxq.quantize_(model, sxq.Ternary())
+    return model
+
 def silent():
     return nn.Linear(16, 4)
 

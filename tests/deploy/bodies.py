@@ -23,10 +23,11 @@ def model_of(
     inputs: dict[str, Array],
     constants: dict[str, Array],
     ranks: list[int],
-    output_type: int = onnx.TensorProto.FLOAT,
+    output_type: int | list[int] = onnx.TensorProto.FLOAT,
     **attributes: Any,
 ) -> onnx.ModelProto:
-    """A model of one node, with its body; the outputs are called as in the body."""
+    """A model of one node, with its body; the outputs are called as in the body, of one type or of one each."""
+    types = output_type if isinstance(output_type, list) else [output_type] * len(ranks)
     body = functions.function_body(operator)
     assert set(body.input) == {*inputs, *constants}
     node = helper.make_node(operator, list(body.input), list(body.output), domain=functions.DOMAIN, **attributes)
@@ -37,7 +38,10 @@ def model_of(
             helper.make_tensor_value_info(k, helper.np_dtype_to_tensor_dtype(v.dtype), [None] * v.ndim)
             for k, v in inputs.items()
         ],
-        [helper.make_tensor_value_info(k, output_type, [None] * n) for k, n in zip(body.output, ranks, strict=True)],
+        [
+            helper.make_tensor_value_info(k, kind, [None] * n)
+            for k, kind, n in zip(body.output, types, ranks, strict=True)
+        ],
         [numpy_helper.from_array(v, k) for k, v in constants.items()],
     )
     imports = [

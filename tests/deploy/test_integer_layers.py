@@ -1,4 +1,4 @@
-"""Integer sums: torch, the golden model, and the bodies on onnx's evaluator and onnxruntime give the same numbers."""
+"""Integer sums: their names, extremes and refusals. That all runtimes agree is tested in tests/operators."""
 
 from __future__ import annotations
 
@@ -17,13 +17,6 @@ from tests.deploy.integer_bodies import assert_bodies, fed, model_of
 from tests.deploy.integer_cases import INPUTS, layer_cases, linear_case, random_codes
 
 CASES = list(layer_cases())
-
-
-@pytest.mark.parametrize("name", sorted({str(case) for case in CASES}))
-def test_all_agree(name: str) -> None:
-    for case in CASES:
-        if str(case) == name:
-            assert_bodies(case)
 
 
 def test_every_operator_has_cases() -> None:

@@ -1,78 +1,12 @@
-"""The operators of the synchronous schedule: body in both evaluators and torch, bit for bit; and the exact fold."""
+"""The exact fold of scale, bias and threshold into one product and one sum; tests/operators has the operators."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import onnx
-import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snn_extreme_quant.deploy import synchronous_operators as ours
 from snn_extreme_quant.deploy.count_fold import Fed, fold
-from snn_extreme_quant.deploy.functions import layer_operator
-from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
-
-from .bodies import Array, assert_body
-
-UINT8, INT32 = onnx.TensorProto.UINT8, onnx.TensorProto.INT32
-STEPS = [1, 2, 16, 64]
-
-
-def currents(shape: tuple[int, ...]) -> Array:
-    """Numbers below, between and above all counts, and on the steps between them."""
-    rng = np.random.default_rng(0)
-    drawn = rng.normal(0, 1.2, shape).astype(np.float32)
-    return np.where(rng.random(shape) < 0.3, np.round(drawn * 32) / 32, drawn).astype(np.float32)
-
-
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize("signed", [False, True])
-@pytest.mark.parametrize("shape", [(7,), (3, 5), (2, 1, 4, 6)])
-def test_neurons(steps: int, signed: bool, shape: tuple[int, ...]) -> None:
-    x, threshold = currents(shape), np.array(0.7, np.float32)
-    given = (torch.from_numpy(x), torch.tensor(0.7), steps, signed, "n")
-    lowest = -float(steps) if signed else 0.0
-    constants = {"threshold": threshold}
-    rates = {"steps": float(steps), "lowest": lowest, "inverse_steps": 1 / steps}
-    assert_body("SynchronousRates", {"x": x}, constants, [ours.synchronous_rates(*given)], **rates)
-    spikes = {"steps": float(steps), "lowest": lowest}
-    assert_body("SynchronousSpikes", {"x": x}, constants, [ours.synchronous_spikes(*given)], **spikes)
-    counts = {"steps": float(steps), **({"lowest": lowest} if signed else {})}
-    name = "SynchronousCounts_signed" if signed else "SynchronousCounts"
-    assert_body(name, {"x": x}, constants, [ours.synchronous_counts(*given)], UINT8, **counts)
-
-
-@pytest.mark.parametrize("channels", [1, 6])
-def test_folded_neurons(channels: int) -> None:
-    rng = np.random.default_rng(1)
-    sums = rng.integers(-400, 400, (5, 6), dtype=np.int32)
-    gain, offset = (rng.normal(0, scale, channels).astype(np.float32) for scale in (0.1, 5))
-    expected = ours.folded_counts(*map(torch.from_numpy, (sums, gain, offset)), 32, "n")
-    assert_body("SynchronousFolded", {"x": sums}, {"gain": gain, "offset": offset}, [expected], UINT8, top=32.0)
-
-
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "int16"])
-@pytest.mark.parametrize("zero_point", [0, 16])
-def test_layers(layout: str, zero_point: int) -> None:
-    rng = np.random.default_rng(2)
-    largest = LAYOUTS[layout].largest
-    codes = rng.integers(-largest, largest + 1, (20, 13)).astype(np.int32)
-    codes = np.where(codes < 0, -1, 1) if layout == "binary8" else codes
-    packed, scale = pack(codes, layout), rng.random(13, np.float32)
-    counts = rng.integers(0, 33, (2, 5, 20), dtype=np.uint8)
-    given = (torch.from_numpy(counts), torch.from_numpy(packed))
-    sums = ours.linear_sums(*given, zero_point, 13, layout, "l")
-    assert np.array_equal(sums.numpy(), (counts.astype(np.int64) - zero_point) @ codes)
-    name = layer_operator("LinearSums", layout)
-    options: dict[str, Any] = {"zero_point": zero_point, "columns": [13]}
-    assert_body(name, {"x": counts}, {"packed": packed}, [sums], INT32, **options)
-    scaled = ours.linear_counts(*given, torch.from_numpy(scale), zero_point, layout, "l")
-    name = layer_operator("LinearCounts", layout)
-    assert_body(name, {"x": counts}, {"packed": packed, "scale": scale}, [scaled], zero_point=zero_point)
 
 
 @settings(deadline=None, max_examples=200)

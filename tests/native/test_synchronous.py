@@ -14,8 +14,8 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy.functions import DOMAIN
 from snn_extreme_quant.deploy.native_choice import choose_kernels
 from tests.deploy.bodies import Array, model_of
-from tests.deploy.test_synchronous_functions import currents
 from tests.deploy.test_synchronous_networks import made
+from tests.operators.synchronous import currents
 
 from .running import assert_same, native_session
 

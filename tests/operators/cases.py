@@ -1,4 +1,4 @@
-"""A case of one operator, and what runs it: its body in onnx's evaluator and in onnxruntime, and its native kernel."""
+"""A case of one operator, and what runs it: its body in two evaluators, its native kernel, and the golden model."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from snn_extreme_quant.deploy import native_status
+from snn_extreme_quant.deploy.functions import is_integer_layer, is_integer_neuron
+from snn_extreme_quant.deploy.golden import golden_run
 from snn_extreme_quant.deploy.native import native_library
 from tests.deploy.bodies import Array, bits, model_of
 
@@ -49,10 +51,9 @@ class Case:
     def model(self) -> onnx.ModelProto:
         """A model of the node with its body."""
         ranks = [value.dim() for value in self.expected]
-        model = model_of(self.operator, self.inputs, self.constants, ranks, **self.attributes)
+        types = [helper.np_dtype_to_tensor_dtype(value.numpy().dtype) for value in self.expected]
+        model = model_of(self.operator, self.inputs, self.constants, ranks, types, **self.attributes)
         assert set(model.functions[0].attribute) == set(self.attributes)
-        for output, value in zip(model.graph.output, self.expected, strict=True):
-            output.type.tensor_type.elem_type = helper.np_dtype_to_tensor_dtype(value.numpy().dtype)
         return model
 
 
@@ -89,6 +90,10 @@ def kernel_in_onnxruntime(case: Case) -> list[Array]:
     return results
 
 
+def golden_model(case: Case) -> list[Array]:
+    return list(golden_run(case.model(), case.inputs).outputs.values())
+
+
 @cache
 def kernels() -> frozenset[str]:
     """Operators that have a kernel here; none where the library cannot be had."""
@@ -101,7 +106,17 @@ RUNTIMES: dict[str, Callable[[Case], list[Array]]] = {
     "onnx.reference": body_in_reference,
     "onnxruntime": body_in_onnxruntime,
     "native kernel": kernel_in_onnxruntime,
+    "golden model": golden_model,
 }
+
+
+def applies(runtime: str, case: Case) -> bool:
+    """Whether a runtime takes a case: kernels where there is one, the golden model for operators of integers."""
+    if runtime in case.skips:
+        return False
+    if runtime == "native kernel":
+        return case.operator in kernels()
+    return runtime != "golden model" or is_integer_layer(case.operator) or is_integer_neuron(case.operator)
 
 
 def same(result: Array, wanted: Tensor) -> bool:
@@ -118,7 +133,7 @@ def check(case: Case) -> list[str]:
     """Run a case everywhere; every runtime gives the expected bits. Returns which ran."""
     ran = []
     for runtime, run in RUNTIMES.items():
-        if runtime in case.skips or (runtime == "native kernel" and case.operator not in kernels()):
+        if not applies(runtime, case):
             continue
         results = run(case)
         assert len(results) == len(case.expected), f"{runtime}: {case}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ import onnx
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.functions import DOMAIN, is_neuron
+from snn_extreme_quant.deploy.functions import DOMAIN, is_integer_layer, is_neuron, is_synchronous
+from snn_extreme_quant.exported.inspection import inspect_file
 
 Array = npt.NDArray[Any]
 
@@ -54,6 +55,9 @@ class Cases:
     def add(self, name: str, model: nn.Module, sample: Tensor, inputs: Tensor, **options: Any) -> sxq.ExportReport:
         """Export a model, verify it, and keep what it gives for ``inputs``: its outputs, and all its spikes.
 
+        Of a streaming file each step is a case, with the states that Python has before it; of an integer file the sums
+        of all layers are kept too. Inputs of a counts file are spike trains.
+
         Raises:
             AssertionError: the file is not exact, or differs from torch already in Python.
         """
@@ -64,9 +68,18 @@ class Cases:
         assert verified.ok, str(verified)
         assert verified.output_difference == 0, str(verified)
         assert verified.firing_rate > 0, f"{name}: nothing fires"
-        feeds = {onnx.load(path).graph.input[0].name: inputs.numpy()}
-        self.add_file(name, path, feeds)
-        self.add_file(f"{name}, spikes", expose_spikes(path), feeds, spikes=True)
+        form = options.get("form", "sequence")
+        array = inputs.numpy()
+        if form == "counts":  # the file takes the rates of the train that the model was verified on
+            array = array.mean(0, dtype=np.float32)
+        entry = onnx.load(path).graph.input[0].name
+        exposed = {"spikes": expose_spikes(path)}
+        if options.get("integer"):
+            exposed["integers"] = expose_integers(path)
+        for moment, feeds in _steps(path, array) if form == "streaming" else [("", {entry: array})]:
+            self.add_file(name + moment, path, feeds)
+            for what, copy in exposed.items():
+                self.add_file(f"{name}{moment}, {what}", copy, feeds, spikes=what == "spikes")
         return report
 
     def add_file(self, name: str, path: Path, inputs: Mapping[str, Array], *, spikes: bool = False) -> dict[str, Array]:
@@ -89,15 +102,44 @@ class Cases:
         (self.folder / "cases.json").write_text(json.dumps(self.entries), encoding="utf-8")
 
 
+def _steps(path: Path, inputs: Array) -> Iterator[tuple[str, dict[str, Array]]]:
+    """Yield what a streaming file is given in each step, as Python's states go on."""
+    stream = sxq.deploy.Stream(path, native=False)
+    report = inspect_file(path)
+    axis = report.facts["time_axis"]
+    entry = next(iter(report.inputs))
+    steps = np.moveaxis(inputs, axis, 0) if axis is not None else [inputs] * report.facts["steps"]
+    samples = steps[0].shape[report.inputs[entry].index("B")]
+    state: dict[str, Array] = {
+        s.name: np.full([samples if n == "B" else int(n) for n in s.shape], s.initial, np.float32)
+        for s in report.states
+    }
+    for index, x in enumerate(steps):
+        step = np.ascontiguousarray(x)
+        yield f", step {index}", {entry: step, **state}
+        stream.step(step)
+        state = stream.state
+
+
 def expose_spikes(path: Path) -> Path:
     """Write a copy of a file whose outputs are the spikes of all neuron layers, and return its path."""
+    return _exposed(path, "spikes", lambda operator: is_neuron(operator) or is_synchronous(operator))
+
+
+def expose_integers(path: Path) -> Path:
+    """Write a copy of an integer file whose outputs are the sums of all layers, and return its path."""
+    return _exposed(path, "integers", is_integer_layer)
+
+
+def _exposed(path: Path, what: str, chosen: Callable[[str], bool]) -> Path:
+    """Write a copy of a file whose outputs are what the chosen operators give first."""
     model = onnx.load(path)
-    names = [node.output[0] for node in model.graph.node if node.domain == DOMAIN and is_neuron(node.op_type)]
-    assert names, f"{path} has no neurons"
+    names = [node.output[0] for node in model.graph.node if node.domain == DOMAIN and chosen(node.op_type)]
+    assert names, f"{path} has no {what}"
     del model.graph.output[:]
     # Without a type: the runtime finds it.
     model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    copy = path.with_suffix(".spikes.onnx")
+    copy = path.with_suffix(f".{what}.onnx")
     onnx.save(model, copy)
     return copy
 

@@ -17,7 +17,9 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.config import WeightConfig
 from tests.deploy.random_layers import spikes
 from tests.deploy.test_every_class import NETWORKS
+from tests.deploy.test_integer_files import Recurrent, Residual
 from tests.deploy.test_model_forms import FORMS, quantised
+from tests.deploy.test_synchronous_networks import made
 from tests.runtimes.cases import Cases
 
 #: Precisions, and what else the export is told.
@@ -151,9 +153,53 @@ def networks(*, every: bool) -> Iterator[Network]:
             yield Network(f"{name} {kind}", model.eval(), sample, inputs, {**_input(name, sample), **options})
 
 
+def recurrent() -> tuple[nn.Module, Tensor]:
+    """Tokens, states of a recurrent neuron that the model returns."""
+    return Recurrent(), torch.randint(0, 9, (4, 2))
+
+
+def residual() -> tuple[nn.Module, Tensor]:
+    """Signed spikes, graded ones, pools, attention, batch norm, on images of 8 bit."""
+    model = Residual()
+    model.readout = nn.Identity()  # a float readout behind a mean adds in an order that a runtime may choose
+    return model, torch.rand(4, 2, 2, 6, 6)
+
+
+#: What is exported in other forms, and with which options. The quick tests take the first of each form.
+OTHER_FORMS: dict[str, tuple[dict[str, Any], dict[str, Callable[[], tuple[nn.Module, Tensor]]]]] = {
+    "integer": (
+        {"integer": True},
+        {"recurrent": recurrent, "residual": residual, "attention": attention, "grey images": images, "wide": wide},
+    ),
+    "streaming": ({"form": "streaming"}, {"recurrent": recurrent, "text": text, "grey images": images, "wide": wide}),
+}
+
+
+def other_forms(*, every: bool) -> Iterator[Network]:
+    """Yield networks whose files compute with integers only, make single steps, or count spikes."""
+    configs: dict[str, WeightConfig] = {"ternary": sxq.Ternary(), "binary": sxq.Binary(), "int4": sxq.Uniform(4)}
+    for form, (options, builds) in OTHER_FORMS.items():
+        for name in builds if every else list(builds)[: 2 if form == "integer" else 1]:
+            for kind in configs if every else ["int4" if name == "residual" else "ternary"]:
+                torch.manual_seed(1)
+                model, sample = builds[name]()
+                _louder(model, 3.0)
+                sxq.quantize_(model, configs[kind])
+                given = {**_input(name, sample), **options} if name != "residual" else options
+                yield Network(f"{form} {name} {kind}", model.eval(), sample, sample.flip(0), given)
+    chosen = [("perceptron", True), ("attention", False)]
+    chosen += [("perceptron", False), ("attention", True), ("convolutional", False)] if every else []
+    for name, signed in chosen:
+        for kind in configs if every else ["ternary"]:
+            for form in ("counts", "sequence"):
+                net, spikes_in = made(name, 8, signed, configs[kind])
+                what = f"{form} synchronous {'signed ' if signed else ''}{name} {kind}"
+                yield Network(what, net, spikes_in, spikes_in.flip(0), {"form": form, "input": "spikes"})
+
+
 def write_cases(cases: Cases, *, every: bool = False) -> None:
     """Export networks into the folder."""
-    for index, network in enumerate(networks(every=every)):
+    for index, network in enumerate((*networks(every=every), *other_forms(every=every))):
         file = f"{index:03d} {network.name}".replace(",", "").replace(" ", "_")
         cases.add(file, network.model, network.sample, network.inputs, **network.options)
     cases.write()
