@@ -13,7 +13,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -30,6 +30,9 @@ from .integer_neurons import NeuronCalls, NeuronValues, neuron
 from .integer_pooling import POOLING
 from .integer_shapes import Shapes
 from .integer_values import Affine, Constant, Real, Size, Term, Value
+
+if TYPE_CHECKING:
+    from .integer_states import StepStates
 
 __all__ = ["Arguments", "Rewriter"]
 
@@ -125,6 +128,7 @@ class Rewriter:
         spikes: whether the input is promised to be spikes.
         max_steps: for how many steps overflow is excluded at least.
         folded: the neuron layers in fixed point; None on the first walk.
+        states: of a graph of one step, what its states are in integers.
     """
 
     def __init__(
@@ -135,6 +139,7 @@ class Rewriter:
         spikes: bool,
         max_steps: int,
         folded: Mapping[str, FixedPointNeuron] | None = None,
+        states: StepStates | None = None,
     ) -> None:
         """Prepare an empty integer graph."""
         self.module = module
@@ -142,6 +147,7 @@ class Rewriter:
         self.spikes = spikes
         self.max_steps = max_steps
         self.folded = folded
+        self.states = states
         self.emitter = Emitter()
         self.values: dict[fx.Node, Any] = {}
         self.calls: dict[str, NeuronCalls] = {}
@@ -152,15 +158,15 @@ class Rewriter:
     def run(self) -> fx.GraphModule:
         """Return the integer graph."""
         for node in self.module.graph.nodes:
-            if node.op == "placeholder":
-                self.values[node] = self._input(node)
-            elif node.op == "get_attr":
-                self.values[node] = Constant(self._attribute(str(node.target)))
-            elif node.op == "call_function":
-                self.values[node] = self._rewritten(node)
-        outputs = self.module.graph.output_node().args[0]
+            self.evaluate(node)
+        outputs = self._looked_up(self.module.graph.output_node().args[0])
         if self.folded is not None:
-            self.emitter.graph.output(_mapped(self._looked_up(outputs), self._real_node))
+            if self.states is None:
+                given = _mapped(outputs, self._real_node)
+            else:
+                first = len(outputs) - self.states.count
+                given = (*_mapped(outputs[:first], self._real_node), *self.states.after(self.emitter, outputs[first:]))
+            self.emitter.graph.output(given)
         graph = fx.GraphModule(self.emitter.root, self.emitter.graph)
         if self.folded is not None:
             graph.graph.eliminate_dead_code()
@@ -168,6 +174,17 @@ class Rewriter:
             graph.graph.lint()
             graph.recompile()
         return graph
+
+    def evaluate(self, node: fx.Node) -> None:
+        """Find what a node of the recorded graph is, given those before it."""
+        if self.states is not None and self.states.knows(node):
+            self.values[node] = self.states.value(self, node)
+        elif node.op == "placeholder":
+            self.values[node] = self._input(node)
+        elif node.op == "get_attr":
+            self.values[node] = Constant(self._attribute(str(node.target)))
+        elif node.op == "call_function":
+            self.values[node] = self._rewritten(node)
 
     # What rules ask for -----------------------------------------------------------------------------------------------
 

@@ -17,16 +17,14 @@ from snn_extreme_quant.frameworks import NeuronInModel
 
 from .functions import DOMAIN, is_integer_neuron
 from .golden import golden_run
+from .integer_check import IntegerSpikes
 from .integer_export import rewritten
 from .integer_graph import IntegerOptions
 from .recording import record
 from .repacking import with_packing
 from .running import Run, run_model
 
-__all__ = ["IntegerComparison", "IntegerReference", "IntegerSpikes", "answers"]
-
-_OURS = torch.ops.snn_xq
-_NEURONS = (_OURS.fixed_neuron_step.default, _OURS.fixed_neuron_sequence.default)
+__all__ = ["IntegerComparison", "IntegerReference", "answers"]
 
 
 @dataclass
@@ -71,21 +69,6 @@ def answers(outputs: Sequence[Tensor]) -> Tensor:
     output = outputs[0] if outputs else torch.zeros(0)
     scores = output.sum(0) if output.dim() == 3 else output
     return scores.argmax(1) if scores.dim() == 2 else torch.zeros(0)
-
-
-class IntegerSpikes(fx.Interpreter):
-    """Runs an integer graph and keeps what its neurons give, by layer and call."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.given: dict[str, list[Tensor]] = {}
-
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Carry out an operation, and keep a neuron's spikes."""
-        result = super().call_function(target, args, kwargs)
-        if target in _NEURONS:
-            self.given.setdefault(str(args[-1]), []).append(result[0])
-        return result
 
 
 class IntegerReference:
