@@ -138,6 +138,8 @@ def check_integer_run(
     for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
         if isinstance(b, Tensor):
             if a.shape != b.shape:
-                raise ExportError(f"The integer graph gives output {index} of shape {tuple(a.shape)}: please report it.")
+                raise ExportError(
+                    f"The integer graph gives output {index} of shape {tuple(a.shape)}: please report it."
+                )
             _compare(a.double() * (units[index - decoded] if index >= decoded else 1.0), b, f"output {index}")
     return ours, values.given

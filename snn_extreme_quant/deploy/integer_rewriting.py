@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -22,6 +21,7 @@ from snn_extreme_quant.errors import UnsupportedModelError
 from snn_extreme_quant.neurons.fixed_point import FixedPointNeuron
 
 from .graphs import NEURONS
+from .integer_arguments import Arguments, mapped
 from .integer_arithmetic import ARITHMETIC
 from .integer_emission import Emitter, NotIntegerError
 from .integer_layers import LAYERS, encode
@@ -51,72 +51,6 @@ _FILLED = {
 }  # fmt: skip
 _FLOAT_LAYERS = ("linear", "conv", "addmm", "matmul", "mm", "bmm", "embedding")
 _RAW = "the model's raw input, real numbers"
-
-
-@dataclass(frozen=True)
-class Arguments:
-    """What an operation is given.
-
-    Args:
-        values: its arguments, nodes replaced by values.
-        kwargs: the same.
-        nodes: those arguments that are nodes of the recorded graph.
-        call: adds an operation to the integer graph.
-        target: the operation.
-    """
-
-    values: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    nodes: tuple[fx.Node, ...]
-    call: Callable[..., fx.Node]
-    target: Any
-
-    @property
-    def known(self) -> tuple[Any, ...]:
-        """The arguments with lengths as numbers, open axes being 1."""
-        return cast("tuple[Any, ...]", _mapped(self.values, lambda v: v.value if isinstance(v, Size) else v))
-
-    @property
-    def known_kwargs(self) -> dict[str, Any]:
-        """The keyword arguments, likewise."""
-        return {k: _mapped(v, lambda w: w.value if isinstance(w, Size) else w) for k, v in self.kwargs.items()}
-
-    def affine(self, index: int) -> Affine:
-        """Return an argument that is known as integers.
-
-        Raises:
-            NotIntegerError: it is not.
-        """
-        value = self.values[index]
-        if not isinstance(value, Affine):
-            raise NotIntegerError("it is computed from real numbers" if isinstance(value, Real) else "it is a constant")
-        return value
-
-    def again(self, first: fx.Node) -> fx.Node:
-        """Add the same operation with another first argument."""
-
-        def emitted(value: Any) -> Any:
-            return value.node if isinstance(value, Size) else value
-
-        rest = _mapped(self.values[1:], emitted)
-        return self.call(self.target, first, *rest, **{k: _mapped(v, emitted) for k, v in self.kwargs.items()})
-
-    def replaced(self, index: int, value: Value) -> Arguments:
-        """Return the arguments with another value in one place."""
-        values = list(self.values)
-        values[index] = value
-        return replace(self, values=tuple(values))
-
-
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Change the leaves of lists and tuples; those of values are no leaves."""
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return (
-            type(value)([_mapped(v, change) for v in value])
-            if type(value) in (list, tuple)
-            else [_mapped(v, change) for v in value]
-        )
-    return change(value)
 
 
 class Rewriter:
@@ -162,10 +96,10 @@ class Rewriter:
         outputs = self._looked_up(self.module.graph.output_node().args[0])
         if self.folded is not None:
             if self.states is None:
-                given = _mapped(outputs, self._real_node)
+                given = mapped(outputs, self._real_node)
             else:
                 first = len(outputs) - self.states.count
-                given = (*_mapped(outputs[:first], self._real_node), *self.states.after(self.emitter, outputs[first:]))
+                given = (*mapped(outputs[:first], self._real_node), *self.states.after(self.emitter, outputs[first:]))
             self.emitter.graph.output(given)
         graph = fx.GraphModule(self.emitter.root, self.emitter.graph)
         if self.folded is not None:
@@ -247,7 +181,7 @@ class Rewriter:
         return affine_of(Term(spikes, one, torch.zeros_like(one), one, torch.uint8), shape)
 
     def _looked_up(self, value: Any) -> Any:
-        return _mapped(value, lambda v: self.values[v] if isinstance(v, fx.Node) else v)
+        return mapped(value, lambda v: self.values[v] if isinstance(v, fx.Node) else v)
 
     def _rewritten(self, node: fx.Node) -> Any:
         values = tuple(self._looked_up(list(node.args)))
@@ -257,7 +191,7 @@ class Rewriter:
         if node.target is operator.getitem and isinstance(values[0], (tuple, list)):
             return values[0][values[1]]
         leaves: list[Any] = []
-        _mapped([list(values), list(kwargs.values())], leaves.append)
+        mapped([list(values), list(kwargs.values())], leaves.append)
         kinds = {type(v) for v in leaves if isinstance(v, (Affine, Constant, Real, Size))}
         if node.target is aten.sym_size.int:
             return self._size(given)
@@ -331,15 +265,15 @@ class Rewriter:
         result = target(*given.known, **given.known_kwargs)
         if not any(isinstance(v, Size) and isinstance(v.node, fx.Node) for v in given.values):
             return Size(result, result)
-        nodes = _mapped(list(given.values), lambda v: v.node if isinstance(v, Size) else v)
+        nodes = mapped(list(given.values), lambda v: v.node if isinstance(v, Size) else v)
         return Size(result, self.emitter.call(target, *nodes))
 
     def _computed_constant(self, node: fx.Node, given: Arguments) -> Any:
         def plain(value: Any) -> Any:
             return value.value if isinstance(value, (Size, Constant)) else value
 
-        args = _mapped(list(given.values), plain)
-        kwargs = {k: _mapped(v, plain) for k, v in given.kwargs.items()}
+        args = mapped(list(given.values), plain)
+        kwargs = {k: mapped(v, plain) for k, v in given.kwargs.items()}
         with torch.no_grad():
             result = cast("Any", node.target)(*args, **kwargs)
         if isinstance(result, (list, tuple)):
@@ -361,11 +295,11 @@ class Rewriter:
     def _real(self, node: fx.Node, given: Arguments, reason: str) -> Any:
         """Compute a value in float, as it was recorded."""
         leaves: list[Any] = []
-        _mapped([list(given.values), list(given.kwargs.values())], leaves.append)
+        mapped([list(given.values), list(given.kwargs.values())], leaves.append)
         real = [v for v in leaves if isinstance(v, Real)]
         affine = any(isinstance(v, Affine) for v in leaves)
-        args = _mapped(list(given.values), self._real_node)
-        kwargs = {k: _mapped(v, self._real_node) for k, v in given.kwargs.items()}
+        args = mapped(list(given.values), self._real_node)
+        kwargs = {k: mapped(v, self._real_node) for k, v in given.kwargs.items()}
         result = self.emitter.call(node.target, *args, **kwargs)
         name = getattr(node.target, "__name__", str(node.target)).split(".")[0].strip("_")
         why = f"what {name!r} gives" + (f" ({reason})" if reason and not reason.startswith("it is computed") else "")

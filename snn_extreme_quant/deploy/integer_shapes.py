@@ -45,9 +45,7 @@ class _Sizes(fx.Interpreter):
         return result
 
 
-def shapes_of(
-    module: fx.GraphModule, sample: Tensor, axes: Mapping[int, str], states: Sequence[State] = ()
-) -> Shapes:
+def shapes_of(module: fx.GraphModule, sample: Tensor, axes: Mapping[int, str], states: Sequence[State] = ()) -> Shapes:
     """Return the shapes of all values of a graph, computed without computing the values.
 
     Args:

@@ -1,8 +1,8 @@
 """What the states of a single step are in integers: unit, type, range, and the value before the first step.
 
-A neuron's state is what its fixed-point form makes of it. Of what the model or the file carries besides, either the value
-after the step does not depend on the one before, and has the form of what is carried; or the step adds to it, or takes
-the larger of it and something, and it has the unit of that. Anything else has no integer form.
+A neuron's state is what its fixed-point form makes of it. Of what the model or the file carries besides, either the
+value after the step does not depend on the one before, and has the form of what is carried; or the step adds to it, or
+takes the larger of it and something, and it has the unit of that. Anything else has no integer form.
 """
 
 from __future__ import annotations
@@ -160,9 +160,7 @@ class StepStates:
         if end.target not in (_SUM, _LARGEST) or end.kwargs or placeholder not in self._needed(end):
             return None
         for state, change in (end.args[:2], end.args[1::-1]):
-            if state is placeholder and (
-                not isinstance(change, fx.Node) or placeholder not in self._needed(change)
-            ):
+            if state is placeholder and (not isinstance(change, fx.Node) or placeholder not in self._needed(change)):
                 return _Growth(placeholder, change, end.target)
         return None
 
@@ -209,8 +207,8 @@ class StepStates:
                 self.known[placeholder] = self._grown(rewriter.emitter, growth, value)
         except NotIntegerError as reason:
             raise UnsupportedModelError(
-                f"The state {name!r} of a step has no integer form: {reason}. Export the sequence (form='sequence'), give"
-                " out what each step computes instead of carrying it on, or export without integer=True."
+                f"The state {name!r} of a step has no integer form: {reason}. Export the sequence (form='sequence'),"
+                " give out what each step computes instead of carrying it on, or export without integer=True."
             ) from reason
 
     def _evaluated(self, rewriter: Rewriter, target: fx.Node) -> Value:
@@ -226,7 +224,9 @@ class StepStates:
         """What does not depend on its value before the step."""
         term, shape = _single(emitter, value), self.shapes.closed[placeholder]
         end = self.ends[placeholder]
-        of_neuron = end.target is operator.getitem and cast("fx.Node", end.args[0]).target in NEURONS and end.args[1] != 0
+        of_neuron = (
+            end.target is operator.getitem and cast("fx.Node", end.args[0]).target in NEURONS and end.args[1] != 0
+        )
         initial = self._initial(placeholder, term.unit, rounded=of_neuron)
         low, high = (torch.as_tensor(bound).expand(shape) for bound in (term.low, term.high))
         low, high = torch.minimum(low, initial), torch.maximum(high, initial)
@@ -236,7 +236,9 @@ class StepStates:
     def _grown(self, emitter: Emitter, growth: _Growth, value: Value) -> StateForm:
         shape = self.shapes.closed[growth.state]
         term = _change(emitter, value)
-        unit, least, most = (torch.as_tensor(v, dtype=torch.float64).expand(shape) for v in (term.unit, term.low, term.high))
+        unit, least, most = (
+            torch.as_tensor(v, dtype=torch.float64).expand(shape) for v in (term.unit, term.low, term.high)
+        )
         if growth.operation is _LARGEST:
             if bool((unit < 0).any()):
                 raise NotIntegerError("it compares values of negative units")
@@ -301,7 +303,9 @@ def _change(emitter: Emitter, value: Any) -> Term:
             try:
                 return emitter.single(value)
             except NotIntegerError as reason:
-                raise NotIntegerError("it adds up integers together with a constant (a bias), in every step") from reason
+                raise NotIntegerError(
+                    "it adds up integers together with a constant (a bias), in every step"
+                ) from reason
         return _single(emitter, value)
     if number != round(number) or abs(number) >= INT32:
         raise NotIntegerError(f"it adds {number:g} in every step, which is no whole number")

@@ -68,9 +68,7 @@ def integer_step(
     shapes = shapes_of(step.graph, streaming.sample, axes, step.states)
     steps = step.steps or options.max_steps
     states = StepStates(step, shapes, sequence.neurons, spikes=spikes, max_steps=steps)
-    writer = Rewriter(
-        step.graph, shapes, spikes=spikes, max_steps=steps, folded=sequence.neurons, states=states
-    )
+    writer = Rewriter(step.graph, shapes, spikes=spikes, max_steps=steps, folded=sequence.neurons, states=states)
     graph = writer.run()
     for layer, calls in writer.calls.items():
         _check_feed(layer, calls, sequence.fed[layer])
@@ -142,9 +140,7 @@ def lower_integer_step(
     return proto
 
 
-def _check(
-    step: StepGraph, found: IntegerStep, sequence: IntegerGraph, recording: Recording, request: Request
-) -> None:
+def _check(step: StepGraph, found: IntegerStep, sequence: IntegerGraph, recording: Recording, request: Request) -> None:
     """Chain integer steps, and compare each with the float step and all with the integer sequence."""
     shape, axes = list(recording.recorded.sample.shape), recording.axes
     for axis, name in axes.items():

@@ -152,7 +152,7 @@ class IntegerReference:
         for neuron in neurons:
             ours, theirs = interpreter.given.get(neuron.name, []), golden[neuron.name]
             if self.streaming and ours:
-                # The integer sequence: what chained steps must give. Unrolled it leaves out a last call that nothing reads.
+                # What chained steps must give. An unrolled graph leaves out a last call whose spikes nothing reads.
                 ours = [torch.stack(spikes_by_step(ours, theirs[0].ndim - 1))]
                 theirs = [theirs[0][: len(ours[0])]]
             if [tuple(a.shape) for a in ours] != [b.shape for b in theirs]:

@@ -52,9 +52,7 @@ def check(network: Network, *, native: bool = False) -> None:
         except UnsupportedModelError:
             event("no integer form")
             return
-        report = assert_same_as_sequence(
-            network.model, network.inputs, folder, native=native, input=kind, integer=True
-        )
+        report = assert_same_as_sequence(network.model, network.inputs, folder, native=native, input=kind, integer=True)
         assert report.exact, str(report)
         longer = torch.cat([network.inputs, network.inputs.flip(0)])
         result = sxq.verify(network.model, report.path, [longer, network.inputs[:1, :1]], native=native)
