@@ -63,7 +63,7 @@ def check(network: Network, *, native: bool = False) -> None:
         event("streamed")
 
 
-@pytest.mark.parametrize("form", FORMS[::3])
+@pytest.mark.parametrize("form", FORMS[1:2])
 def test_random_networks(form: str) -> None:
     @given(networks(form))
     @settings(max_examples=1, **_SETTINGS)
@@ -131,10 +131,9 @@ def test_networks_that_have_it_all(name: str, tmp_path: Path) -> None:
         assert np.array_equal(found, theirs.spikes[layer_name].reshape(found.shape)), layer_name
     for output, found in ours.outputs.items():
         assert np.allclose(found, theirs.outputs[output], rtol=1e-5, atol=0), output
-    for path in _NATIVE:
-        result = sxq.verify(model, streaming, [torch.cat([inputs, inputs.flip(0)]), inputs[:1, :1]], native=path)
-        assert result.ok, str(result)
-        assert 0.02 < result.firing_rate < 0.98
+    result = sxq.verify(model, streaming, [torch.cat([inputs, inputs.flip(0)]), inputs[:1, :1]])
+    assert result.ok, str(result)
+    assert 0.02 < result.firing_rate < 0.98
 
 
 # The file ------------------------------------------------------------------------------------------------------------
