@@ -224,10 +224,8 @@ class StepStates:
         """What does not depend on its value before the step."""
         term, shape = _single(emitter, value), self.shapes.closed[placeholder]
         end = self.ends[placeholder]
-        of_neuron = (
-            end.target is operator.getitem and cast("fx.Node", end.args[0]).target in NEURONS and end.args[1] != 0
-        )
-        initial = self._initial(placeholder, term.unit, rounded=of_neuron)
+        of_neuron = end.target is operator.getitem and cast("fx.Node", end.args[0]).target in NEURONS
+        initial = self._initial(placeholder, term.unit, rounded=bool(of_neuron and end.args[1] != 0))
         low, high = (torch.as_tensor(bound).expand(shape) for bound in (term.low, term.high))
         low, high = torch.minimum(low, initial), torch.maximum(high, initial)
         dtype = smallest_type(float(low.min()), float(high.max()))
@@ -272,13 +270,18 @@ class StepStates:
         """Whether a sum goes to the outputs alone, scaled and divided at most."""
         end = self.ends[growth.state]
 
+        counts = {other for other, g in self.growths.items() if not isinstance(g.change, fx.Node)}
+
         def decoded(node: fx.Node) -> bool:
-            return all(
-                user.op == "output"
-                or (user.target is aten.div.Tensor and isinstance(user.args[1], fx.Node))
-                or (user.target in (aten.div.Tensor, aten.mul.Tensor) and decoded(user))
-                for user in node.users
-            )
+            return all(user.op == "output" or scaled(user, node) for user in node.users)
+
+        def scaled(user: fx.Node, node: fx.Node) -> bool:
+            if user.target not in (aten.div.Tensor, aten.mul.Tensor):
+                return False
+            other = user.args[1] if user.args[0] is node else user.args[0]
+            if user.target is aten.div.Tensor and counts & self._needed(user):
+                return True  # divided by the number of steps, which is done in float
+            return (not isinstance(other, fx.Node) or other.op == "get_attr") and decoded(user)
 
         return list(growth.state.users) == [end] and decoded(end)
 

@@ -40,7 +40,8 @@ def _initial(facts: Mapping[str, Any], samples: int) -> dict[str, Array]:
 
 def _dtype(state: Mapping[str, Any]) -> np.dtype[Any]:
     """Return the type of a state; those of files in float do not say it."""
-    return np.dtype(state.get("dtype", "float32"))
+    kind: np.dtype[Any] = np.dtype(state.get("dtype", "float32"))
+    return kind
 
 
 def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: list[str]) -> tuple[list[Array], Any]:
