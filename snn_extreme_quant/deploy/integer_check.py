@@ -6,7 +6,7 @@ compared by itself: what a neuron receives in float, and what the integers stand
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -113,7 +113,7 @@ def check_integer_run(
     integer: IntegerGraph,
     inputs: Sequence[Tensor],
     float_inputs: Sequence[Tensor],
-    units: Sequence[Tensor] = (),
+    decode: Sequence[Callable[[Tensor], Tensor]] = (),
 ) -> tuple[list[Tensor], Mapping[str, list[Tensor]]]:
     """Compare one run of an integer graph with one of the float graph.
 
@@ -122,7 +122,7 @@ def check_integer_run(
         integer: likewise.
         inputs: the input and states of the integer graph.
         float_inputs: the same as real numbers.
-        units: of the last outputs, which are integers: what one stands for.
+        decode: of the last outputs, which are integers: what they stand for. The float graph may lack the last of them.
 
     Returns:
         What the integer graph gives, and by layer its spikes of each call.
@@ -134,12 +134,12 @@ def check_integer_run(
         values = _Values(integer.graph)
         ours = list(values.run(*inputs))
         theirs = _SideBySide(module, integer, values).run(*float_inputs)
-    decoded = len(ours) - len(units)
-    for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+    real = [Tensor.double] * (len(ours) - len(decode))
+    for index, (a, b, decoded) in enumerate(zip(ours, theirs, [*real, *decode], strict=False)):
         if isinstance(b, Tensor):
             if a.shape != b.shape:
                 raise ExportError(
                     f"The integer graph gives output {index} of shape {tuple(a.shape)}: please report it."
                 )
-            _compare(a.double() * (units[index - decoded] if index >= decoded else 1.0), b, f"output {index}")
+            _compare(decoded(a), b, f"output {index}")
     return ours, values.given

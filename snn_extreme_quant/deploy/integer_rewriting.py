@@ -99,7 +99,7 @@ class Rewriter:
                 given = mapped(outputs, self._real_node)
             else:
                 first = len(outputs) - self.states.count
-                given = (*mapped(outputs[:first], self._real_node), *self.states.after(self.emitter, outputs[first:]))
+                given = (*mapped(outputs[:first], self._real_node), *self.states.after(self, outputs[first:]))
             self.emitter.graph.output(given)
         graph = fx.GraphModule(self.emitter.root, self.emitter.graph)
         if self.folded is not None:

@@ -34,6 +34,9 @@ aten = torch.ops.aten
 _SUM, _LARGEST = aten.add.Tensor, aten.maximum.default
 #: Initial values are whole numbers of units to this precision.
 _PRECISION = 1e-6
+#: The placeholder of the number of steps, where the step in float has none.
+_STEPS = "state_steps"
+_WITH_CONSTANT = "a sum over time of integers and a constant (a bias)"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class StateForm:
         dtype: the integers' type.
         initial: the integers before the first step, no larger than needed to broadcast.
         most_steps: for how many steps the range holds; None for any number.
+        offset: of a sum, what each step adds besides, a real number; None if nothing. Such a sum can only be decoded.
     """
 
     unit: Tensor
@@ -55,6 +59,12 @@ class StateForm:
     dtype: torch.dtype
     initial: Tensor
     most_steps: int | None = None
+    offset: Tensor | None = None
+
+    def decoded(self, integers: Tensor, steps: int) -> Tensor:
+        """Return the state after so many steps as real numbers, float64."""
+        real = integers.double() * self.unit
+        return real if self.offset is None else real + steps * self.offset
 
     def of(self, state: State) -> State:
         """Return the state as the file has it."""
@@ -103,23 +113,38 @@ class StepStates:
         grows = (self._growth(placeholder, end) for placeholder, end in self.ends.items())
         self.growths = {self.ends[growth.state]: growth for growth in grows if growth is not None}
         self.known: dict[fx.Node, StateForm] = {}
+        self.complete = False
         for placeholder in self.placeholders:
             self._find(placeholder, ())
+        # Constants that are added up are worth their number of steps, which is a state too.
+        self.counted = any(form.offset is not None for form in self.known.values())
+        self.counter = next((g.state for g in self.growths.values() if self._counts(g)), None)
+        self.sums: dict[fx.Node, fx.Node] = {}
+        self.complete = True
 
     @property
     def count(self) -> int:
-        """How many states there are."""
+        """How many states the step in float has."""
         return len(self.placeholders)
 
     @property
     def forms(self) -> list[StateForm]:
         """The form of each state."""
-        return [self.known[placeholder] for placeholder in self.placeholders]
+        zero = torch.zeros((), dtype=torch.float64)
+        count = StateForm(zero + 1, zero, zero + self.max_steps, torch.int32, zero.to(torch.int32))
+        found = [self.known[placeholder] for placeholder in self.placeholders]
+        return [*found, count] if self.own_counter else found
+
+    @property
+    def own_counter(self) -> bool:
+        """Whether the steps are counted in a state that the step in float does not have: the last one."""
+        return self.counted and self.counter is None
 
     @property
     def states(self) -> tuple[State, ...]:
         """The states as the file has them."""
-        return tuple(form.of(state) for form, state in zip(self.forms, self.step.states, strict=True))
+        states = [*self.step.states, *([State("steps", 0.0)] if self.own_counter else [])]
+        return tuple(form.of(state) for form, state in zip(self.forms, states, strict=True))
 
     @property
     def most_steps(self) -> int | None:
@@ -136,23 +161,50 @@ class StepStates:
         """Return what such a node is in integers."""
         if node in self.known:
             return self._typed(node, rewriter.emitter.graph.placeholder(node.name))
-        growth = self.growths[node]
+        growth, emitter = self.growths[node], rewriter.emitter
         before = cast("Affine", rewriter.values[growth.state]).terms[0]
         change = growth.change
-        term = _change(rewriter.emitter, rewriter.values[change] if isinstance(change, fx.Node) else change)
-        added: Any = rewriter.emitter.typed(term, torch.int32).node
-        return self._typed(growth.state, rewriter.emitter.call(growth.operation, before.node, added))
+        term, _ = _change(emitter, rewriter.values[change] if isinstance(change, fx.Node) else change)
+        total = emitter.call(growth.operation, before.node, emitter.typed(term, torch.int32).node)
+        value, offset = self._typed(growth.state, total), self.known[growth.state].offset
+        if offset is None:
+            return value
+        self.sums[growth.state] = total
+        if not self.complete:
+            return Real(total, _WITH_CONSTANT)
+        count = emitter.call(aten.to.dtype, self._count(rewriter), torch.float32)
+        constant = emitter.call(aten.mul.Tensor, count, emitter.constant(compressed(offset).float()))
+        return Real(emitter.call(_SUM, emitter.decoded(value), constant), _WITH_CONSTANT)
+
+    def _counts(self, growth: _Growth) -> bool:
+        """Whether a state is the number of steps."""
+        one = not isinstance(growth.change, fx.Node) and bool(growth.change == 1)
+        return one and growth.operation is _SUM and self.of_state[growth.state].initial == 0
+
+    def _count(self, rewriter: Rewriter) -> fx.Node:
+        """Return the number of steps, this one included."""
+        if self.counter is not None:
+            before = cast("Affine", rewriter.values[self.counter]).terms[0].node
+        else:
+            graph = rewriter.emitter.graph
+            known = [n for n in graph.find_nodes(op="placeholder") if n.target == _STEPS]
+            before = known[0] if known else graph.placeholder(_STEPS)
+        return rewriter.emitter.call(_SUM, before, rewriter.emitter.whole(torch.ones((), dtype=torch.float64)))
 
     def _typed(self, placeholder: fx.Node, node: fx.Node) -> Affine:
         form, shape = self.known[placeholder], self.shapes.closed[placeholder]
         return affine_of(Term(node, form.unit, form.low, form.high, form.dtype), shape)
 
-    def after(self, emitter: Emitter, values: Sequence[Any]) -> list[fx.Node]:
+    def after(self, rewriter: Rewriter, values: Sequence[Any]) -> list[fx.Node]:
         """Return the integers of the states after the step."""
-        return [
-            emitter.typed(emitter.single(value), form.dtype).node
-            for value, form in zip(values, self.forms, strict=True)
+        emitter = rewriter.emitter
+        found = [
+            self.sums[placeholder]
+            if self.known[placeholder].offset is not None
+            else emitter.typed(emitter.single(value), self.known[placeholder].dtype).node
+            for placeholder, value in zip(self.placeholders, values, strict=True)
         ]
+        return [*found, self._count(rewriter)] if self.own_counter else found
 
     # Forms --------------------------------------------------------------------------------------------------------
 
@@ -233,7 +285,10 @@ class StepStates:
 
     def _grown(self, emitter: Emitter, growth: _Growth, value: Value) -> StateForm:
         shape = self.shapes.closed[growth.state]
-        term = _change(emitter, value)
+        term, offset = _change(emitter, value)
+        alone = growth.operation is _SUM and list(growth.state.users) == [self.ends[growth.state]]
+        if offset is not None and not alone:
+            raise NotIntegerError(f"it holds {_WITH_CONSTANT}")
         unit, least, most = (
             torch.as_tensor(v, dtype=torch.float64).expand(shape) for v in (term.unit, term.low, term.high)
         )
@@ -251,9 +306,10 @@ class StepStates:
         if reach >= INT32:
             raise NotIntegerError(f"within {steps} steps it may reach {reach:.4g}, which does not fit 32 bits")
         largest = float(torch.maximum(-least, most).max())
-        if largest and self._only_decoded(growth):
+        if largest and (offset is not None or self._only_decoded(growth)):
             steps = int((INT32 - 1 - float(initial.abs().max())) // largest)
-        return StateForm(unit, low, high, torch.int32, compressed(initial).to(torch.int32), steps if largest else None)
+        proved = steps if largest else None
+        return StateForm(unit, low, high, torch.int32, compressed(initial).to(torch.int32), proved, offset)
 
     def _initial(self, placeholder: fx.Node, unit: Tensor, *, rounded: bool = False) -> Tensor:
         """Return what a state is before the first step, in units; only a neuron's may be rounded."""
@@ -294,8 +350,8 @@ def _single(emitter: Emitter, value: Any) -> Term:
     return emitter.single(value)
 
 
-def _change(emitter: Emitter, value: Any) -> Term:
-    """Return what a step adds, or compares with: one integer tensor, or a whole number."""
+def _change(emitter: Emitter, value: Any) -> tuple[Term, Tensor | None]:
+    """Return what a step adds, or compares with: one integer tensor, or a whole number; and a constant besides."""
     offset = value.offset if isinstance(value, Affine) and not value.terms else None
     offset = value.value if isinstance(value, Constant) else offset
     number = value if isinstance(value, (int, float)) else None
@@ -304,13 +360,11 @@ def _change(emitter: Emitter, value: Any) -> Term:
     if number is None:
         if isinstance(value, Affine) and len(value.terms) == 1 and value.has_offset:
             try:
-                return emitter.single(value)
-            except NotIntegerError as reason:
-                raise NotIntegerError(
-                    "it adds up integers together with a constant (a bias), in every step"
-                ) from reason
-        return _single(emitter, value)
+                return emitter.single(value), None
+            except NotIntegerError:
+                return value.terms[0], value.offset
+        return _single(emitter, value), None
     if number != round(number) or abs(number) >= INT32:
         raise NotIntegerError(f"it adds {number:g} in every step, which is no whole number")
     whole = torch.tensor(number, dtype=torch.float64)
-    return Term(emitter.whole(whole), torch.ones_like(whole), whole, whole, torch.int32)
+    return Term(emitter.whole(whole), torch.ones_like(whole), whole, whole, torch.int32), None

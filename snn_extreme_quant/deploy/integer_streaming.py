@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import onnx
@@ -149,15 +150,15 @@ def _check(step: StepGraph, found: IntegerStep, sequence: IntegerGraph, recordin
     batch = next((axis for axis, name in axes.items() if name == "B"), None)
     samples = 1 if batch is None else shape[batch]
     states = [state.start(samples) for state in found.states]
-    units = [form.unit for form in found.forms]
     spikes: dict[str, list[Tensor]] = {}
     for t in range(step.length(inputs)):
         x = step.input_of(inputs, t)
         floats = [
-            state.start(samples) if not t else (own.double() * unit).float()
-            for own, unit, state in zip(states, units, step.states, strict=True)
+            state.start(samples) if not t else form.decoded(own, t).float()
+            for own, form, state in zip(states, found.forms, step.states, strict=False)  # steps may be counted besides
         ]
-        given, fired = check_integer_run(step.graph, found.integer, [x, *states], [x, *floats], units)
+        decode = [partial(form.decoded, steps=t + 1) for form in found.forms]
+        given, fired = check_integer_run(step.graph, found.integer, [x, *states], [x, *floats], decode)
         states = given[len(step.outputs) :]
         for layer, calls in fired.items():
             spikes.setdefault(layer, []).extend(calls)

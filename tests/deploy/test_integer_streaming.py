@@ -263,10 +263,48 @@ def test_a_float_made_of_a_state_is_found(file: Path) -> None:
 
 # What is carried besides ---------------------------------------------------------------------------------------------
 
+
+class Head(nn.Module):
+    """Something behind the neuron, added up over time."""
+
+    def __init__(self, head: Any, *, mean: bool = False) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc, self.lif, self.head = nn.Linear(6, 5), snn.Leaky(beta=0.9, threshold=0.3), head
+        self.mean = mean
+        sxq.quantize_(self, sxq.Ternary())
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, total = self.lif.reset_mem(), 0
+        for step in range(x.shape[0]):
+            spike, state = self.lif(self.fc(x[step]), state)
+            total = total + self.head(spike, state)
+        return total / x.shape[0] if self.mean else total
+
+
+class Readout(nn.Module):
+    """A layer with a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(5, 3)
+
+    def forward(self, spike: Tensor, _: Tensor) -> Tensor:
+        return self.fc(spike)
+
+
 CARRIED: dict[str, tuple[Any, list[tuple[str, str]]]] = {
     "delay": (lambda: loop(lambda x, t, c: (x[t] + c, x[t])), [("carried", "uint8"), ("lif.v", "int32")]),
     "mean": (
         lambda: loop(after=lambda s: torch.stack(s).mean(0)),
+        [("lif.v", "int32"), ("so_far", "int32"), ("steps", "int32")],
+    ),
+    "sum of currents with a bias": (
+        lambda: Head(Readout()),
+        [("lif.v", "int32"), ("so_far", "int32"), ("steps", "int32")],
+    ),
+    "their mean": (
+        lambda: Head(Readout(), mean=True),
         [("lif.v", "int32"), ("so_far", "int32"), ("steps", "int32")],
     ),
     "largest": (lambda: loop(after=lambda s: torch.stack(s).amax(0)), [("lif.v", "int32"), ("so_far", "int32")]),
@@ -283,23 +321,6 @@ def test_what_is_carried_besides(name: str, tmp_path: Path) -> None:
     assert result.ok, str(result)
     assert result.integer is not None
     assert result.integer.different == 0
-
-
-class Head(nn.Module):
-    """Something behind the neuron, added up over time."""
-
-    def __init__(self, head: Any) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.fc, self.lif, self.head = nn.Linear(6, 5), snn.Leaky(beta=0.9, threshold=0.3), head
-        sxq.quantize_(self, sxq.Ternary())
-
-    def forward(self, x: Tensor) -> Tensor:
-        state, total = self.lif.reset_mem(), 0
-        for step in range(x.shape[0]):
-            spike, state = self.lif(self.fc(x[step]), state)
-            total = total + self.head(spike, state)
-        return total
 
 
 REFUSED: dict[str, tuple[Any, str]] = {
