@@ -179,7 +179,7 @@ class StepStates:
     def _counts(self, growth: _Growth) -> bool:
         """Whether a state is the number of steps."""
         one = not isinstance(growth.change, fx.Node) and bool(growth.change == 1)
-        return one and growth.operation is _SUM and self.of_state[growth.state].initial == 0
+        return one and growth.operation is _SUM and bool(self.of_state[growth.state].initial == 0)
 
     def _count(self, rewriter: Rewriter) -> fx.Node:
         """Return the number of steps, this one included."""
