@@ -27,9 +27,10 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.demo.data import over_time, split_digits
 from snn_extreme_quant.demo.training import STEPS, predict, reproducible, train
 from snn_extreme_quant.deploy.export import check_model
+from snn_extreme_quant.deploy.integer_check import IntegerSpikes
 from snn_extreme_quant.deploy.integer_export import rewritten
 from snn_extreme_quant.deploy.integer_graph import IntegerOptions
-from snn_extreme_quant.deploy.integer_verify import IntegerSpikes, answers
+from snn_extreme_quant.deploy.integer_verify import answers
 from snn_extreme_quant.deploy.recording import record
 from snn_extreme_quant.deploy.running import run_model
 

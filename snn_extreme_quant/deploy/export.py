@@ -31,6 +31,7 @@ from .functions import is_neuron, is_synchronous
 from .graphs import neuron_calls
 from .integer_export import FixedPointReport, lower_integer
 from .integer_graph import IntegerOptions, integer_options
+from .integer_streaming import lower_integer_step
 from .lowering import file_facts, layer_facts, lower
 from .recording import Recording, Request, record, record_stepwise
 from .repacking import TernaryPacking, check_packing, with_packing
@@ -222,8 +223,6 @@ def export_onnx(
     if form not in ("sequence", "streaming", "counts"):
         raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
     options = integer_options(integer)
-    if options is not None and form == "streaming":
-        raise ExportError("Streaming files are in float: export with integer=True or with form='streaming', not both.")
     if synchronous_neurons(model):
         from .synchronous_export import Options, export_synchronous
 
@@ -292,7 +291,9 @@ def _lowered(
         packing, promised = facts.get("ternary_packing", "2bit"), SPIKES if request.spikes else None
         graph = with_packing(recording.graph, packing)
         exactness = analyse(graph, promised)
-        if options is not None:
+        if options is not None and streaming is not None:
+            proto = lower_integer_step(graph, recording, request, whole, options, streaming)
+        elif options is not None:
             proto = lower_integer(graph, recording, request, whole, options)
         elif streaming is not None:
             exactness = streaming.exactness(exactness, promised)

@@ -6,7 +6,7 @@ compared by itself: what a neuron receives in float, and what the integers stand
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,17 +18,35 @@ from .graphs import NEURONS
 from .integer_graph import IntegerGraph
 from .integer_values import Affine, broadcast
 
-__all__ = ["check_integer_graph"]
+__all__ = ["IntegerSpikes", "check_integer_graph", "check_integer_run"]
+
+_OURS = torch.ops.snn_xq
+_FIXED = (_OURS.fixed_neuron_step.default, _OURS.fixed_neuron_sequence.default)
 
 #: Relative to the largest value. Units are exact to 53 bits; float32 sums are rounded in each term.
 _TOLERANCE = 1e-4
 
 
-class _Values(fx.Interpreter):
+class IntegerSpikes(fx.Interpreter):
+    """Runs an integer graph and keeps what its neurons give, by layer and call."""
+
+    def __init__(self, module: fx.GraphModule, *, everything: bool = False) -> None:
+        super().__init__(module, garbage_collect_values=not everything)
+        self.given: dict[str, list[Tensor]] = {}
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """Carry out an operation, and keep a neuron's spikes."""
+        result = super().call_function(target, args, kwargs)
+        if target in _FIXED:
+            self.given.setdefault(str(args[-1]), []).append(result[0])
+        return result
+
+
+class _Values(IntegerSpikes):
     """Runs the integer graph and keeps what it computes."""
 
     def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module, garbage_collect_values=False)
+        super().__init__(module, everything=True)
 
     def decoded(self, value: Affine) -> Tensor | None:
         """Return what a value's integers stand for; None if they were not needed and not computed."""
@@ -87,14 +105,41 @@ def check_integer_graph(module: fx.GraphModule, integer: IntegerGraph, inputs: S
         ExportError: a neuron layer receives something else, or an output differs.
     """
     for batch in inputs:
-        with torch.no_grad():
-            values = _Values(integer.graph)
-            ours = values.run(batch)
-            theirs = _SideBySide(module, integer, values).run(batch)
-        for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if isinstance(b, Tensor):
-                if a.shape != b.shape:
-                    raise ExportError(
-                        f"The integer graph gives output {index} of shape {tuple(a.shape)}: please report it."
-                    )
-                _compare(a.double(), b, f"output {index}")
+        check_integer_run(module, integer, [batch], [batch])
+
+
+def check_integer_run(
+    module: fx.GraphModule,
+    integer: IntegerGraph,
+    inputs: Sequence[Tensor],
+    float_inputs: Sequence[Tensor],
+    decode: Sequence[Callable[[Tensor], Tensor]] = (),
+) -> tuple[list[Tensor], Mapping[str, list[Tensor]]]:
+    """Compare one run of an integer graph with one of the float graph.
+
+    Args:
+        module: as for :func:`check_integer_graph`.
+        integer: likewise.
+        inputs: the input and states of the integer graph.
+        float_inputs: the same as real numbers.
+        decode: of the last outputs, which are integers: what they stand for. The float graph may lack the last of them.
+
+    Returns:
+        What the integer graph gives, and by layer its spikes of each call.
+
+    Raises:
+        ExportError: as for :func:`check_integer_graph`.
+    """
+    with torch.no_grad():
+        values = _Values(integer.graph)
+        ours = list(values.run(*inputs))
+        theirs = _SideBySide(module, integer, values).run(*float_inputs)
+    real = [Tensor.double] * (len(ours) - len(decode))
+    for index, (a, b, decoded) in enumerate(zip(ours, theirs, [*real, *decode], strict=False)):
+        if isinstance(b, Tensor):
+            if a.shape != b.shape:
+                raise ExportError(
+                    f"The integer graph gives output {index} of shape {tuple(a.shape)}: please report it."
+                )
+            _compare(decoded(a), b, f"output {index}")
+    return ours, values.given

@@ -20,7 +20,7 @@ from .lowering import lower
 from .recording import Recording, Request
 from .structure import probing_inputs
 
-__all__ = ["FixedPointReport", "integer_facts", "lower_integer", "rewritten"]
+__all__ = ["FixedPointReport", "integer_exactness", "integer_facts", "layer_magnitudes", "lower_integer", "rewritten"]
 
 
 #: Why a quantised layer is not exact in an integer file.
@@ -100,7 +100,12 @@ def integer_facts(integer: IntegerGraph) -> list[dict[str, Any]]:
     return [asdict(FixedPointReport.of(name, neuron)) for name, neuron in integer.neurons.items()]
 
 
-def _exactness(integer: IntegerGraph) -> Exactness:
+def layer_magnitudes(integer: IntegerGraph) -> dict[str, int]:
+    """Return, by quantised layer, the largest magnitude of what it reads."""
+    return {name: int(max(-term.bounds[0], term.bounds[1])) for name, term in integer.inputs.items()}
+
+
+def integer_exactness(integer: IntegerGraph) -> Exactness:
     """Return the verdicts on an integer graph: all that is computed in integers is exact.
 
     A quantised layer that is left is a readout of real numbers, behind the last neuron.
@@ -141,17 +146,16 @@ def lower_integer(
         ExportError: the file would compute in float between integers.
     """
     integer = rewritten(graph, recording, request, options)
-    magnitudes = {name: int(max(-term.bounds[0], term.bounds[1])) for name, term in integer.inputs.items()}
     whole = {**facts, "integer": True, "fixed_point": integer_facts(integer), **asdict(options)}
     recorded = recording.recorded
     proto = lower(
         integer.graph,
         recorded.sample,
-        _exactness(integer),
+        integer_exactness(integer),
         recorded.names,
         recording.axes,
         whole,
-        magnitudes=magnitudes,
+        magnitudes=layer_magnitudes(integer),
     )
     check_integers_only(proto)
     return proto

@@ -10,7 +10,7 @@ from torch import Tensor, fx
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons.fixed_point import DECAY_BITS, MAX_STEPS, FixedPointNeuron
 
-from .integer_neurons import NeuronValues
+from .integer_neurons import NeuronCalls, NeuronValues
 from .integer_rewriting import Rewriter
 from .integer_shapes import shapes_of
 from .integer_values import Term
@@ -59,12 +59,14 @@ class IntegerGraph:
         neurons: by name, each neuron layer in fixed point.
         inputs: by quantised layer, the integers that it reads ("" stands for poolings).
         calls: by call of a neuron layer in the recorded graph, what it reads and gives in this one.
+        fed: by neuron layer, what feeds it in all calls, for which it is proved.
     """
 
     graph: fx.GraphModule
     neurons: Mapping[str, FixedPointNeuron]
     inputs: Mapping[str, Term]
     calls: Mapping[fx.Node, NeuronValues]
+    fed: Mapping[str, NeuronCalls]
 
 
 def integer_options(integer: object) -> IntegerOptions | None:
@@ -109,4 +111,4 @@ def integer_graph(
     folded = {name: calls.folded(name, options.decay_bits, steps) for name, calls in survey.calls.items()}
     writer = Rewriter(module, shapes, spikes=spikes, max_steps=steps, folded=folded)
     graph = writer.run()
-    return IntegerGraph(graph, folded, writer.inputs, writer.neurons)
+    return IntegerGraph(graph, folded, writer.inputs, writer.neurons, survey.calls)

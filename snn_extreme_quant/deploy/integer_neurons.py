@@ -29,7 +29,7 @@ from .integer_values import Affine, Constant, Term, Value, compressed
 if TYPE_CHECKING:
     from .integer_rewriting import Arguments, Rewriter
 
-__all__ = ["NeuronCalls", "NeuronValues", "neuron"]
+__all__ = ["NeuronCalls", "NeuronValues", "neuron", "neuron_outputs"]
 
 _OURS = torch.ops.snn_xq
 #: How far beyond the largest potential a threshold is put that is never to be reached.
@@ -138,8 +138,8 @@ class _Call:
 def neuron(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     """One call of a layer of neurons, all steps or one."""
     call = _read(rewriter, node, given)
+    _survey(rewriter.calls, call)
     if rewriter.folded is None:
-        _survey(rewriter.calls, call)
         fixed = None
         current, states = call.current.terms[0].node if call.current.terms else node, []
     else:
@@ -147,9 +147,18 @@ def neuron(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
         current = _current(rewriter, call, fixed)
         states = [_state(rewriter, call, fixed, n, v) for n, v in zip(call.spec.states, call.states, strict=True)]
     result = _emitted(rewriter, call, fixed, current, states) if fixed is not None else node
-    outputs = _outputs(rewriter, call, fixed, result)
+    outputs = _outputs(rewriter, call.spec, call.parameters, call.current.shape, fixed, result)
     rewriter.neurons[node] = NeuronValues(call.current, outputs)
     return outputs
+
+
+def neuron_outputs(rewriter: Rewriter, node: fx.Node, fixed: FixedPointNeuron) -> tuple[Affine, ...]:
+    """Return what one call of a layer of neurons gives, whatever it reads."""
+    spec, layer = NeuronSpec.from_operator(str(node.args[-2])), str(node.args[-1])
+    values = (rewriter.values[parameter] for parameter in cast("Sequence[fx.Node]", node.args[2]))
+    parameters = dict(zip(spec.parameter_names, (_constant(value, layer) for value in values), strict=True))
+    shape = rewriter.closed_shape(cast("fx.Node", node.args[0]))
+    return _outputs(rewriter, spec, parameters, shape, fixed, rewriter.emitter.graph.placeholder(node.name))
 
 
 def _read(rewriter: Rewriter, node: fx.Node, given: Arguments) -> _Call:
@@ -277,12 +286,18 @@ def _emitted(
     )
 
 
-def _outputs(rewriter: Rewriter, call: _Call, fixed: FixedPointNeuron | None, result: fx.Node) -> tuple[Affine, ...]:
+def _outputs(
+    rewriter: Rewriter,
+    spec: NeuronSpec,
+    parameters: Mapping[str, Tensor],
+    shape: tuple[int, ...],
+    fixed: FixedPointNeuron | None,
+    result: fx.Node,
+) -> tuple[Affine, ...]:
     """Return spikes and states as values; before the layer is folded their units are not known."""
-    spec, shape = call.spec, call.current.shape
-    levels = int(call.parameters["levels"].max()) if spec.fire == "count" else 1
+    levels = int(parameters["levels"].max()) if spec.fire == "count" else 1
     low, high = spike_limits(spec, levels)
-    amplitude = float(call.parameters["amplitude"].flatten()[0]) if spec.graded else 1.0
+    amplitude = float(parameters["amplitude"].flatten()[0]) if spec.graded else 1.0
     quantum = torch.ones(()) if fixed is None else fixed.unit * 2.0**-fixed.fraction
     ranges = [(torch.tensor(amplitude), low, high, torch.int8 if low < 0 else torch.uint8)]
     ranges += [(quantum, -STATE_LIMIT, STATE_LIMIT, torch.int32)] * (len(spec.outputs) - 1)

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx
@@ -22,6 +21,7 @@ from snn_extreme_quant.errors import UnsupportedModelError
 from snn_extreme_quant.neurons.fixed_point import FixedPointNeuron
 
 from .graphs import NEURONS
+from .integer_arguments import Arguments, mapped
 from .integer_arithmetic import ARITHMETIC
 from .integer_emission import Emitter, NotIntegerError
 from .integer_layers import LAYERS, encode
@@ -30,6 +30,9 @@ from .integer_neurons import NeuronCalls, NeuronValues, neuron
 from .integer_pooling import POOLING
 from .integer_shapes import Shapes
 from .integer_values import Affine, Constant, Real, Size, Term, Value
+
+if TYPE_CHECKING:
+    from .integer_states import StepStates
 
 __all__ = ["Arguments", "Rewriter"]
 
@@ -50,72 +53,6 @@ _FLOAT_LAYERS = ("linear", "conv", "addmm", "matmul", "mm", "bmm", "embedding")
 _RAW = "the model's raw input, real numbers"
 
 
-@dataclass(frozen=True)
-class Arguments:
-    """What an operation is given.
-
-    Args:
-        values: its arguments, nodes replaced by values.
-        kwargs: the same.
-        nodes: those arguments that are nodes of the recorded graph.
-        call: adds an operation to the integer graph.
-        target: the operation.
-    """
-
-    values: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
-    nodes: tuple[fx.Node, ...]
-    call: Callable[..., fx.Node]
-    target: Any
-
-    @property
-    def known(self) -> tuple[Any, ...]:
-        """The arguments with lengths as numbers, open axes being 1."""
-        return cast("tuple[Any, ...]", _mapped(self.values, lambda v: v.value if isinstance(v, Size) else v))
-
-    @property
-    def known_kwargs(self) -> dict[str, Any]:
-        """The keyword arguments, likewise."""
-        return {k: _mapped(v, lambda w: w.value if isinstance(w, Size) else w) for k, v in self.kwargs.items()}
-
-    def affine(self, index: int) -> Affine:
-        """Return an argument that is known as integers.
-
-        Raises:
-            NotIntegerError: it is not.
-        """
-        value = self.values[index]
-        if not isinstance(value, Affine):
-            raise NotIntegerError("it is computed from real numbers" if isinstance(value, Real) else "it is a constant")
-        return value
-
-    def again(self, first: fx.Node) -> fx.Node:
-        """Add the same operation with another first argument."""
-
-        def emitted(value: Any) -> Any:
-            return value.node if isinstance(value, Size) else value
-
-        rest = _mapped(self.values[1:], emitted)
-        return self.call(self.target, first, *rest, **{k: _mapped(v, emitted) for k, v in self.kwargs.items()})
-
-    def replaced(self, index: int, value: Value) -> Arguments:
-        """Return the arguments with another value in one place."""
-        values = list(self.values)
-        values[index] = value
-        return replace(self, values=tuple(values))
-
-
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Change the leaves of lists and tuples; those of values are no leaves."""
-    if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return (
-            type(value)([_mapped(v, change) for v in value])
-            if type(value) in (list, tuple)
-            else [_mapped(v, change) for v in value]
-        )
-    return change(value)
-
-
 class Rewriter:
     """One walk through a recorded graph.
 
@@ -125,6 +62,7 @@ class Rewriter:
         spikes: whether the input is promised to be spikes.
         max_steps: for how many steps overflow is excluded at least.
         folded: the neuron layers in fixed point; None on the first walk.
+        states: of a graph of one step, what its states are in integers.
     """
 
     def __init__(
@@ -135,6 +73,7 @@ class Rewriter:
         spikes: bool,
         max_steps: int,
         folded: Mapping[str, FixedPointNeuron] | None = None,
+        states: StepStates | None = None,
     ) -> None:
         """Prepare an empty integer graph."""
         self.module = module
@@ -142,6 +81,7 @@ class Rewriter:
         self.spikes = spikes
         self.max_steps = max_steps
         self.folded = folded
+        self.states = states
         self.emitter = Emitter()
         self.values: dict[fx.Node, Any] = {}
         self.calls: dict[str, NeuronCalls] = {}
@@ -152,15 +92,15 @@ class Rewriter:
     def run(self) -> fx.GraphModule:
         """Return the integer graph."""
         for node in self.module.graph.nodes:
-            if node.op == "placeholder":
-                self.values[node] = self._input(node)
-            elif node.op == "get_attr":
-                self.values[node] = Constant(self._attribute(str(node.target)))
-            elif node.op == "call_function":
-                self.values[node] = self._rewritten(node)
-        outputs = self.module.graph.output_node().args[0]
+            self.evaluate(node)
+        outputs = self._looked_up(self.module.graph.output_node().args[0])
         if self.folded is not None:
-            self.emitter.graph.output(_mapped(self._looked_up(outputs), self._real_node))
+            if self.states is None:
+                given = mapped(outputs, self._real_node)
+            else:
+                first = len(outputs) - self.states.count
+                given = (*mapped(outputs[:first], self._real_node), *self.states.after(self, outputs[first:]))
+            self.emitter.graph.output(given)
         graph = fx.GraphModule(self.emitter.root, self.emitter.graph)
         if self.folded is not None:
             graph.graph.eliminate_dead_code()
@@ -168,6 +108,17 @@ class Rewriter:
             graph.graph.lint()
             graph.recompile()
         return graph
+
+    def evaluate(self, node: fx.Node) -> None:
+        """Find what a node of the recorded graph is, given those before it."""
+        if self.states is not None and self.states.knows(node):
+            self.values[node] = self.states.value(self, node)
+        elif node.op == "placeholder":
+            self.values[node] = self._input(node)
+        elif node.op == "get_attr":
+            self.values[node] = Constant(self._attribute(str(node.target)))
+        elif node.op == "call_function":
+            self.values[node] = self._rewritten(node)
 
     # What rules ask for -----------------------------------------------------------------------------------------------
 
@@ -230,7 +181,7 @@ class Rewriter:
         return affine_of(Term(spikes, one, torch.zeros_like(one), one, torch.uint8), shape)
 
     def _looked_up(self, value: Any) -> Any:
-        return _mapped(value, lambda v: self.values[v] if isinstance(v, fx.Node) else v)
+        return mapped(value, lambda v: self.values[v] if isinstance(v, fx.Node) else v)
 
     def _rewritten(self, node: fx.Node) -> Any:
         values = tuple(self._looked_up(list(node.args)))
@@ -240,7 +191,7 @@ class Rewriter:
         if node.target is operator.getitem and isinstance(values[0], (tuple, list)):
             return values[0][values[1]]
         leaves: list[Any] = []
-        _mapped([list(values), list(kwargs.values())], leaves.append)
+        mapped([list(values), list(kwargs.values())], leaves.append)
         kinds = {type(v) for v in leaves if isinstance(v, (Affine, Constant, Real, Size))}
         if node.target is aten.sym_size.int:
             return self._size(given)
@@ -314,15 +265,15 @@ class Rewriter:
         result = target(*given.known, **given.known_kwargs)
         if not any(isinstance(v, Size) and isinstance(v.node, fx.Node) for v in given.values):
             return Size(result, result)
-        nodes = _mapped(list(given.values), lambda v: v.node if isinstance(v, Size) else v)
+        nodes = mapped(list(given.values), lambda v: v.node if isinstance(v, Size) else v)
         return Size(result, self.emitter.call(target, *nodes))
 
     def _computed_constant(self, node: fx.Node, given: Arguments) -> Any:
         def plain(value: Any) -> Any:
             return value.value if isinstance(value, (Size, Constant)) else value
 
-        args = _mapped(list(given.values), plain)
-        kwargs = {k: _mapped(v, plain) for k, v in given.kwargs.items()}
+        args = mapped(list(given.values), plain)
+        kwargs = {k: mapped(v, plain) for k, v in given.kwargs.items()}
         with torch.no_grad():
             result = cast("Any", node.target)(*args, **kwargs)
         if isinstance(result, (list, tuple)):
@@ -344,11 +295,11 @@ class Rewriter:
     def _real(self, node: fx.Node, given: Arguments, reason: str) -> Any:
         """Compute a value in float, as it was recorded."""
         leaves: list[Any] = []
-        _mapped([list(given.values), list(given.kwargs.values())], leaves.append)
+        mapped([list(given.values), list(given.kwargs.values())], leaves.append)
         real = [v for v in leaves if isinstance(v, Real)]
         affine = any(isinstance(v, Affine) for v in leaves)
-        args = _mapped(list(given.values), self._real_node)
-        kwargs = {k: _mapped(v, self._real_node) for k, v in given.kwargs.items()}
+        args = mapped(list(given.values), self._real_node)
+        kwargs = {k: mapped(v, self._real_node) for k, v in given.kwargs.items()}
         result = self.emitter.call(node.target, *args, **kwargs)
         name = getattr(node.target, "__name__", str(node.target)).split(".")[0].strip("_")
         why = f"what {name!r} gives" + (f" ({reason})" if reason and not reason.startswith("it is computed") else "")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 from torch._subclasses.fake_tensor import FakeTensorMode
+
+from .step_graph import State
 
 __all__ = ["Shapes", "shapes_of"]
 
@@ -43,20 +45,21 @@ class _Sizes(fx.Interpreter):
         return result
 
 
-def shapes_of(module: fx.GraphModule, sample: Tensor, axes: Mapping[int, str]) -> Shapes:
+def shapes_of(module: fx.GraphModule, sample: Tensor, axes: Mapping[int, str], states: Sequence[State] = ()) -> Shapes:
     """Return the shapes of all values of a graph, computed without computing the values.
 
     Args:
         module: a recorded graph.
         sample: the input it was recorded with.
         axes: names of the input's open axes.
+        states: what a graph of one step takes besides.
     """
     found = {}
     for name, lengths in _LENGTHS.items():
         shape = [lengths[axes[axis]] if axis in axes else size for axis, size in enumerate(sample.shape)]
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             sizes = _Sizes(module)
-            sizes.run(torch.zeros(shape, dtype=sample.dtype))
+            sizes.run(torch.zeros(shape, dtype=sample.dtype), *(state.start(lengths["B"]) for state in states))
         found[name] = sizes.sizes
     open_axes = {}
     for node, whole in found["whole"].items():

@@ -17,16 +17,18 @@ from snn_extreme_quant.frameworks import NeuronInModel
 
 from .functions import DOMAIN, is_integer_neuron
 from .golden import golden_run
+from .integer_check import IntegerSpikes
 from .integer_export import rewritten
 from .integer_graph import IntegerOptions
+from .integer_streaming import spikes_by_step
 from .recording import record
 from .repacking import with_packing
 from .running import Run, run_model
+from .stream import chained
 
-__all__ = ["IntegerComparison", "IntegerReference", "IntegerSpikes", "answers"]
+__all__ = ["IntegerComparison", "IntegerReference", "answers"]
 
-_OURS = torch.ops.snn_xq
-_NEURONS = (_OURS.fixed_neuron_step.default, _OURS.fixed_neuron_sequence.default)
+Array = npt.NDArray[Any]
 
 
 @dataclass
@@ -73,21 +75,6 @@ def answers(outputs: Sequence[Tensor]) -> Tensor:
     return scores.argmax(1) if scores.dim() == 2 else torch.zeros(0)
 
 
-class IntegerSpikes(fx.Interpreter):
-    """Runs an integer graph and keeps what its neurons give, by layer and call."""
-
-    def __init__(self, module: fx.GraphModule) -> None:
-        super().__init__(module)
-        self.given: dict[str, list[Tensor]] = {}
-
-    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Carry out an operation, and keep a neuron's spikes."""
-        result = super().call_function(target, args, kwargs)
-        if target in _NEURONS:
-            self.given.setdefault(str(args[-1]), []).append(result[0])
-        return result
-
-
 class IntegerReference:
     """Runs the golden model of an integer file, and compares it with torch.
 
@@ -100,11 +87,12 @@ class IntegerReference:
         """Keep the file; the model is recorded with the first input."""
         self.proto = proto
         self.facts = facts
+        self.streaming = facts.get("form") == "streaming"
         self.nodes: dict[str, list[onnx.NodeProto]] = {}
         for node in proto.graph.node:
             if node.domain == DOMAIN and is_integer_neuron(node.op_type):
                 self.nodes.setdefault(node.name.rpartition("@")[0] or node.name, []).append(node)
-        self.graph: fx.GraphModule | None = None
+        self.graphs: dict[int | None, fx.GraphModule] = {}
 
     def run(self, report: IntegerComparison, model: nn.Module, batch: Tensor, neurons: list[NeuronInModel]) -> Run:
         """Return what the golden model gives, in the form of a run of the model.
@@ -115,18 +103,39 @@ class IntegerReference:
             batch: an input.
             neurons: those that the file has.
         """
-        found = golden_run(self.proto, batch.numpy())
-        golden = {layer: [found.spikes[node.name] for node in group] for layer, group in self.nodes.items()}
+        outputs, golden = self._streamed(batch) if self.streaming else self._golden(batch)
         self._compare_with_torch(report, model, batch, neurons, golden)
         calls = {n.name: self._calls(n, golden[n.name]) for n in neurons}
-        run = Run([torch.from_numpy(np.array(o)) for o in found.outputs.values()], {}, calls, {})
+        run = Run([torch.from_numpy(np.array(o)) for o in outputs], {}, calls, {})
         self._compare_with_float(report, run_model(model, batch, self.facts["calling"], neurons), run, neurons)
         return run
 
-    def _calls(self, neuron: NeuronInModel, given: list[npt.NDArray[Any]]) -> list[Tensor]:
+    def _golden(self, batch: Tensor) -> tuple[list[Array], dict[str, list[Array]]]:
+        """Return the outputs, and by layer the spikes of each of its nodes."""
+        found = golden_run(self.proto, batch.numpy())
+        spikes = {layer: [found.spikes[node.name] for node in group] for layer, group in self.nodes.items()}
+        return list(found.outputs.values()), spikes
+
+    def _streamed(self, batch: Tensor) -> tuple[list[Array], dict[str, list[Array]]]:
+        """Return the same of all steps of a streaming file: a layer's spikes in the order of its calls, in one."""
+        entry = self.proto.graph.input[0]
+        axes = [size.dim_param for size in entry.type.tensor_type.shape.dim]
+        nodes = [node.name for group in self.nodes.values() for node in group]
+
+        def step(names: list[str], x: Array, state: dict[str, Array]) -> list[Array]:
+            found = golden_run(self.proto, {entry.name: x, **state})
+            return [found.spikes[n] if n in found.spikes else found.outputs[n] for n in names]
+
+        outputs, steps = chained(step, self.facts, batch, axes.index("B") if "B" in axes else None, nodes)
+        by_node = dict(zip(nodes, steps, strict=True))
+        rows = {layer: zip(*(by_node[n.name] for n in group), strict=True) for layer, group in self.nodes.items()}
+        return outputs, {layer: [np.stack([value for row in each for value in row])] for layer, each in rows.items()}
+
+    def _calls(self, neuron: NeuronInModel, given: list[Array]) -> list[Tensor]:
         """Return a layer's spikes by call of the model's neuron."""
         tensors = [torch.from_numpy(np.array(value)) for value in given]
-        single = len(tensors) == 1 and not self.nodes[neuron.name][0].op_type.startswith("Step")
+        steps = self.nodes[neuron.name][0].op_type.startswith("Step") and not self.streaming
+        single = len(tensors) == 1 and not steps
         return list(tensors[0]) if single and not neuron.read().multi_step else tensors
 
     def _compare_with_torch(
@@ -135,16 +144,17 @@ class IntegerReference:
         model: nn.Module,
         batch: Tensor,
         neurons: list[NeuronInModel],
-        golden: Mapping[str, list[npt.NDArray[Any]]],
+        golden: Mapping[str, list[Array]],
     ) -> None:
-        if self.graph is None:
-            self.graph = self._recorded(model, batch)
-        interpreter = IntegerSpikes(self.graph)
+        interpreter = IntegerSpikes(self._graph(model, batch))
         with torch.no_grad():
             interpreter.run(batch)
         for neuron in neurons:
-            ours = interpreter.given.get(neuron.name, [])
-            theirs = golden[neuron.name]
+            ours, theirs = interpreter.given.get(neuron.name, []), golden[neuron.name]
+            if self.streaming and ours:
+                # What chained steps must give. An unrolled graph leaves out a last call whose spikes nothing reads.
+                ours = [torch.stack(spikes_by_step(ours, theirs[0].ndim - 1))]
+                theirs = [theirs[0][: len(ours[0])]]
             if [tuple(a.shape) for a in ours] != [b.shape for b in theirs]:
                 raise ModelFileError(
                     f"The file is of another model: layer {neuron.name!r} gives {[b.shape for b in theirs]}, the model"
@@ -154,8 +164,18 @@ class IntegerReference:
                 report.torch_compared += b.size
                 report.torch_different += int((a.numpy() != b).sum())
 
-    def _recorded(self, model: nn.Module, batch: Tensor) -> fx.GraphModule:
-        """Return the integer graph of the model, made as the exporter makes it."""
+    def _graph(self, model: nn.Module, batch: Tensor) -> fx.GraphModule:
+        """Return the integer graph of the model for so many steps, made as the exporter makes it."""
+        axis = self.facts["time_axis"] if self.streaming else None
+        steps = None if axis is None else batch.shape[axis]
+        known = self.graphs.get(None) or self.graphs.get(steps)
+        if known is None:
+            recorded, free = self._recorded(model, batch)
+            known = self.graphs[None if free or axis is None else steps] = recorded
+        return known
+
+    def _recorded(self, model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, bool]:
+        """Return an integer graph, and whether it takes any number of steps."""
         from .export import check_model
 
         facts = self.facts
@@ -165,7 +185,7 @@ class IntegerReference:
             )
             graph = with_packing(recording.graph, facts.get("ternary_packing", "2bit"))
             options = IntegerOptions(facts["decay_bits"], facts["max_steps"])
-            return rewritten(graph, recording, request, options).graph
+            return rewritten(graph, recording, request, options).graph, "T" in recording.axes.values()
         except SxqError as error:
             raise ModelFileError(
                 f"The model has no integer form any more, so the file is not of it: {error}"

@@ -11,6 +11,7 @@ from onnx import TensorProto
 from snn_extreme_quant.errors import ExportError
 
 from .functions import DOMAIN, is_integer_layer, is_integer_neuron
+from .step_graph import AFTER
 
 __all__ = ["check_integers_only"]
 
@@ -49,7 +50,14 @@ def check_integers_only(model: onnx.ModelProto) -> None:
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
     floats = {value.name for value in values if value.type.tensor_type.elem_type in _FLOATS}
     constants = {tensor.name for tensor in inferred.graph.initializer}
-    origins: dict[str, _Origin] = {}
+    origins = {}
+    for value in inferred.graph.input[1:]:  # the states of a step
+        if value.name in floats:
+            raise ExportError(f"The state {value.name!r} of a step is float.")
+        origins[value.name] = _Origin(True, "", "")
+    after = {f"{value.name}{AFTER}" for value in inferred.graph.input[1:]}
+    if after & floats:
+        raise ExportError(f"The state {min(after & floats)!r} of a step is float.")
     for node in inferred.graph.node:
         inputs = [name for name in node.input if name and name not in constants]
         known = [origins[name] for name in inputs if name in origins]

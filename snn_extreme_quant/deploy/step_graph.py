@@ -31,17 +31,27 @@ class State:
 
     Args:
         name: ``<layer>.<state>`` for a neuron's; else what the model or the file adds up.
-        initial: its value before the first step, the same for all elements.
+        initial: its value before the first step: one for all elements; of integers also a tensor that broadcasts.
         shape: its shape; None for the axis of samples.
+        dtype: its type.
     """
 
     name: str
-    initial: float
+    initial: float | Tensor
     shape: tuple[int | None, ...] = ()
+    dtype: torch.dtype = torch.float32
 
     def start(self, samples: int) -> Tensor:
         """Return the value before the first step, for so many samples."""
-        return torch.full([samples if n is None else n for n in self.shape], self.initial)
+        shape = [samples if n is None else n for n in self.shape]
+        return torch.as_tensor(self.initial, dtype=self.dtype).expand(shape).contiguous()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the file says of it."""
+        initial = self.initial.tolist() if isinstance(self.initial, Tensor) else self.initial
+        kind = {} if self.dtype is torch.float32 else {"dtype": str(self.dtype).removeprefix("torch.")}
+        return {"name": self.name, "shape": ["B" if n is None else n for n in self.shape], "initial": initial, **kind}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from .export import as_tensor
 from .session import session
 from .step_graph import AFTER
 
-__all__ = ["Stream", "run_streamed"]
+__all__ = ["Stream", "chained", "run_streamed"]
 
 Array = npt.NDArray[Any]
 
@@ -31,9 +31,17 @@ def _samples_axis(runtime: Any) -> int | None:
 def _initial(facts: Mapping[str, Any], samples: int) -> dict[str, Array]:
     """Return the state before the first step, for so many samples where their number is free."""
     return {
-        s["name"]: np.full([samples if n == "B" else int(n) for n in s["shape"]], s["initial"], np.float32)
+        s["name"]: np.broadcast_to(
+            np.array(s["initial"], _dtype(s)), [samples if n == "B" else int(n) for n in s["shape"]]
+        ).copy()
         for s in facts["states"]
     }
+
+
+def _dtype(state: Mapping[str, Any]) -> np.dtype[Any]:
+    """Return the type of a state; those of files in float do not say it."""
+    kind: np.dtype[Any] = np.dtype(state.get("dtype", "float32"))
+    return kind
 
 
 def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: list[str]) -> tuple[list[Array], Any]:
@@ -49,12 +57,43 @@ def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: 
         The outputs as the model gives them, and each further tensor in all steps.
 
     Raises:
-        SampleError: the input does not fit.
+        SampleError: the input does not fit, or has more steps than the file is proved for.
     """
-    axis, samples_axis, name = facts["time_axis"], _samples_axis(runtime), runtime.get_inputs()[0].name
+
+    def step(names: list[str], x: Array, state: dict[str, Array]) -> list[Array]:
+        return _run(runtime, names, {runtime.get_inputs()[0].name: x, **state})
+
+    return chained(step, facts, inputs, _samples_axis(runtime), inner)
+
+
+def chained(
+    step: Callable[[list[str], Array, dict[str, Array]], list[Array]],
+    facts: Mapping[str, Any],
+    inputs: Tensor,
+    samples_axis: int | None,
+    inner: list[str],
+) -> tuple[list[Array], list[list[Array]]]:
+    """Make all steps of an input, the states handed on.
+
+    Args:
+        step: makes one, given the names of what is wanted, the step's input and the states before it.
+        facts: what the file says of itself.
+        inputs: what the model takes.
+        samples_axis: the axis of samples in a step's input; None if their number is fixed.
+        inner: names of further tensors that are wanted.
+
+    Returns:
+        As :func:`run_streamed`.
+
+    Raises:
+        SampleError: as :func:`run_streamed`.
+    """
+    axis = facts["time_axis"]
     if axis is not None and inputs.dim() <= axis:
         raise SampleError(f"An input of shape {tuple(inputs.shape)} has no axis {axis}, which is that of time.")
     count = facts["steps"] if axis is None else inputs.shape[axis]
+    if facts.get("most_steps") is not None and count > facts["most_steps"]:
+        raise SampleError(f"The input has {count} steps; {_proved(facts)}.")
     state: dict[str, Array] | None = None
     outputs = [output["name"] for output in facts["outputs"]]
     names = [*outputs, *(f"{s['name']}{AFTER}" for s in facts["states"]), *inner]
@@ -64,7 +103,7 @@ def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: 
         if state is None:
             fits = samples_axis is not None and x.dim() > samples_axis
             state = _initial(facts, x.shape[samples_axis] if fits and samples_axis is not None else 1)
-        row = _run(runtime, names, {name: x.numpy(), **state})
+        row = step(names, x.numpy(), state)
         state = dict(zip(state, row[len(outputs) :], strict=False))
         rows.append(row)
     given = [
@@ -73,6 +112,13 @@ def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: 
     ]
     start = len(outputs) + len(facts["states"])
     return given, [[row[start + i] for row in rows] for i in range(len(inner))]
+
+
+def _proved(facts: Mapping[str, Any]) -> str:
+    return (
+        f"the sums over time in this file are proved for {facts['most_steps']} steps. Export with a larger"
+        f" sxq.deploy.IntegerOptions(max_steps=...) than {facts['max_steps']}, or use shorter sequences"
+    )
 
 
 def _run(runtime: Any, names: list[str], feed: dict[str, Array]) -> list[Array]:
@@ -135,7 +181,8 @@ class Stream:
         """The state after the last step, by name; empty before the first.
 
         A state that was read may be set again, to go on from there, in this or another stream of the file; set
-        ``steps_made`` with it where the model makes a fixed number of steps. An empty one resets.
+        ``steps_made`` with it where the model makes a fixed number of steps, or an integer file is proved for so many.
+        An empty one resets. States of integer files are integers (``docs/integer.md``).
         """
         return {name: value.copy() for name, value in self._state.items()}
 
@@ -145,6 +192,7 @@ class Stream:
             self.reset()
             return
         known = {s["name"]: s["shape"] for s in self._facts["states"]}
+        kinds = {s["name"]: _dtype(s) for s in self._facts["states"]}
         if set(values) != set(known):
             wrong = min(set(values) ^ set(known))
             what = "is missing" if wrong in known else "is none of the file's"
@@ -152,7 +200,7 @@ class Stream:
         found: dict[str, Array] = {}
         samples: int | None = None
         for name, shape in known.items():
-            value = np.array(values[name], np.float32)
+            value = self._typed(name, np.array(values[name]), kinds[name])
             fits = value.ndim == len(shape)
             for size, wanted in zip(value.shape, shape, strict=False):
                 samples = size if wanted == "B" and samples is None else samples
@@ -161,6 +209,18 @@ class Stream:
                 raise SampleError(f"{self.path}: the state {name!r} is {tuple(shape)}, not {value.shape}.")
             found[name] = value
         self._state = found
+
+    def _typed(self, name: str, value: Array, kind: np.dtype[Any]) -> Array:
+        """Return a state's value in its type; integers must be whole and fit it."""
+        if value.dtype.kind not in "biuf":
+            raise SampleError(f"{self.path}: the state {name!r} is {kind}, not {value.dtype}.")
+        with np.errstate(invalid="ignore"):
+            typed = value.astype(kind)
+        if kind.kind != "f" and not np.array_equal(typed, value):
+            raise SampleError(
+                f"{self.path}: the state {name!r} is {kind}; the values given do not all fit it as whole numbers."
+            )
+        return typed
 
     def step(self, x: Tensor | npt.ArrayLike) -> dict[str, Array]:
         """Make one step.
@@ -197,6 +257,9 @@ class Stream:
         steps = self._facts["steps"]
         if steps is not None and self.steps_made >= steps:
             raise SampleError(f"{self.path}: the model makes {steps} steps, and they are made; call reset().")
+        most = self._facts.get("most_steps")
+        if most is not None and self.steps_made >= most:
+            raise SampleError(f"{self.path}: {most} steps are made, and {_proved(self._facts)}, with reset() between.")
         if self._facts["input"] == "spikes" and not bool(((inputs == 0) | (inputs == 1)).all()):
             raise SampleError(f"{self.path} was exported with input='spikes'; this input is not 0 and 1 only.")
         held = next((s for s in self._facts["states"] if "B" in s["shape"] and self._state), None)

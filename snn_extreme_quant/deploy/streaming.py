@@ -70,10 +70,7 @@ class Streaming:
             "time": self.time,
             "time_axis": self.step.time_axis,
             "steps": self.step.steps,
-            "states": [
-                {"name": s.name, "shape": ["B" if n is None else n for n in s.shape], "initial": s.initial}
-                for s in self.step.states
-            ],
+            "states": [state.facts for state in self.step.states],
             "outputs": [{"name": o.name, "axis": o.axis} for o in self.step.outputs],
         }
 
