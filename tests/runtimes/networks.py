@@ -171,7 +171,7 @@ OTHER_FORMS: dict[str, tuple[dict[str, Any], dict[str, Callable[[], tuple[nn.Mod
         {"integer": True},
         {"recurrent": recurrent, "residual": residual, "attention": attention, "grey images": images, "wide": wide},
     ),
-    "streaming": ({"form": "streaming"}, {"recurrent": recurrent, "text": text, "grey images": images, "wide": wide}),
+    "streaming": ({"form": "streaming"}, {"recurrent": recurrent, "grey images": images, "wide": wide}),
 }
 
 
