@@ -62,8 +62,8 @@ def _show(report: FileReport) -> None:
     print_fixed_point({"name": e.name, **e.fixed_point} for e in report.layers if e.fixed_point is not None)
     if report.states:
         print_table(
-            ("state", "shape", "before the first step"),
-            ((e.name, f"({', '.join(map(str, e.shape))})", f"{e.initial:g}") for e in report.states),
+            ("state", "type", "shape", "before the first step"),
+            ((e.name, e.dtype, f"({', '.join(map(str, e.shape))})", e.initial) for e in report.states),
         )
     print_table(
         ("operator", "nodes", "domain"),

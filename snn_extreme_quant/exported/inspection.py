@@ -77,12 +77,14 @@ class StateContents:
     Args:
         name: of the layer and of the state in it.
         shape: its axes; "B" is the number of samples.
-        initial: what every element is before the first step.
+        dtype: its type.
+        initial: what every element is before the first step; in an integer file also a list that broadcasts to it.
     """
 
     name: str
     shape: tuple[int | str, ...]
-    initial: float
+    dtype: str
+    initial: float | list[Any]
 
 
 @dataclass(frozen=True)
@@ -211,9 +213,11 @@ def _fixed_point(said: object) -> dict[str, dict[str, Any]]:
 
 def _states(said: object) -> tuple[StateContents, ...]:
     return tuple(
-        StateContents(str(entry["name"]), tuple(entry["shape"]), float(entry["initial"]))
+        StateContents(str(entry["name"]), tuple(entry["shape"]), str(entry.get("dtype", "float32")), entry["initial"])
         for entry in _entries(said)
-        if isinstance(entry.get("shape"), list) and isinstance(entry.get("initial"), (int, float)) and "name" in entry
+        if isinstance(entry.get("shape"), list)
+        and isinstance(entry.get("initial"), (int, float, list))
+        and "name" in entry
     )
 
 

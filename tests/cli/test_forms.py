@@ -169,14 +169,25 @@ def test_a_streaming_file_is_inspected(sxq: Run, here: Path, tmp_path: Path) -> 
     facts = facts_of(sxq("inspect", path, "--json"))
     assert (facts["form"], facts["integer"]) == ("streaming", False)
     assert facts["states"] == [
-        {"name": "1.v", "shape": ["B", 32], "initial": 0.0},
-        {"name": "3.v", "shape": ["B", 4], "initial": 0.0},
+        {"name": "1.v", "shape": ["B", 32], "dtype": "float32", "initial": 0.0},
+        {"name": "3.v", "shape": ["B", 4], "dtype": "float32", "initial": 0.0},
     ]
     assert facts["inputs"] == {"input": ["B", 16], "1.v": ["B", 32], "3.v": ["B", 4]}
     text = sxq("inspect", path).stdout
     assert "before the first step" in text
     assert "input 1.v" not in text  # a state has its row in the table instead
     assert facts_of(sxq("inspect", "net.onnx", "--json"))["states"] == []
+
+
+def test_a_streaming_file_of_integers(sxq: Run, here: Path, tmp_path: Path) -> None:
+    path = tmp_path / "step.onnx"
+    assert sxq("export", "cli_models:quantised", *EXPORT, "--integer", "--form", "streaming", "-o", path).exit_code == 0
+    facts = facts_of(sxq("inspect", path, "--json"))
+    assert (facts["form"], facts["integer"]) == ("streaming", True)
+    assert {state["name"]: state["dtype"] for state in facts["states"]} == {"1.v": "int32", "3.v": "int32"}
+    verified = facts_of(sxq("verify", "cli_models:quantised", path, "--data", "x.npy", "--json"))
+    assert verified["integer"]["torch_different"] == 0
+    assert {value.dtype.name for value in run_file(path, np.load("x.npy"), spikes=True).spikes.values()} == {"uint8"}
 
 
 # What cannot be ------------------------------------------------------------------------------------------------------
@@ -188,7 +199,6 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
         "no integer file, steps": (("--max-steps", "8"), "--max-steps is of integer files"),
         "too many bits": (("--integer", "--decay-bits", "40"), "use a number from 1 to 30"),
         "no steps": (("--integer", "--max-steps", "0"), "max_steps=0"),
-        "integer and streaming": (("--integer", "--form", "streaming"), "not both"),
         "nothing to count": (("--form", "counts"), "form='counts' is for models of synchronous neurons"),
         "raw input": (("--integer", "--input", "real"), "FixedPointInput"),
     }
