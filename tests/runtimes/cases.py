@@ -111,8 +111,7 @@ def _steps(path: Path, inputs: Array) -> Iterator[tuple[str, dict[str, Array]]]:
     steps = np.moveaxis(inputs, axis, 0) if axis is not None else [inputs] * report.facts["steps"]
     samples = steps[0].shape[report.inputs[entry].index("B")]
     state: dict[str, Array] = {
-        s.name: np.broadcast_to(np.array(s.initial, s.dtype), [samples if n == "B" else int(n) for n in s.shape])
-        for s in report.states
+        s.name: np.full([samples if n == "B" else int(n) for n in s.shape], s.initial, s.dtype) for s in report.states
     }
     for index, x in enumerate(steps):
         step = np.ascontiguousarray(x)
