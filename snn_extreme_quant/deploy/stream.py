@@ -188,19 +188,21 @@ class Stream:
 
     @state.setter
     def state(self, values: Mapping[str, npt.ArrayLike]) -> None:
+        if not isinstance(values, Mapping):
+            raise SampleError(f"{self.path}: a state is a dict of arrays by name, not a {type(values).__name__}.")
         if not values:
             self.reset()
             return
         known = {s["name"]: s["shape"] for s in self._facts["states"]}
         kinds = {s["name"]: _dtype(s) for s in self._facts["states"]}
         if set(values) != set(known):
-            wrong = min(set(values) ^ set(known))
+            wrong = min(set(values) ^ set(known), key=str)
             what = "is missing" if wrong in known else "is none of the file's"
             raise SampleError(f"{self.path}: the state {wrong!r} {what}; it has {', '.join(known)}.")
         found: dict[str, Array] = {}
         samples: int | None = None
         for name, shape in known.items():
-            value = self._typed(name, np.array(values[name]), kinds[name])
+            value = self._typed(name, values[name], kinds[name])
             fits = value.ndim == len(shape)
             for size, wanted in zip(value.shape, shape, strict=False):
                 samples = size if wanted == "B" and samples is None else samples
@@ -210,12 +212,18 @@ class Stream:
             found[name] = value
         self._state = found
 
-    def _typed(self, name: str, value: Array, kind: np.dtype[Any]) -> Array:
-        """Return a state's value in its type; integers must be whole and fit it."""
+    def _typed(self, name: str, given: npt.ArrayLike, kind: np.dtype[Any]) -> Array:
+        """Return a state's value in its type; integers must be whole and fit it, floats be finite."""
+        try:
+            value = np.array(given)
+        except (TypeError, ValueError) as error:
+            raise SampleError(f"{self.path}: the state {name!r} is no array of numbers: {error}.") from error
         if value.dtype.kind not in "biuf":
-            raise SampleError(f"{self.path}: the state {name!r} is {kind}, not {value.dtype}.")
-        with np.errstate(invalid="ignore"):
+            raise SampleError(f"{self.path}: the state {name!r} is no array of numbers but of {value.dtype}.")
+        with np.errstate(invalid="ignore", over="ignore"):
             typed = value.astype(kind)
+        if kind.kind == "f" and not bool(np.isfinite(typed).all()):
+            raise SampleError(f"{self.path}: the state {name!r} holds NaN or infinite values.")
         if kind.kind != "f" and not np.array_equal(typed, value):
             raise SampleError(
                 f"{self.path}: the state {name!r} is {kind}; the values given do not all fit it as whole numbers."
