@@ -162,7 +162,7 @@ class VerifyReport:
             self.spikes_compared > 0
             and self.spikes_different == 0
             and all(output.difference <= 1e-5 * output.scale for output in self.outputs)
-            and (self.integer is None or self.integer.torch_different == 0)
+            and (self.integer is None or self.integer.same_as_torch)
         )
 
     def __str__(self) -> str:
