@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["NeuronCalls", "NeuronValues", "neuron"]
 
 _OURS = torch.ops.snn_xq
-#: How far beyond the largest potential a threshold is put that is never to be reached.
-_BEYOND = 1.01
 
 
 @dataclass
@@ -64,32 +62,16 @@ class NeuronCalls:
         """Return the layer in fixed point."""
         sums = zip(self.scales, self.lows, self.highs, strict=True)
         current = IntegerCurrent(tuple(IntegerSum(*s) for s in sums), self.offset)
-
-        def folded(spec: NeuronSpec, parameters: Mapping[str, Tensor]) -> FixedPointNeuron:
-            return fold_neuron(
-                spec,
-                parameters,
-                current,
-                self.initial,
-                self.recurrent,
-                decay_bits=decay_bits,
-                max_steps=max_steps,
-                layer=layer,
-            )
-
-        never = torch.isinf(self.parameters["threshold"])
-        if self.spec.fire == "count" or not bool(never.any()):
-            return folded(self.spec, self.parameters)
-        # A threshold that is never reached, as of a readout: one beyond the largest potential without any reset.
-        finite = torch.where(never, 1.0, self.parameters["threshold"])
-        free = folded(replace(self.spec, reset="none"), self._without_reset(finite))
-        beyond = (free.bounds.potential * 2.0**-free.fraction * free.unit * _BEYOND).expand_as(
-            torch.maximum(free.unit, finite.double())
+        return fold_neuron(
+            self.spec,
+            self.parameters,
+            current,
+            self.initial,
+            self.recurrent,
+            decay_bits=decay_bits,
+            max_steps=max_steps,
+            layer=layer,
         )
-        return folded(self.spec, {**self.parameters, "threshold": torch.where(never, beyond, finite.double())})
-
-    def _without_reset(self, threshold: Tensor) -> dict[str, Tensor]:
-        return {**{k: v for k, v in self.parameters.items() if k != "v_reset"}, "threshold": threshold}
 
 
 @dataclass(frozen=True)
