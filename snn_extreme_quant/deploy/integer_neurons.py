@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -47,6 +47,7 @@ class NeuronCalls:
         offset: what is added to the sums.
         initial: by state, the largest magnitude that a call starts from.
         recurrent: the layer that carries its spikes back.
+        calls: how often the layer is called in ``max_steps`` time steps.
     """
 
     spec: NeuronSpec
@@ -57,21 +58,23 @@ class NeuronCalls:
     offset: Tensor
     initial: dict[str, Tensor] = field(default_factory=dict)
     recurrent: RecurrentSums | None = None
+    calls: int = 0
 
     def folded(self, layer: str, decay_bits: int, max_steps: int) -> FixedPointNeuron:
-        """Return the layer in fixed point."""
+        """Return the layer in fixed point, proved for all its calls within ``max_steps`` steps."""
         sums = zip(self.scales, self.lows, self.highs, strict=True)
         current = IntegerCurrent(tuple(IntegerSum(*s) for s in sums), self.offset)
-        return fold_neuron(
+        found = fold_neuron(
             self.spec,
             self.parameters,
             current,
             self.initial,
             self.recurrent,
             decay_bits=decay_bits,
-            max_steps=max_steps,
+            max_steps=max(max_steps, self.calls),
             layer=layer,
         )
+        return found if found.steps is None else replace(found, steps=max_steps)
 
 
 @dataclass(frozen=True)
@@ -122,6 +125,7 @@ def neuron(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     call = _read(rewriter, node, given)
     if rewriter.folded is None:
         _survey(rewriter.calls, call)
+        rewriter.calls[call.layer].calls += _count(rewriter, given) if call.sequence else 1
         fixed = None
         current, states = call.current.terms[0].node if call.current.terms else node, []
     else:
@@ -192,6 +196,18 @@ def _survey(calls: dict[str, NeuronCalls], call: _Call) -> None:
     for name, start in starts.items():
         before = known.initial.get(name, torch.zeros((), dtype=torch.float64))
         known.initial[name] = torch.maximum(before, start)
+
+
+def _count(rewriter: Rewriter, given: Arguments) -> int:
+    """Return how often a layer is called over a sequence, if the input has ``max_steps`` steps.
+
+    The sequence may be of a length of its own (a value repeated in the model), or several times as long as the input.
+    """
+    one, three = rewriter.closed_shape(given.nodes[0])[0], rewriter.shape_of(given.nodes[0])[0]
+    if 0 not in rewriter.open_axes(given.nodes[0]):
+        return one
+    each = (three - one) // 2
+    return one + each * (rewriter.max_steps - 1)
 
 
 def _recurrent(call: _Call) -> RecurrentSums | None:
