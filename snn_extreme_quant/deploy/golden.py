@@ -23,7 +23,7 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.errors import ModelFileError, SampleError, SxqError
 from snn_extreme_quant.quantizers.packing import unpack
 
 from .functions import DOMAIN, is_integer_layer, is_integer_neuron, is_neuron
@@ -64,8 +64,8 @@ def golden_run(
         spikes_of: names of the neuron nodes whose spikes are wanted; all by default.
 
     Raises:
-        ModelFileError: the file cannot be read, holds an operator that no integer file has, or a sum or a current
-            leaves the limits for which it was made.
+        ModelFileError: the file cannot be read, holds an operator that no integer file has, or a number leaves the
+            type that holds it, for which it was not made.
         SampleError: an input is missing, or of another type than the file takes.
 
     Example:
@@ -119,10 +119,23 @@ def _carried_out(proto: onnx.ModelProto, node: onnx.NodeProto, operands: Sequenc
     if node.domain == DOMAIN and is_neuron(node.op_type):
         raise ModelFileError(f"{where} computes in float; the golden model is one of files exported with integer=True.")
     if not node.domain and node.op_type in STANDARD:
-        return STANDARD[node.op_type](operands, attributes)
+        try:
+            return STANDARD[node.op_type](operands, attributes)
+        except OverflowError as error:
+            raise _overflow(where, operands, error) from error
     if any(value is not None and value.dtype.kind == "f" for value in operands):
         return _decoded(proto, node, operands)
     raise ModelFileError(f"{where}: the golden model knows no such operator on whole numbers.")
+
+
+def _overflow(where: str, operands: Sequence[Array | None], error: OverflowError) -> SxqError:
+    """Say what leaves its type: an input, where it is encoded, or a number for which the file was not made."""
+    if operands[0] is not None and operands[0].dtype.kind == "f":
+        return SampleError(f"{where}: {error}; give the file inputs that it takes (0 and 1 with input='spikes').")
+    return ModelFileError(
+        f"{where}: {error}; the file was made for fewer time steps or for another input: export it again with a larger"
+        " IntegerOptions(max_steps=...)."
+    )
 
 
 def _all(operands: Sequence[Array | None]) -> list[Array]:

@@ -18,6 +18,7 @@ from .integer_neuron_functions import IntegerNeuron
 __all__ = ["run_neurons"]
 
 Array = npt.NDArray[Any]
+_LARGEST = 2**31 - 1
 _Numbers = Mapping[str, Array]
 
 
@@ -77,7 +78,7 @@ def _recurrent(s: Array, codes: Array | None, attributes: Mapping[str, Any]) -> 
 def _leak(v: Array, decay: Array, shift: int) -> Array:
     """L(v, d): 64 bits, halves rounded up; numpy shifts to the right by rounding down."""
     exact: Array = (v.astype(np.int64) * decay + (1 << (shift - 1))) >> shift
-    return exact.astype(np.int32)
+    return exact
 
 
 def _charged(spec: NeuronSpec, p: _Numbers, current: Array, state: _Numbers, shift: int) -> dict[str, Array]:
@@ -167,7 +168,15 @@ def _step(
     if current.size and abs(current).max() > STATE_LIMIT:
         raise ModelFileError(f"{where}: a current leaves the limit of 2^30, for which the file was not made.")
     run = _same_step if spec.timing == "same_step" else _delayed
-    s, new = run(spec, p, current.astype(np.int32), state, attributes["shift"])
+    exact = {name: value.astype(np.int64) for name, value in p.items()}
+    before = {name: value.astype(np.int64) for name, value in state.items()}
+    s, new = run(spec, exact, current, before, attributes["shift"])
+    for name, value in new.items():
+        if value.size and abs(value).max() > _LARGEST:
+            raise ModelFileError(
+                f"{where}: its state {name!r} leaves 32 bits, for which the file was not made; export it again with a"
+                " larger IntegerOptions(max_steps=...)."
+            )
     spikes = s.astype(np.int8 if spec.fire == "ternary" else np.uint8)
-    after = {name: np.clip(value, -STATE_LIMIT, STATE_LIMIT) for name, value in new.items()}
+    after = {name: np.clip(value, -STATE_LIMIT, STATE_LIMIT).astype(np.int32) for name, value in new.items()}
     return spikes, (after if spec.feedback == "none" else {**after, "s": spikes})

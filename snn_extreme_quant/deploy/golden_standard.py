@@ -1,7 +1,8 @@
 """ONNX's own operators in numpy, for the golden model: those that integer files hold, one line where one is enough.
 
-Whole numbers stay what they are. Of floats only what encodes an input and decodes an output is here: elementwise
-operations in float32, as every runtime does them.
+Whole numbers stay what they are: what a type cannot hold raises ``OverflowError`` here, where a runtime would wrap
+around. Of floats only what encodes an input and decodes an output is here: elementwise operations in float32, as every
+runtime does them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from onnx import helper, numpy_helper
 
-__all__ = ["STANDARD"]
+__all__ = ["STANDARD", "narrowed"]
 
 Array = npt.NDArray[Any]
 _Operands = Sequence[Array | None]
@@ -30,6 +31,33 @@ def _axes(operands: _Operands, index: int, attributes: _Attributes) -> tuple[int
     given = _operand(operands, index)
     listed = attributes.get("axes") if given is None else given.tolist()
     return tuple(listed) if listed else None
+
+
+def narrowed(exact: Array, dtype: npt.DTypeLike) -> Array:
+    """Return whole numbers in a type that holds them.
+
+    Raises:
+        OverflowError: it does not hold one of them.
+    """
+    kind = np.dtype(dtype)
+    if kind.kind in "iu" and exact.dtype.kind in "iuf" and exact.size and exact.dtype != kind:
+        low, high = exact.min(), exact.max()
+        limits = np.iinfo(kind)
+        if not (limits.min <= low and high <= limits.max):
+            raise OverflowError(f"a number of {low if low < limits.min else high} does not fit {kind}")
+    return exact.astype(kind)
+
+
+def _widened(function: Callable[..., Any]) -> Callable[[_Operands, _Attributes], list[Array]]:
+    """Make an operator of a function that may leave the type of its operands: whole numbers are computed in 64 bits."""
+
+    def applied(operands: _Operands, _attributes: _Attributes) -> list[Array]:
+        values = [np.asarray(value) for value in operands]
+        if values[0].dtype.kind not in "iu":
+            return [np.asarray(function(*values))]
+        return [narrowed(np.asarray(function(*(value.astype(np.int64) for value in values))), values[0].dtype)]
+
+    return applied
 
 
 def _divide(operands: _Operands, _attributes: _Attributes) -> list[Array]:
@@ -54,7 +82,7 @@ def _clip(operands: _Operands, _attributes: _Attributes) -> list[Array]:
 
 
 def _cast(operands: _Operands, attributes: _Attributes) -> list[Array]:
-    return [np.asarray(operands[0]).astype(helper.tensor_dtype_to_np_dtype(attributes["to"]))]
+    return [narrowed(np.asarray(operands[0]), helper.tensor_dtype_to_np_dtype(attributes["to"]))]
 
 
 def _constant(_operands: _Operands, attributes: _Attributes) -> list[Array]:
@@ -174,7 +202,7 @@ def _matmul_integer(operands: _Operands, _attributes: _Attributes) -> list[Array
     a_zero, b_zero = _operand(operands, 2), _operand(operands, 3)
     a = a if a_zero is None else a - a_zero
     b = b if b_zero is None else b - b_zero
-    return [(a @ b).astype(np.int32)]
+    return [narrowed(a @ b, np.int32)]
 
 
 def _reduce(function: Callable[..., Any]) -> Callable[[_Operands, _Attributes], list[Array]]:
@@ -182,7 +210,9 @@ def _reduce(function: Callable[..., Any]) -> Callable[[_Operands, _Attributes], 
         x, axes = np.asarray(operands[0]), _axes(operands, 1, attributes)
         if axes is None and attributes.get("noop_with_empty_axes", 0):
             return [x]
-        return [np.asarray(function(x, axis=axes, keepdims=bool(attributes.get("keepdims", 1)))).astype(x.dtype)]
+        wide = x.astype(np.int64) if x.dtype.kind in "iu" else x
+        result = np.asarray(function(wide, axis=axes, keepdims=bool(attributes.get("keepdims", 1))))
+        return [narrowed(result, x.dtype)]
 
     return reduced
 
@@ -210,8 +240,8 @@ def _folded(function: Callable[..., Any]) -> Callable[[_Operands, _Attributes], 
 
 #: By name; each takes the operands and the attributes, and gives the results.
 STANDARD: dict[str, Callable[[_Operands, _Attributes], list[Array]]] = {
-    "Abs": _plain(np.abs),
-    "Add": _plain(np.add),
+    "Abs": _widened(np.abs),
+    "Add": _widened(np.add),
     "And": _plain(np.logical_and),
     "Cast": _cast,
     "Clip": _clip,
@@ -228,14 +258,14 @@ STANDARD: dict[str, Callable[[_Operands, _Attributes], list[Array]]] = {
     "Identity": _plain(lambda x: x),
     "Less": _plain(np.less),
     "LessOrEqual": _plain(np.less_equal),
-    "MatMul": _plain(np.matmul),
+    "MatMul": _widened(np.matmul),
     "MatMulInteger": _matmul_integer,
     "Max": _folded(np.maximum),
     "MaxPool": _max_pool,
     "Min": _folded(np.minimum),
     "Mod": _mod,
-    "Mul": _plain(np.multiply),
-    "Neg": _plain(np.negative),
+    "Mul": _widened(np.multiply),
+    "Neg": _widened(np.negative),
     "Not": _plain(np.logical_not),
     "Or": _plain(np.logical_or),
     "Pad": _pad,
@@ -253,7 +283,7 @@ STANDARD: dict[str, Callable[[_Operands, _Attributes], list[Array]]] = {
     "Slice": _slice,
     "Split": _split,
     "Squeeze": _squeeze,
-    "Sub": _plain(np.subtract),
+    "Sub": _widened(np.subtract),
     "Tile": lambda operands, _: [np.tile(np.asarray(operands[0]), np.asarray(operands[1]))],
     "Transpose": lambda operands, a: [np.transpose(np.asarray(operands[0]), a.get("perm"))],
     "Unsqueeze": _unsqueeze,

@@ -250,6 +250,10 @@ def _sum(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
         new = rewriter.emitter.call(aten.sum.dim_IntList, node, axes, keep, dtype=torch.int32)
         unit = term.unit.expand(value.shape).amax(axes, keepdim=keep)
         low, high = summed(term.low), summed(term.high)
+        if times > 1:
+            # Beyond max_steps it may leave a byte, to which nothing must cut it then.
+            low = torch.where(low < 0, low.clamp_max(-256 / times), low)
+            high = torch.where(high > 0, high.clamp_min(256 / times), high)
         whole = Term(new, unit, torch.minimum(low, low * times), torch.maximum(high, high * times), torch.int32)
         terms.append(rewriter.emitter.checked(whole, "its sums"))
     result = summed(offset)

@@ -39,6 +39,8 @@ class FixedPointReport:
         potential: the largest that its potential can have.
         headroom: how many bits lie between them and 2^30.
         max_steps: for how many time steps that is proved; None for any number.
+        coarse: how many channels that can fire have fewer than 8 bits behind the point, where the rounding of threshold
+            and bias may be seen.
     """
 
     name: str
@@ -48,6 +50,7 @@ class FixedPointReport:
     potential: float
     headroom: float
     max_steps: int | None
+    coarse: int = 0
 
     @classmethod
     def of(cls, name: str, neuron: FixedPointNeuron) -> FixedPointReport:
@@ -60,14 +63,17 @@ class FixedPointReport:
             neuron.bounds.potential,
             round(neuron.headroom, 2),
             neuron.steps,
+            neuron.coarse,
         )
 
     def __str__(self) -> str:
         """Say it in a line."""
+        coarse = f"; coarse: fewer than 8 bits behind the point in {self.coarse} channels" if self.coarse else ""
         steps = "any number of steps" if self.max_steps is None else f"{self.max_steps} steps"
         return (
             f"{self.name}: fixed point at 2^-{self.fraction} of its scale, leak of {self.decay_bits} bits; at most"
-            f" {max(self.current, self.potential):.4g} of {STATE_LIMIT} ({self.headroom:g} bits free) for {steps}"
+            f" {max(self.current, self.potential):.4g} of {STATE_LIMIT} ({self.headroom:g} bits free) for"
+            f" {steps}{coarse}"
         )
 
 

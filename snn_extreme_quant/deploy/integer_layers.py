@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx
 
+from snn_extreme_quant.errors import UnsupportedModelError
 from snn_extreme_quant.quantizers.packing import unpack
 
 from .integer_emission import NotIntegerError
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["LAYERS", "encode"]
 
 _OURS = torch.ops.snn_xq
-#: Bits of the factors of an embedding's rows, where their scales are not multiples of one number.
-_ROW_BITS = 15
+#: An embedding's rows stay below this, so that a neuron that reads them has as much room again.
+_ROW_LIMIT = 2**24
+#: Rows of less than this part of the largest scale are rounded by more than 2^-4 of themselves, and refused.
+_LEAST_FACTOR = 8
 
 
 @dataclass(frozen=True)
@@ -129,19 +132,38 @@ def transposed_convolution(rewriter: Rewriter, node: fx.Node, given: Arguments) 
     return _convolution(rewriter, node, given, _OURS.packed_conv_transpose_sum.default, sums)
 
 
+def _row_factors(scales: Tensor, largest: float, layer: str) -> tuple[float, Tensor]:
+    """Return a unit, and whole factors that bring the rows' scales to it: as fine as their range allows.
+
+    Raises:
+        UnsupportedModelError: rows differ so much that a small one would be rounded away.
+    """
+    most = _ROW_LIMIT // max(int(largest), 1)
+    found = rational_multiples(scales)
+    if found is not None and float(found[1].abs().max()) <= most:
+        return found
+    unit = float(scales.abs().max()) / most
+    factors = (scales / unit).round()
+    small = (scales != 0) & (factors.abs() < _LEAST_FACTOR)
+    if bool(small.any()):
+        row = int(small.nonzero()[0])
+        raise UnsupportedModelError(
+            f"Embedding {layer!r}: the scale of row {row}, {float(scales[row]):.3g}, is too small beside the largest,"
+            f" {float(scales.abs().max()):.3g}, for both to be multiples of one unit in 32 bits. Quantise the embedding"
+            " with one scale for the whole tensor, raise or zero the small rows, or export without integer=True."
+        )
+    return unit, factors
+
+
 def embedding(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     """Rows of codes, each times a factor that brings its scale to one unit."""
     ids, packed, scale, columns, layout, layer = given.known
     if not isinstance(ids, Real):
         raise NotIntegerError("numbers of rows are not computed")
     scales = scale.value.double()
-    found = rational_multiples(scales)
-    if found is not None and float(found[1].abs().max()) < 2.0**_ROW_BITS:
-        unit, factors = found
-    else:
-        unit = float(scales.abs().max()) / 2.0**_ROW_BITS
-        factors = (scales / unit).round()
-    codes = torch.from_numpy(unpack(packed.value.numpy(), columns, layout)).double() * factors.unsqueeze(1)
+    plain = torch.from_numpy(unpack(packed.value.numpy(), columns, layout)).double()
+    unit, factors = _row_factors(scales, float(plain.abs().max()) if plain.numel() else 1.0, layer)
+    codes = plain * factors.unsqueeze(1)
     node = rewriter.emitter.call(
         _OURS.packed_embedding_sum.default,
         ids.node,

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["NeuronCalls", "NeuronValues", "neuron", "neuron_outputs"]
 
 _OURS = torch.ops.snn_xq
-#: How far beyond the largest potential a threshold is put that is never to be reached.
-_BEYOND = 1.01
 
 
 @dataclass
@@ -49,6 +47,7 @@ class NeuronCalls:
         offset: what is added to the sums.
         initial: by state, the largest magnitude that a call starts from.
         recurrent: the layer that carries its spikes back.
+        calls: how often the layer is called in ``max_steps`` time steps.
     """
 
     spec: NeuronSpec
@@ -59,37 +58,23 @@ class NeuronCalls:
     offset: Tensor
     initial: dict[str, Tensor] = field(default_factory=dict)
     recurrent: RecurrentSums | None = None
+    calls: int = 0
 
     def folded(self, layer: str, decay_bits: int, max_steps: int) -> FixedPointNeuron:
-        """Return the layer in fixed point."""
+        """Return the layer in fixed point, proved for all its calls within ``max_steps`` steps."""
         sums = zip(self.scales, self.lows, self.highs, strict=True)
         current = IntegerCurrent(tuple(IntegerSum(*s) for s in sums), self.offset)
-
-        def folded(spec: NeuronSpec, parameters: Mapping[str, Tensor]) -> FixedPointNeuron:
-            return fold_neuron(
-                spec,
-                parameters,
-                current,
-                self.initial,
-                self.recurrent,
-                decay_bits=decay_bits,
-                max_steps=max_steps,
-                layer=layer,
-            )
-
-        never = torch.isinf(self.parameters["threshold"])
-        if self.spec.fire == "count" or not bool(never.any()):
-            return folded(self.spec, self.parameters)
-        # A threshold that is never reached, as of a readout: one beyond the largest potential without any reset.
-        finite = torch.where(never, 1.0, self.parameters["threshold"])
-        free = folded(replace(self.spec, reset="none"), self._without_reset(finite))
-        beyond = (free.bounds.potential * 2.0**-free.fraction * free.unit * _BEYOND).expand_as(
-            torch.maximum(free.unit, finite.double())
+        found = fold_neuron(
+            self.spec,
+            self.parameters,
+            current,
+            self.initial,
+            self.recurrent,
+            decay_bits=decay_bits,
+            max_steps=max(max_steps, self.calls),
+            layer=layer,
         )
-        return folded(self.spec, {**self.parameters, "threshold": torch.where(never, beyond, finite.double())})
-
-    def _without_reset(self, threshold: Tensor) -> dict[str, Tensor]:
-        return {**{k: v for k, v in self.parameters.items() if k != "v_reset"}, "threshold": threshold}
+        return found if found.steps is None else replace(found, steps=max_steps)
 
 
 @dataclass(frozen=True)
@@ -140,6 +125,7 @@ def neuron(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     call = _read(rewriter, node, given)
     _survey(rewriter.calls, call)
     if rewriter.folded is None:
+        rewriter.calls[call.layer].calls += _count(rewriter, given) if call.sequence else 1
         fixed = None
         current, states = call.current.terms[0].node if call.current.terms else node, []
     else:
@@ -219,6 +205,18 @@ def _survey(calls: dict[str, NeuronCalls], call: _Call) -> None:
     for name, start in starts.items():
         before = known.initial.get(name, torch.zeros((), dtype=torch.float64))
         known.initial[name] = torch.maximum(before, start)
+
+
+def _count(rewriter: Rewriter, given: Arguments) -> int:
+    """Return how often a layer is called over a sequence, if the input has ``max_steps`` steps.
+
+    The sequence may be of a length of its own (a value repeated in the model), or several times as long as the input.
+    """
+    one, three = rewriter.closed_shape(given.nodes[0])[0], rewriter.shape_of(given.nodes[0])[0]
+    if 0 not in rewriter.open_axes(given.nodes[0]):
+        return one
+    each = (three - one) // 2
+    return one + each * (rewriter.max_steps - 1)
 
 
 def _recurrent(call: _Call) -> RecurrentSums | None:

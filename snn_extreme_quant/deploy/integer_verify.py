@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,9 +27,11 @@ from .repacking import with_packing
 from .running import Run, run_model
 from .stream import chained
 
-__all__ = ["IntegerComparison", "IntegerReference", "answers"]
+__all__ = ["IntegerComparison", "IntegerReference", "answers", "relative_difference"]
 
 Array = npt.NDArray[Any]
+#: Outputs are decoded in float32: they agree to this part of their largest magnitude.
+OUTPUT_TOLERANCE = 1e-5
 
 
 @dataclass
@@ -45,6 +48,8 @@ class IntegerComparison:
         different: how many of them differ.
         samples: how many samples were run, if the first output is ``(B, classes)`` or ``(T, B, classes)``.
         same_answer: for how many of them that output, summed over time, has its largest value in the same place.
+        torch_output_difference: the largest difference of an output, decoded, from the integer graph in torch, in
+            relation to that output's largest magnitude; infinite if only one of two values is NaN.
     """
 
     torch_compared: int = 0
@@ -53,6 +58,15 @@ class IntegerComparison:
     different: int = 0
     samples: int = 0
     same_answer: int = 0
+    torch_output_difference: float = 0.0
+
+    @property
+    def same_as_torch(self) -> bool:
+        """Whether the integer graph in torch gives the same spikes, and outputs that agree to 1e-5 of the largest.
+
+        Spikes alone do not say that the file is of the model: readouts, amplitudes and units of states stand behind.
+        """
+        return self.torch_different == 0 and self.torch_output_difference <= OUTPUT_TOLERANCE
 
     @property
     def agreement(self) -> float:
@@ -62,10 +76,27 @@ class IntegerComparison:
     def __str__(self) -> str:
         """Say it in a sentence."""
         return (
-            f"{self.torch_different} of {self.torch_compared} spikes differ between golden model and torch; from the"
+            f"{self.torch_different} of {self.torch_compared} spikes differ between golden model and torch,"
+            f" outputs by {self.torch_output_difference:.3g} of the largest; from the"
             f" float model {self.different} of {self.compared} differ, and the answer of"
             f" {self.samples - self.same_answer} of {self.samples} samples"
         )
+
+
+def relative_difference(ours: Tensor, theirs: Tensor) -> float:
+    """Return the largest difference in relation to the largest magnitude; values that are the same do not differ.
+
+    Example:
+        >>> relative_difference(torch.tensor([4.0, float("nan")]), torch.tensor([3.0, float("nan")]))
+        0.25
+    """
+    a, b = ours.double(), theirs.double()
+    apart = torch.where((a == b) | (a.isnan() & b.isnan()), 0.0, (a - b).abs()).nan_to_num(math.inf, math.inf)
+    if not bool((apart > 0).any()):
+        return 0.0
+    finite = torch.cat([a.flatten(), b.flatten()]).abs()
+    finite = finite[finite.isfinite()]
+    return float(apart.max()) / max(float(finite.max()) if finite.numel() else 0.0, 1e-300)
 
 
 def answers(outputs: Sequence[Tensor]) -> Tensor:
@@ -103,10 +134,11 @@ class IntegerReference:
             batch: an input.
             neurons: those that the file has.
         """
-        outputs, golden = self._streamed(batch) if self.streaming else self._golden(batch)
-        self._compare_with_torch(report, model, batch, neurons, golden)
+        given, golden = self._streamed(batch) if self.streaming else self._golden(batch)
+        outputs = [torch.from_numpy(np.array(o)) for o in given]
+        self._compare_with_torch(report, model, batch, neurons, golden, outputs)
         calls = {n.name: self._calls(n, golden[n.name]) for n in neurons}
-        run = Run([torch.from_numpy(np.array(o)) for o in outputs], {}, calls, {})
+        run = Run(outputs, {}, calls, {})
         self._compare_with_float(report, run_model(model, batch, self.facts["calling"], neurons), run, neurons)
         return run
 
@@ -145,10 +177,11 @@ class IntegerReference:
         batch: Tensor,
         neurons: list[NeuronInModel],
         golden: Mapping[str, list[Array]],
+        outputs: Sequence[Tensor],
     ) -> None:
         interpreter = IntegerSpikes(self._graph(model, batch))
         with torch.no_grad():
-            interpreter.run(batch)
+            decoded = interpreter.run(batch)
         for neuron in neurons:
             ours, theirs = interpreter.given.get(neuron.name, []), golden[neuron.name]
             if self.streaming and ours:
@@ -163,6 +196,19 @@ class IntegerReference:
             for a, b in zip(ours, theirs, strict=True):
                 report.torch_compared += b.size
                 report.torch_different += int((a.numpy() != b).sum())
+        self._compare_outputs(report, decoded, outputs)
+
+    @staticmethod
+    def _compare_outputs(report: IntegerComparison, decoded: Any, outputs: Sequence[Tensor]) -> None:
+        """Compare what the file decodes with what the model's own integer graph decodes."""
+        theirs = [decoded] if isinstance(decoded, Tensor) else [value for value in decoded if value is not None]
+        if [tuple(a.shape) for a in theirs] != [tuple(b.shape) for b in outputs]:
+            raise ModelFileError(
+                f"The file is of another model: its outputs have the shapes {[tuple(b.shape) for b in outputs]}, the"
+                f" model's {[tuple(a.shape) for a in theirs]}."
+            )
+        for a, b in zip(theirs, outputs, strict=True):
+            report.torch_output_difference = max(report.torch_output_difference, relative_difference(a, b))
 
     def _graph(self, model: nn.Module, batch: Tensor) -> fx.GraphModule:
         """Return the integer graph of the model for so many steps, made as the exporter makes it."""

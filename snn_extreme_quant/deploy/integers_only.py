@@ -15,9 +15,13 @@ from .step_graph import AFTER
 
 __all__ = ["check_integers_only"]
 
-_FLOATS = frozenset(
-    {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16, TensorProto.COMPLEX64}
-)
+#: All other types are floats, also those that are yet to come.
+_INTEGERS = frozenset(
+    {
+        TensorProto.UINT8, TensorProto.INT8, TensorProto.UINT16, TensorProto.INT16, TensorProto.UINT32,
+        TensorProto.INT32, TensorProto.UINT64, TensorProto.INT64, TensorProto.BOOL, TensorProto.UINT4, TensorProto.INT4,
+    }
+)  # fmt: skip
 #: They give lengths, whatever the type of what they read.
 _LENGTHS = frozenset({"Shape", "Size"})
 #: What may be done to the input in float: elementwise operations, and moves.
@@ -26,6 +30,18 @@ _ENCODING = frozenset(
         "Abs", "Add", "Cast", "Clip", "Concat", "Div", "Expand", "Flatten", "Gather", "Identity", "Max", "Min", "Mul",
         "Neg", "Pad", "Relu", "Reshape", "Round", "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze",
         "Where",
+    }
+)  # fmt: skip
+
+#: Operators that make whole numbers of whole numbers. Any other, and any of another domain, counts as one in float.
+_WHOLE = frozenset(
+    {
+        "Abs", "Add", "And", "ArgMax", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Cast",
+        "Clip", "Concat", "Constant", "ConstantOfShape", "ConvInteger", "Div", "Equal", "Expand", "Flatten", "Gather",
+        "GatherElements", "GatherND", "Greater", "GreaterOrEqual", "Identity", "If", "Less", "LessOrEqual", "Loop",
+        "MatMul", "MatMulInteger", "Max", "MaxPool", "Min", "Mod", "Mul", "Neg", "NonZero", "Not", "Or", "Pad", "Range",
+        "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape", "Scan", "Shape", "Sign", "Size",
+        "Slice", "Split", "Squeeze", "Sub", "Tile", "Transpose", "Unsqueeze", "Where", "Xor",
     }
 )  # fmt: skip
 
@@ -48,16 +64,16 @@ def check_integers_only(model: onnx.ModelProto) -> None:
                     )
     inferred = onnx.shape_inference.infer_shapes(model)
     values = (*inferred.graph.input, *inferred.graph.value_info, *inferred.graph.output)
-    floats = {value.name for value in values if value.type.tensor_type.elem_type in _FLOATS}
+    integers = {value.name for value in values if value.type.tensor_type.elem_type in _INTEGERS}
     constants = {tensor.name for tensor in inferred.graph.initializer}
     origins = {}
     for value in inferred.graph.input[1:]:  # the states of a step
-        if value.name in floats:
+        if value.name not in integers:
             raise ExportError(f"The state {value.name!r} of a step is float.")
         origins[value.name] = _Origin(True, "", "")
-    after = {f"{value.name}{AFTER}" for value in inferred.graph.input[1:]}
-    if after & floats:
-        raise ExportError(f"The state {min(after & floats)!r} of a step is float.")
+    floats = {f"{value.name}{AFTER}" for value in inferred.graph.input[1:]} - integers
+    if floats:
+        raise ExportError(f"The state {min(floats)!r} of a step is float.")
     for node in inferred.graph.node:
         inputs = [name for name in node.input if name and name not in constants]
         known = [origins[name] for name in inputs if name in origins]
@@ -71,7 +87,9 @@ def check_integers_only(model: onnx.ModelProto) -> None:
         if node.op_type in _LENGTHS or not inputs:
             continue
         for name in node.output:
-            origins[name] = origin.after(node, name) if name in floats else replace(origin, integers=True)
+            # What has no type that is known is taken for a float, and so is what a subgraph may compute in float.
+            whole = (name in integers or _gives_integers(node)) and not _hides_float(node)
+            origins[name] = replace(origin, integers=True) if whole else origin.after(node, name)
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,17 @@ def _refuse(node: onnx.NodeProto, origin: _Origin) -> None:
         raise ExportError(f"{node.name!r} ({node.op_type}) depends on {origin.odd}, which is no encoding of an input.")
 
 
+def _gives_integers(node: onnx.NodeProto) -> bool:
+    """Whether all that a node gives is whole whatever is inferred: our own integer operators."""
+    return node.domain == DOMAIN and _is_integer(node.op_type)
+
+
+def _hides_float(node: onnx.NodeProto) -> bool:
+    """Whether floats are made in the subgraphs of a node."""
+    graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
+    return any(_makes_float(inner) for graph in graphs for inner in _all_nodes(graph.node))
+
+
 def _is_integer(operator: str) -> bool:
     return is_integer_layer(operator) or is_integer_neuron(operator)
 
@@ -115,21 +144,30 @@ def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
     for node in nodes:
         yield node
         for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _all_nodes(attribute.g.node)
+            for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+                yield from _all_nodes(graph.node)
 
 
 def _makes_float(node: onnx.NodeProto) -> bool:
-    """Whether a node makes floats of what holds none: by a cast, a constant, or the declared type of a subgraph."""
+    """Whether a node may make floats of what holds none: all may that are not known to make none."""
+    if node.domain or node.op_type not in _WHOLE:
+        return not (node.domain == DOMAIN and _is_integer(node.op_type))
+    attributes = {a.name: a for a in node.attribute}
     if node.op_type == "Cast":
-        return any(a.name == "to" and a.i in _FLOATS for a in node.attribute)
+        return attributes["to"].i not in _INTEGERS
+    if node.op_type == "ConstantOfShape" and "value" not in attributes:
+        return True
     for attribute in node.attribute:
-        if attribute.name in ("value_float", "value_floats"):
+        if attribute.name in ("value_float", "value_floats", "sparse_value"):
             return True
-        if attribute.HasField("t") and attribute.t.data_type in _FLOATS:
+        if attribute.HasField("t") and attribute.t.data_type not in _INTEGERS:
             return True
-        if attribute.HasField("g"):
-            values = (*attribute.g.input, *attribute.g.output, *attribute.g.value_info)
-            if any(value.type.tensor_type.elem_type in _FLOATS for value in values):
+        for graph in ([attribute.g] if attribute.HasField("g") else []) + list(attribute.graphs):
+            values = (*graph.input, *graph.output, *graph.value_info)
+            known = (value.type.tensor_type.elem_type for value in values)
+            # A subgraph's values without a type are judged by the nodes that make them.
+            if any(kind not in _INTEGERS and kind != TensorProto.UNDEFINED for kind in known):
                 return True
-    return node.op_type in ("DequantizeLinear", "RandomNormal", "RandomUniform")
+            if any(tensor.data_type not in _INTEGERS for tensor in graph.initializer):
+                return True
+    return False

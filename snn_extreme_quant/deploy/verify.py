@@ -150,7 +150,7 @@ class VerifyReport:
             self.spikes_compared > 0
             and self.spikes_different == 0
             and all(output.ratio <= 1e-5 for output in self.outputs)
-            and (self.integer is None or self.integer.torch_different == 0)
+            and (self.integer is None or self.integer.same_as_torch)
         )
 
     def __str__(self) -> str:

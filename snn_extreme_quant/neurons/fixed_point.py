@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.errors import UnsupportedModelError
-from snn_extreme_quant.neurons.fixed_point_bounds import Bounds, bounds_of
-from snn_extreme_quant.neurons.fixed_point_spec import MOST_LEVELS, STATE_LIMIT, fixed_point_parameters
+from snn_extreme_quant.neurons.fixed_point_bounds import Bounds
+from snn_extreme_quant.neurons.fixed_point_positions import Trial, Whole, positions
+from snn_extreme_quant.neurons.fixed_point_spec import MOST_LEVELS, NEVER, STATE_LIMIT, fixed_point_parameters
 from snn_extreme_quant.neurons.spec import NeuronSpec
 
 __all__ = [
@@ -102,6 +103,7 @@ class FixedPointNeuron:
         initial: int32 by state (the spikes ``s`` uint8).
         bounds: magnitudes that cannot be exceeded.
         steps: for how many time steps; None for any number.
+        coarse: how many channels that can fire have fewer than 8 bits behind the point.
     """
 
     spec: NeuronSpec
@@ -113,6 +115,7 @@ class FixedPointNeuron:
     initial: Mapping[str, Tensor]
     bounds: Bounds
     steps: int | None
+    coarse: int = 0
 
     @property
     def headroom(self) -> float:
@@ -177,15 +180,16 @@ def fold_neuron(
     real = _linear(spec, parameters, current, recurrent)
     _check(real, layer)
     starts = {name: torch.zeros(()) for name in real.spec.states} | dict(initial or {})
-    smallest: Bounds | None = None
-    for fraction in range(MOST_FRACTION, LEAST_FRACTION - 1, -1):
-        whole = _rounded(real, starts, fraction, decay_bits)
-        for steps in (None, max_steps):
-            bounds = bounds_of(real.spec, whole.parameters, whole.initial, whole.current, decay_bits, steps)
-            if bounds.fits:
-                return _neuron(real, whole, fraction, decay_bits, bounds, steps)
-        smallest = bounds
-    raise UnsupportedModelError(_too_large(layer, smallest, max_steps))
+
+    def tried(fraction: int, unit: Tensor) -> Trial:
+        whole = _rounded(replace(real, unit=unit), starts, fraction, decay_bits)
+        return Trial.of(real.spec, whole, decay_bits, max_steps)
+
+    fraction, unit, coarse = positions(tried, real.unit, MOST_FRACTION)
+    found = tried(fraction, unit)
+    if not bool(found.fits.all()):
+        raise UnsupportedModelError(_too_large(layer, tried(LEAST_FRACTION, real.unit).magnitudes.bounds(), max_steps))
+    return _neuron(replace(real, unit=unit), found, fraction, decay_bits, coarse)
 
 
 @dataclass(frozen=True)
@@ -202,16 +206,6 @@ class _Real:
     feedback: Tensor | None
     reach: Tensor
     unit: Tensor
-
-
-@dataclass(frozen=True)
-class _Whole:
-    """The same in whole numbers (int64), and the largest magnitude of the current."""
-
-    multipliers: tuple[Tensor, ...]
-    parameters: Mapping[str, Tensor]
-    initial: Mapping[str, Tensor]
-    current: Tensor
 
 
 def _linear(
@@ -274,7 +268,9 @@ def _check(real: _Real, layer: str) -> None:
     numbers |= {f"scale {index}": scale for index, scale in enumerate(real.scales)}
     numbers |= {} if real.feedback is None else {"feedback": real.feedback}
     for name, value in numbers.items():
-        if not bool(torch.isfinite(value).all()):
+        # A threshold of +inf is one that is never reached.
+        finite = torch.isfinite(value) | torch.isposinf(value) if name == "threshold" else torch.isfinite(value)
+        if not bool(finite.all()) or (real.levels is not None and not bool(torch.isfinite(value).all())):
             raise UnsupportedModelError(f"Layer {layer!r}: its {name} holds NaN or infinite values.")
     if real.levels is not None:
         whole = bool(((real.levels == real.levels.round()) & (real.levels >= 0) & (real.levels <= MOST_LEVELS)).all())
@@ -287,7 +283,7 @@ def _check(real: _Real, layer: str) -> None:
             raise UnsupportedModelError(f"Layer {layer!r} counts thresholds, so its threshold must be positive.")
 
 
-def _rounded(real: _Real, starts: Mapping[str, Tensor], fraction: int, shift: int) -> _Whole:
+def _rounded(real: _Real, starts: Mapping[str, Tensor], fraction: int, shift: int) -> Whole:
     """Return all numbers in units of ``unit * 2**-fraction``."""
     per_unit = 2.0**fraction / real.unit
 
@@ -295,6 +291,9 @@ def _rounded(real: _Real, starts: Mapping[str, Tensor], fraction: int, shift: in
         return (value.double() * per_unit).round()
 
     multipliers = tuple(whole(scale) for scale in real.scales)
+    lost = torch.zeros((), dtype=torch.float64)
+    for scale, multiplier, magnitude in zip(real.scales, multipliers, real.magnitudes, strict=True):
+        lost = lost + (scale.double() * per_unit - multiplier).abs() * magnitude
     gain = multipliers[0] if len(multipliers) == 1 else torch.ones((), dtype=torch.float64)
     parameters = {name: whole(value) for name, value in real.potentials.items()}
     parameters |= {"gain": gain, "bias": whole(real.bias)}
@@ -310,28 +309,29 @@ def _rounded(real: _Real, starts: Mapping[str, Tensor], fraction: int, shift: in
         current = current + parameters["feedback"].abs() * real.reach
     initial = {name: value.double() if name == "s" else whole(value) for name, value in starts.items()}
     ordered = {name: parameters[name] for name in fixed_point_parameters(real.spec)}
-    return _Whole(multipliers, ordered, initial, current)
+    return Whole(multipliers, ordered, initial, current, lost)
 
 
-def _neuron(
-    real: _Real, whole: _Whole, fraction: int, shift: int, bounds: Bounds, steps: int | None
-) -> FixedPointNeuron:
+def _neuron(real: _Real, trial: Trial, fraction: int, shift: int, coarse: int) -> FixedPointNeuron:
     kinds = {"s": torch.uint8}
+    parameters = dict(trial.whole.parameters)
+    if bool(trial.never.any()):
+        parameters["threshold"] = torch.where(trial.never, float(NEVER), parameters["threshold"])
     return FixedPointNeuron(
         spec=real.spec,
         unit=real.unit,
         fraction=fraction,
         shift=shift,
-        multipliers=tuple(value.int() for value in whole.multipliers),
-        parameters={name: value.int() for name, value in whole.parameters.items()},
-        initial={name: value.to(kinds.get(name, torch.int32)) for name, value in whole.initial.items()},
-        bounds=bounds,
-        steps=steps,
+        multipliers=tuple(value.int() for value in trial.whole.multipliers),
+        parameters={name: value.int() for name, value in parameters.items()},
+        initial={name: value.to(kinds.get(name, torch.int32)) for name, value in trial.whole.initial.items()},
+        bounds=trial.magnitudes.bounds(),
+        steps=trial.steps,
+        coarse=coarse,
     )
 
 
-def _too_large(layer: str, bounds: Bounds | None, max_steps: int) -> str:
-    largest = bounds or Bounds(math.inf, math.inf, math.inf, math.inf)
+def _too_large(layer: str, largest: Bounds, max_steps: int) -> str:
     return (
         f"Layer {layer!r} does not fit 32 bit integers: within {max_steps} time steps its current may reach"
         f" {largest.current:.3g}, its potential {largest.potential:.3g}, a parameter {largest.parameter:.3g} and a"

@@ -22,7 +22,7 @@ from torch import Tensor
 from snn_extreme_quant.neurons.fixed_point_spec import STATE_LIMIT
 from snn_extreme_quant.neurons.spec import NeuronSpec
 
-__all__ = ["Bounds", "bounds_of"]
+__all__ = ["Bounds", "Magnitudes", "bounds_of", "magnitudes_of"]
 
 #: Bounds are computed in float64: this much more than their rounding.
 _MARGIN = 1 + 1e-9
@@ -50,6 +50,35 @@ class Bounds:
         return max(self.current, self.potential, self.parameter, self.decay) * _MARGIN <= STATE_LIMIT
 
 
+@dataclass(frozen=True)
+class Magnitudes:
+    """What :class:`Bounds` says of a layer, for each neuron: float64, broadcastable to one step's shape."""
+
+    current: Tensor
+    potential: Tensor
+    parameter: Tensor
+    decay: Tensor
+
+    @property
+    def fits(self) -> Tensor:
+        """Which neurons never leave 31 bits and are never clipped."""
+        most = _joined([self.current, self.potential, self.parameter, self.decay])
+        return most * _MARGIN <= STATE_LIMIT
+
+    def where(self, choose: Tensor, other: Magnitudes) -> Magnitudes:
+        """Return these where ``choose`` says so, and others elsewhere."""
+        return Magnitudes(
+            torch.where(choose, self.current, other.current),
+            torch.where(choose, self.potential, other.potential),
+            torch.where(choose, self.parameter, other.parameter),
+            torch.maximum(self.decay, other.decay),
+        )
+
+    def bounds(self) -> Bounds:
+        """Return the largest of all neurons."""
+        return Bounds(_most([self.current]), _most([self.potential]), _most([self.parameter]), _most([self.decay]))
+
+
 def bounds_of(
     spec: NeuronSpec,
     parameters: Mapping[str, Tensor],
@@ -68,11 +97,31 @@ def bounds_of(
         shift: bits behind the point of each decay.
         steps: number of time steps; None for any number.
     """
+    return magnitudes_of(spec, parameters, initial, current, shift, steps).bounds()
+
+
+def magnitudes_of(
+    spec: NeuronSpec,
+    parameters: Mapping[str, Tensor],
+    initial: Mapping[str, Tensor],
+    current: Tensor,
+    shift: int,
+    steps: int | None,
+) -> Magnitudes:
+    """Return the same as :func:`bounds_of`, neuron by neuron."""
     decays = {name: value for name, value in parameters.items() if name.endswith(("decay", "potential_gain"))}
     others = [value for name, value in (*parameters.items(), *initial.items()) if name not in decays]
     shares = {name: value.abs() * 2.0**-shift for name, value in decays.items()}
     potential = _potential(spec, parameters, {k: v.abs() for k, v in initial.items()}, current, shares, steps)
-    return Bounds(_most([current]), potential, _most(others), _most(list(decays.values())))
+    return Magnitudes(current, potential, _joined(others), _joined(list(decays.values())))
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    """Return the largest magnitude of values, neuron by neuron."""
+    most = torch.zeros((), dtype=torch.float64)
+    for value in values:
+        most = torch.maximum(most, value.abs().double())
+    return most
 
 
 def _most(values: list[Tensor]) -> float:
@@ -97,7 +146,7 @@ def _potential(
     current: Tensor,
     shares: Mapping[str, Tensor],
     steps: int | None,
-) -> float:
+) -> Tensor:
     """Bound the states, and the potential before firing."""
     one = torch.ones((), dtype=torch.float64)
     half, threshold = 0.5 * one, p["threshold"].abs()
@@ -106,7 +155,7 @@ def _potential(
         e = _settled(start["i_exc"], shares["excitation_decay"], current + taken + half, steps)
         f = _settled(start["i_inh"], shares["inhibition_decay"], current + half, steps)
         # What is charged is bounded like the state that it becomes.
-        return _most([e, f, shares["potential_gain"] * (e + f) + f + half, start["v"]])
+        return _joined([e, f, shares["potential_gain"] * (e + f) + f + half, start["v"]])
     added, seen = current, []
     if spec.charge == "synaptic":
         added = _settled(start["i"], shares["current_decay"], current + half, steps)
@@ -126,4 +175,4 @@ def _potential(
         least = torch.maximum(least, threshold + half + added)
     v = _settled(least, share, added + pushed, steps)
     charged = share * v + added + pushed + (threshold if spec.reset == "subtract" else 0)
-    return _most([*seen, v, charged, start["v"]])
+    return _joined([*seen, v, charged, start["v"]])

@@ -5,10 +5,12 @@ from __future__ import annotations
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons.spec import NeuronSpec
 
-__all__ = ["MOST_LEVELS", "STATE_LIMIT", "fixed_point_parameters", "spike_limits"]
+__all__ = ["MOST_LEVELS", "NEVER", "STATE_LIMIT", "fixed_point_parameters", "spike_limits"]
 
 #: States are clipped to this magnitude after each step, so that sums of a few of them fit 32 bits.
 STATE_LIMIT = 2**30
+#: A threshold that is never reached: a clipped state and a current, of at most 2^30 - 2, stay below it together.
+NEVER = 2**31 - 1
 #: The largest count that a step may give: spikes are bytes.
 MOST_LEVELS = 255
 
