@@ -18,6 +18,7 @@ from .byte_products import with_byte_products
 from .capture import quiet_torch
 from .exactness import Exactness
 from .functions import DOMAIN, DOMAIN_VERSION, OPSET
+from .fusion_barriers import keep_sums_apart
 from .graphs import SEQUENCE
 from .integer_translations import integer_translations
 from .step_graph import AFTER, State
@@ -132,6 +133,8 @@ def _finish(
     proto.ir_version = IR_VERSION
     proto.functions.extend(functions.function_body(name) for name in used)
     del proto.graph.value_info[:]
+    if not metadata.get("integer"):  # integers are never scaled while they are added up
+        keep_sums_apart(proto.graph)
     for item in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         item.ClearField("metadata_props")
         item.ClearField("doc_string")
