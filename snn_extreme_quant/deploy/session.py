@@ -19,6 +19,7 @@ from .native_choice import NativeChoice, choose_kernels
 __all__ = ["session"]
 
 _CPU = ["CPUExecutionProvider"]
+_MOST_THREADS = 1024
 
 
 def session(
@@ -32,7 +33,7 @@ def session(
 
     Args:
         model: a file, or a model in memory.
-        threads: threads within an operator; default onnxruntime's.
+        threads: threads within an operator, from 1, or 0 for one a core; default onnxruntime's.
         providers: execution providers; default the CPU.
         native: whether our native kernels run in place of functions that the file carries, where they are faster. Both
             give the same bits. ``"auto"`` uses them on the CPU where they can be had
@@ -42,12 +43,14 @@ def session(
     Raises:
         ModelFileError: onnxruntime cannot load the model.
         NativeLibraryError: ``native=True``, and the kernels cannot be had.
-        ConfigError: ``native`` is something else, or True for other providers than the CPU.
+        ConfigError: ``native`` is something else, or True for other providers than the CPU; ``threads`` is no number
+            of threads; a provider is not available here.
 
     Example:
         >>> session("net.onnx").run(None, {"input": spikes})  # doctest: +SKIP
     """
-    chosen = list(providers or _CPU)
+    chosen = _checked_providers(providers)
+    _check_threads(threads)
     wanted = _wants_native(native, chosen)
     opened = model if isinstance(model, onnx.ModelProto) else str(model)
     options = _options(threads)
@@ -63,11 +66,34 @@ def session(
         raise ModelFileError(f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from error
 
 
+def _checked_providers(providers: Sequence[str] | None) -> list[Any]:
+    """Return the execution providers; onnxruntime itself would run on the CPU where one of them is missing."""
+    if providers is None:
+        return list(_CPU)
+    if isinstance(providers, str) or not isinstance(providers, Sequence) or not providers:
+        raise ConfigError(f"session(providers={providers!r}): give a list of names, such as {_CPU}.")
+    available = onnxruntime.get_available_providers()
+    for provider in providers:
+        name = provider[0] if isinstance(provider, tuple) and provider else provider  # with options, a pair
+        if name not in available:
+            raise ConfigError(
+                f"session(providers=...): {name!r} is not available; this onnxruntime has {', '.join(available)}."
+            )
+    return list(providers)
+
+
+def _check_threads(threads: object) -> None:
+    if threads is None:
+        return
+    if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= _MOST_THREADS:
+        raise ConfigError(f"session(threads={threads!r}): use a whole number from 0 to {_MOST_THREADS}, or None.")
+
+
 def _wants_native(native: bool | str, providers: list[str]) -> bool:
-    if native not in (True, False, "auto"):
+    if not isinstance(native, bool) and native != "auto":
         raise ConfigError(f"session(native={native!r}): use True, False or 'auto'.")
     if native is True and providers != _CPU:
-        raise ConfigError(f"session(native=True): the native kernels are for the CPU, not for {', '.join(providers)}.")
+        raise ConfigError(f"session(native=True): the native kernels are for the CPU, not for {', '.join(map(str, providers))}.")
     return bool(native) and providers == _CPU
 
 

@@ -188,19 +188,27 @@ class Stream:
 
     @state.setter
     def state(self, values: Mapping[str, npt.ArrayLike]) -> None:
+        if not isinstance(values, Mapping):
+            raise SampleError(f"{self.path}: a state is a dict of arrays by name, not a {type(values).__name__}.")
         if not values:
             self.reset()
             return
         known = {s["name"]: s["shape"] for s in self._facts["states"]}
         kinds = {s["name"]: _dtype(s) for s in self._facts["states"]}
         if set(values) != set(known):
-            wrong = min(set(values) ^ set(known))
+            wrong = min(set(values) ^ set(known), key=str)
             what = "is missing" if wrong in known else "is none of the file's"
             raise SampleError(f"{self.path}: the state {wrong!r} {what}; it has {', '.join(known)}.")
         found: dict[str, Array] = {}
         samples: int | None = None
         for name, shape in known.items():
-            value = self._typed(name, np.array(values[name]), kinds[name])
+            try:
+                value = np.array(values[name])
+            except (TypeError, ValueError) as error:
+                raise SampleError(f"{self.path}: the state {name!r} is no array of numbers: {error}.") from error
+            value = self._typed(name, value, kinds[name])
+            if value.dtype.kind == "f" and not bool(np.isfinite(value).all()):
+                raise SampleError(f"{self.path}: the state {name!r} holds NaN or infinite values.")
             fits = value.ndim == len(shape)
             for size, wanted in zip(value.shape, shape, strict=False):
                 samples = size if wanted == "B" and samples is None else samples

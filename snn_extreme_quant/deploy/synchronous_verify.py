@@ -29,7 +29,6 @@ from .verify import (
     OutputVerification,
     VerifyReport,
     _batches,
-    _largest_difference,
     _run,
 )
 
@@ -199,9 +198,7 @@ def _compare_outputs(report: VerifyReport, ours: list[Tensor], theirs: list[Tens
             raise ModelFileError(
                 f"{report.path} gives an output of shape {tuple(value.shape)}, the model {tuple(expected.shape)}."
             )
-        if expected.numel():
-            found.difference = max(found.difference, _largest_difference(value, expected))
-            found.scale = max(found.scale, float(expected.nan_to_num().abs().max()))
+        found.add(value, expected)
 
 
 def _deployed_run(report: VerifyReport, model: nn.Module, given: Tensor, file: _File, *, train: bool) -> SynchronousRun:

@@ -20,6 +20,7 @@ from .batch_norm import deployed, unfolded, watching
 from .export import as_tensor, check_model
 from .inner_spikes import neuron_outputs, with_outputs
 from .integer_verify import IntegerComparison, IntegerReference, answers
+from .output_comparison import OutputVerification
 from .running import Run, run_model
 from .session import session
 from .stream import run_streamed
@@ -65,19 +66,6 @@ class LayerVerification:
     compared: int = 0
     different: int = 0
     fired: float = 0.0
-
-
-@dataclass
-class OutputVerification:
-    """The comparison of one output of the model (membrane potentials, rates, class scores).
-
-    Args:
-        difference: the largest; infinite if only one of two values is NaN.
-        scale: the largest magnitude of the output in torch.
-    """
-
-    difference: float = 0.0
-    scale: float = 0.0
 
 
 @dataclass
@@ -157,11 +145,11 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether spikes were compared, all are the same, and each output is so to 1e-5 of its largest value."""
+        """Whether spikes were compared, all are the same, and each output is so to 1e-5 of a batch's largest value."""
         return (
             self.spikes_compared > 0
             and self.spikes_different == 0
-            and all(output.difference <= 1e-5 * output.scale for output in self.outputs)
+            and all(output.ratio <= 1e-5 for output in self.outputs)
             and (self.integer is None or self.integer.torch_different == 0)
         )
 
@@ -356,9 +344,7 @@ def _verify_batch(
             raise ModelFileError(
                 f"{report.path} gives an output of shape {tuple(ours.shape)}, the model {tuple(theirs.shape)}."
             )
-        if theirs.numel():
-            found.difference = max(found.difference, _largest_difference(ours, theirs))
-            found.scale = max(found.scale, float(theirs.nan_to_num().abs().max()))
+        found.add(ours, theirs)
     if first is not None and report.first_difference is None:
         name, index, expected, got = first[2]
         sample = report.samples + (index[1] if len(index) > 1 else 0)
@@ -391,10 +377,3 @@ def _deployed_run(
     comparison.samples += before.numel()
     comparison.same_answer += int((before == after).sum())
     return run
-
-
-def _largest_difference(ours: Tensor, theirs: Tensor) -> float:
-    """Return the largest difference; NaN or infinity in one place only counts as infinite."""
-    same = (ours == theirs) | (ours.isnan() & theirs.isnan())
-    difference = (ours.double() - theirs.double()).abs().nan_to_num(nan=float("inf"), posinf=float("inf"))
-    return float(torch.where(same, 0.0, difference).max())

@@ -58,11 +58,11 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
-    except DecodeError as error:
+        metadata = {entry.key: entry.value for entry in model.metadata_props}
+    except (DecodeError, UnicodeDecodeError) as error:
         raise ModelFileError(
-            f"{path} is not an ONNX model, or is truncated ({len(data)} bytes); export it again."
+            f"{path} is not an ONNX model, or is truncated or damaged ({len(data)} bytes); export it again."
         ) from error
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
     if METADATA_KEY not in metadata:
         what = "is truncated or" if not model.producer_name else ""
         raise ModelFileError(
@@ -77,7 +77,7 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
         facts = json.loads(metadata[METADATA_KEY])
         names = [entry["name"] for entry in facts["layers"]]
         known = {"calling", "input", "neurons"} <= set(facts) and all(isinstance(name, str) for name in names)
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
         raise ModelFileError(f"{path} holds damaged metadata; export it again.") from error
     if not known:
         raise ModelFileError(f"{path} holds damaged metadata; export it again.")

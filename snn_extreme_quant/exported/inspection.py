@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 from onnx import AttributeProto, NodeProto, TensorProto
 
+from snn_extreme_quant.errors import ModelFileError
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
 from .files import is_sealed, read_model
@@ -162,7 +163,17 @@ def inspect_file(path: str | Path) -> FileReport:
     """
     path = Path(path)
     model, facts = read_model(path, allow_edited=True)
-    data = path.read_bytes()
+    try:
+        return _report(path, path.read_bytes(), model, facts)
+    except ModelFileError:
+        raise
+    except OSError as error:
+        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
+    except Exception as error:  # what an edited file holds can be anything
+        raise ModelFileError(f"{path} is damaged ({type(error).__name__}: {error}); export it again.") from error
+
+
+def _report(path: Path, data: bytes, model: onnx.ModelProto, facts: dict[str, Any]) -> FileReport:
     constants = {constant.name: constant for constant in model.graph.initializer}
     nodes: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:

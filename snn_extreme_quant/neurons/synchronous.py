@@ -104,7 +104,10 @@ class SynchronousIF(nn.Module):
         """Check the options."""
         super().__init__()
         self.T = check_steps(T, "SynchronousIF")
-        value = torch.tensor(float(threshold), dtype=torch.float32)
+        try:
+            value = torch.tensor(float(threshold), dtype=torch.float32)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"SynchronousIF(threshold={threshold!r}): use one positive number.") from error
         if not bool((value > 0) & torch.isfinite(value)):
             raise ConfigError(f"SynchronousIF(threshold={threshold}): use a positive number.")
         for name, given in (("signed", signed), ("learn_threshold", learn_threshold)):
