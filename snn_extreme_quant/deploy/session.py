@@ -93,7 +93,9 @@ def _wants_native(native: bool | str, providers: list[str]) -> bool:
     if not isinstance(native, bool) and native != "auto":
         raise ConfigError(f"session(native={native!r}): use True, False or 'auto'.")
     if native is True and providers != _CPU:
-        raise ConfigError(f"session(native=True): the native kernels are for the CPU, not for {', '.join(map(str, providers))}.")
+        raise ConfigError(
+            f"session(native=True): the native kernels are for the CPU, not for {', '.join(map(str, providers))}."
+        )
     return bool(native) and providers == _CPU
 
 

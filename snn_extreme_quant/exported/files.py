@@ -77,8 +77,50 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
         facts = json.loads(metadata[METADATA_KEY])
         names = [entry["name"] for entry in facts["layers"]]
         known = {"calling", "input", "neurons"} <= set(facts) and all(isinstance(name, str) for name in names)
-    except (json.JSONDecodeError, KeyError, TypeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:  # of a text, or of bytes that are no text
         raise ModelFileError(f"{path} holds damaged metadata; export it again.") from error
     if not known:
         raise ModelFileError(f"{path} holds damaged metadata; export it again.")
+    if allow_edited and not is_sealed(data):
+        _check_edited(path, model, facts)
     return model, facts
+
+
+_FACTS: dict[str, type | tuple[type, ...]] = {
+    "calling": str, "input": str, "neurons": list, "batch_norms": dict, "time": str, "layers": list,
+}  # fmt: skip
+#: Of files that carry a form or a schedule, in addition.
+_STREAMING: dict[str, type | tuple[type, ...]] = {
+    "time_axis": (int, type(None)), "steps": (int, type(None)), "states": list, "outputs": list,
+}  # fmt: skip
+
+
+def _check_edited(path: Path, model: onnx.ModelProto, facts: dict[str, Any]) -> None:
+    """Refuse an edited file that cannot be read: its seal no longer vouches for names and facts.
+
+    Raises:
+        ModelFileError: a name is no text, a node has no output, or a fact is missing.
+    """
+    wanted = {**_FACTS, **(_STREAMING if facts.get("form") == "streaming" else {})}
+    for key, kind in wanted.items():
+        if not isinstance(facts.get(key), kind) or (key not in facts):
+            raise ModelFileError(f"{path} holds damaged metadata ({key!r}); export it again.")
+    said = [("name", facts["layers"], ("kind", "op", "why"))]
+    if "states" in wanted:
+        said += [("name", facts["states"], ()), ("name", facts["outputs"], ())]
+    for key, entries, more in said:
+        for entry in entries:
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in (key, *more)):
+                raise ModelFileError(f"{path} holds damaged metadata (of a layer or state); export it again.")
+    # protobuf gives bytes for a string that is no UTF-8, or raises.
+    try:
+        texts = [value.name for value in (*model.graph.input, *model.graph.output, *model.graph.initializer)]
+        texts += [function.name for function in model.functions]
+        for node in model.graph.node:
+            texts += [node.name, node.op_type, node.domain, *node.input, node.output[0], *node.output]
+    except (UnicodeDecodeError, IndexError) as error:
+        raise ModelFileError(f"{path} is damaged (a node or a name in it); export it again.") from error
+    if not all(isinstance(text, str) for text in texts):
+        raise ModelFileError(f"{path} is damaged (a name in it is no text); export it again.")
+    if not model.graph.input or not model.graph.output:
+        raise ModelFileError(f"{path} is damaged (it has no input or no output); export it again.")
