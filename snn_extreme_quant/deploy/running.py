@@ -161,10 +161,6 @@ def _entered_layers(model: nn.Module) -> Iterator[list[str]]:
         after.remove()
 
 
-def _ids(handles: Sequence[Any]) -> set[int]:
-    return {handle.id for handle in handles}
-
-
 def run_model(
     model: nn.Module,
     inputs: Tensor,
@@ -193,8 +189,9 @@ def run_model(
                 raise
             except Exception as error:
                 layer = f"layer {entered[-1]!r}" if entered else "its forward()"
-                ours = _ids(recorder.handles)
-                hooked = [name for name, module in model.named_modules() if module._forward_hooks.keys() - ours]
+                hooked = [
+                    name for name, module in model.named_modules() if any(map(_foreign, module._forward_hooks.values()))
+                ]
                 advice = f" Forward hooks on {', '.join(map(repr, hooked))} may have changed a shape." if hooked else ""
                 raise SampleError(
                     f"{type(model).__name__} does not accept an input of shape {tuple(inputs.shape)}"
@@ -206,6 +203,11 @@ def run_model(
             handle.remove()
     tensors = [v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor)]
     return Run(tensors, recorder.currents, recorder.spikes, recorder.states)
+
+
+def _foreign(hook: Any) -> bool:
+    """Whether a hook is the user's: this package watches models with hooks of its own."""
+    return not str(getattr(hook, "__module__", "")).startswith(f"{__name__.partition('.')[0]}.")
 
 
 def at_least_two(inputs: Tensor, axes: Sequence[int]) -> Tensor:

@@ -66,7 +66,7 @@ def session(
         raise ModelFileError(f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from error
 
 
-def _checked_providers(providers: Sequence[str] | None) -> list[Any]:
+def _checked_providers(providers: Any) -> list[Any]:
     """Return the execution providers; onnxruntime itself would run on the CPU where one of them is missing."""
     if providers is None:
         return list(_CPU)

@@ -105,12 +105,10 @@ def _check_edited(path: Path, model: onnx.ModelProto, facts: dict[str, Any]) -> 
     for key, kind in wanted.items():
         if not isinstance(facts.get(key), kind) or (key not in facts):
             raise ModelFileError(f"{path} holds damaged metadata ({key!r}); export it again.")
-    said = [("name", facts["layers"], ("kind", "op", "why"))]
-    if "states" in wanted:
-        said += [("name", facts["states"], ()), ("name", facts["outputs"], ())]
-    for key, entries, more in said:
+    states = [*facts["states"], *facts["outputs"]] if "states" in wanted else []
+    for entries, keys in ((facts["layers"], ("name", "kind", "op", "why")), (states, ("name",))):
         for entry in entries:
-            if not isinstance(entry, dict) or not all(isinstance(entry.get(k), str) for k in (key, *more)):
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in keys):
                 raise ModelFileError(f"{path} holds damaged metadata (of a layer or state); export it again.")
     # protobuf gives bytes for a string that is no UTF-8, or raises.
     try:
