@@ -18,6 +18,7 @@ from snn_extreme_quant.deploy import native_status
 from snn_extreme_quant.deploy.functions import is_integer_layer, is_integer_neuron
 from snn_extreme_quant.deploy.golden import golden_run
 from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.errors import ModelFileError
 from tests.deploy.bodies import Array, bits, model_of
 
 __all__ = ["RUNTIMES", "Array", "Case", "check", "kernels", "same"]
@@ -129,13 +130,24 @@ def same(result: Array, wanted: Tensor) -> bool:
     )
 
 
+def wraps(case: Case, error: ModelFileError) -> bool:
+    """Whether the golden model rightly refuses a case: beyond any proof 32 bits wrap around, which it does not."""
+    return "leaves 32 bits" in str(error) and max(int(np.abs(v).max(initial=0)) for v in case.inputs.values()) > 2**28
+
+
 def check(case: Case) -> list[str]:
     """Run a case everywhere; every runtime gives the expected bits. Returns which ran."""
     ran = []
     for runtime, run in RUNTIMES.items():
         if not applies(runtime, case):
             continue
-        results = run(case)
+        try:
+            results = run(case)
+        except ModelFileError as error:
+            if runtime != "golden model" or not wraps(case, error):
+                raise
+            ran.append(runtime)
+            continue
         assert len(results) == len(case.expected), f"{runtime}: {case}"
         for index, (result, wanted) in enumerate(zip(results, case.expected, strict=True)):
             assert same(result, wanted), f"{runtime}: output {index} of {case}"
