@@ -128,9 +128,10 @@ def test_integer_products_are_taken_where_they_read_spikes(neuron: str, carrier:
     assert (neuron in chosen) is bool(domain)
 
 
-def test_choices_that_mean_nothing() -> None:
+def test_choices_that_mean_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="True, False or 'auto'"):
         session(small_model(), native="yes")  # type: ignore[arg-type]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CUDAExecutionProvider"])
     with pytest.raises(ConfigError, match="for the CPU"):
         session(small_model(), native=True, providers=["CUDAExecutionProvider"])
 
