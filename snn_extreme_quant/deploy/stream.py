@@ -219,7 +219,7 @@ class Stream:
         except (TypeError, ValueError) as error:
             raise SampleError(f"{self.path}: the state {name!r} is no array of numbers: {error}.") from error
         if value.dtype.kind not in "biuf":
-            raise SampleError(f"{self.path}: the state {name!r} is no array of numbers but of {value.dtype}.")
+            raise SampleError(f"{self.path}: the state {name!r} is {kind}, not {value.dtype}.")
         with np.errstate(invalid="ignore", over="ignore"):
             typed = value.astype(kind)
         if kind.kind == "f" and not bool(np.isfinite(typed).all()):
