@@ -32,10 +32,9 @@ from .graphs import neuron_calls
 from .integer_export import FixedPointReport, lower_integer
 from .integer_graph import IntegerOptions, integer_options
 from .integer_streaming import lower_integer_step
-from .lowering import file_facts, layer_facts, lower
+from .lowering import file_facts, layer_facts, lower, lowering_error
 from .recording import Recording, Request, record, record_stepwise
 from .repacking import TernaryPacking, check_packing, with_packing
-from .running import first_line
 from .streaming import Streaming, streaming_step
 from .synchronous_running import synchronous_neurons
 
@@ -306,11 +305,6 @@ def _lowered(
         onnx.checker.check_model(proto, full_check=True)
     except (UnsupportedModelError, UnsupportedNeuronError):
         raise
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"The exported model is not valid ONNX: {error}") from error
     except Exception as error:
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        raise ExportError(f"torch's exporter cannot translate the model: {first_line(root)}") from error
+        raise lowering_error(error) from error
     return proto

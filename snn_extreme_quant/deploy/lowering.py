@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, fx
 
+from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.files import METADATA_KEY
 
 from . import functions
@@ -21,11 +22,12 @@ from .functions import DOMAIN, DOMAIN_VERSION, OPSET
 from .fusion_barriers import keep_sums_apart
 from .graphs import SEQUENCE
 from .integer_translations import integer_translations
+from .running import first_line
 from .step_graph import AFTER, State
 from .synchronous_translations import synchronous_translations
 from .translations import LAYER_ATTRIBUTE, translations
 
-__all__ = ["IR_VERSION", "file_facts", "layer_facts", "lower"]
+__all__ = ["IR_VERSION", "file_facts", "layer_facts", "lower", "lowering_error"]
 
 #: The oldest format that holds functions; every onnxruntime from 1.17 on reads it.
 IR_VERSION = 8
@@ -40,6 +42,16 @@ def _states_used(graph: fx.Graph) -> set[str]:
         if node.target in (SEQUENCE, _OURS.fixed_neuron_sequence.default)
         and any(user.args[1] != 0 and user.users for user in node.users)
     }
+
+
+def lowering_error(error: Exception) -> ExportError:
+    """Return what a failure to write or check a graph is to a user: invalid ONNX, or the root of torch's error."""
+    if isinstance(error, onnx.checker.ValidationError):
+        return ExportError(f"The exported model is not valid ONNX: {error}")
+    root: BaseException = error
+    while root.__cause__ is not None:
+        root = root.__cause__
+    return ExportError(f"torch's exporter cannot translate the model: {first_line(root)}")
 
 
 def lower(

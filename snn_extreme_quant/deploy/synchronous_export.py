@@ -19,9 +19,8 @@ from snn_extreme_quant.output_files import write_whole
 from .count_graph import to_counts
 from .exactness import SPIKES, Grid, analyse
 from .export import ExportReport, LayerReport, as_tensor, check_weights
-from .lowering import layer_facts, lower
+from .lowering import layer_facts, lower, lowering_error
 from .repacking import TernaryPacking, with_packing
-from .running import first_line
 from .synchronous_recording import SynchronousRequest, record_synchronous
 from .synchronous_running import synchronous_neurons
 
@@ -105,13 +104,8 @@ def export_synchronous(model: nn.Module, sample: Tensor | npt.ArrayLike, path: P
             exactness = replace(exactness, products={})  # found of the graph that spikes run through
         proto = lower(graph, recorded.sample, exactness, recorded.names, axes, facts)
         onnx.checker.check_model(proto, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"The exported model is not valid ONNX: {error}") from error
     except Exception as error:
-        root: BaseException = error
-        while root.__cause__ is not None:
-            root = root.__cause__
-        raise ExportError(f"torch's exporter cannot translate the model: {first_line(root)}") from error
+        raise lowering_error(error) from error
     data = seal(proto)
     write_whole(path, data)
     return ExportReport(
