@@ -28,7 +28,8 @@ from record import write
 
 from snn_extreme_quant.deploy import native_status, session
 from snn_extreme_quant.deploy.functions import function_body
-from snn_extreme_quant.deploy.native import faster_natively, native_library
+from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.deploy.native_choice import choose_kernels
 
 STEPS, TOKENS = (4, 16), (1, 128)
 #: Name of a variant: file it runs, and whether natively.
@@ -181,7 +182,7 @@ def loading(folder: Path) -> dict[str, float]:
 
 def registering(path: Path) -> float:
     """Return what registering the kernels of a file's operators adds to making a session, in milliseconds."""
-    operators = faster_natively(onnx.load(path))
+    operators = choose_kernels(onnx.load(path)).operators
     data, library = onnx.parser.parse_model(TINY).SerializeToString(), native_library()
     best = [float("inf")] * 2
     for _ in range(50):
