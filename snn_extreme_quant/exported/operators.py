@@ -44,10 +44,11 @@ def is_neuron(operator: str) -> bool:
 
 
 def layout_of(operator: str) -> str:
-    """Return the packing layout of a packed layer's operator, known by its longest prefix.
+    """Return the packing layout of a packed layer's operator, known by its longest prefix; "" where nothing is packed.
 
     Example:
         >>> layout_of("TernaryLinear"), layout_of("Ternary5Conv")
         ('ternary4', 'ternary5')
     """
-    return max((name for name, kind in KINDS.items() if operator.startswith(kind)), key=lambda name: len(KINDS[name]))
+    packings = (name for name, kind in KINDS.items() if operator.startswith(kind))
+    return max(packings, key=lambda name: len(KINDS[name]), default="")

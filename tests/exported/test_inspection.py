@@ -48,6 +48,17 @@ def test_layers_of_every_kind(tmp_path: Path, per: str, packing: Any) -> None:
     assert report.inputs == {"input": ("T", "B")}
 
 
+def test_sums_of_integer_pooling_are_layers_without_codes(tmp_path: Path) -> None:
+    pool = nn.AvgPool2d(2)
+    model = nn.Sequential(nn.Conv2d(2, 4, 3), neuron.IFNode(), pool, nn.Flatten(), nn.Linear(16, 3), neuron.IFNode())
+    sxq.quantize_(model, sxq.Ternary())
+    spikes = (torch.rand(3, 2, 2, 6, 6) < 0.5).float()
+    sxq.export_onnx(model, spikes, tmp_path / "net.onnx", input="spikes", integer=True)
+    found = {e.operator: e for e in inspect_file(tmp_path / "net.onnx").layers}
+    assert (found["SumPoolInteger"].precision, found["SumPoolInteger"].shape) == ("", ())
+    assert found["TernaryMatMulInteger"].precision == "ternary, 2 bit"
+
+
 @pytest.mark.parametrize("groups", [1, 2])
 def test_grouped_convolutions(tmp_path: Path, groups: int) -> None:
     convs = nn.Conv2d(4, 6, 3, groups=groups), nn.ConvTranspose2d(6, 4, 3, groups=groups)

@@ -1,6 +1,7 @@
 """Networks that ship with the frameworks go through quantize_ -> 5 training steps -> export -> verify, unchanged.
 
-Each case says what is expected of it: whether all its spikes are guaranteed, and if not, which layer is the cause.
+Each case says what is expected of it: whether all its spikes are guaranteed, and if not, which layer is the cause;
+and whether it can be written in integers.
 The networks are small configurations of the published classes; weights are random, batch norms settle in training.
 """
 
@@ -26,6 +27,7 @@ from spikingjelly.activation_based import surrogate as sj_surrogate
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.errors import UnsupportedModelError
 
 _DOWNLOADERS = ("torchvision", "torchvision.models", "torchvision._internally_replaced_utils")
 
@@ -68,6 +70,7 @@ class Case:
         cause: "" if every spike is guaranteed, else the layer that sums real numbers.
         spikes_in: the input is events; else images of 8 bit behind a FixedPointInput.
         gain: factor on the initial weights of a network without batch norm, so that spikes reach its end.
+        integer: whether it has an integer form; else the layer is refused that is the cause.
     """
 
     build: Callable[[Callable[[str], Any]], nn.Module]
@@ -77,6 +80,7 @@ class Case:
     cause: str = ""
     spikes_in: bool = False
     gain: float = 1.0
+    integer: bool = True
 
 
 class TutorialConvNet(nn.Module):
@@ -155,6 +159,7 @@ CASES = {
         (2, 3, 32, 32),
         time="fixed by the model",
         cause="layer1.0.downsample.0",  # its shortcut convolves membrane potentials, not spikes
+        integer=False,
     ),
     "sew_resnet": Case(
         lambda m: _multi_step(
@@ -219,21 +224,25 @@ def _train(net: nn.Module, inputs: Tensor, targets: Tensor) -> None:
     sxq.reset(net)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_model_that_ships_with_a_framework(name: str, model_module: Callable[[str], Any], tmp_path: Path) -> None:
-    case = CASES[name]
+def _network(case: Case, model_module: Callable[[str], Any]) -> tuple[nn.Module, Tensor, dict[str, nn.Parameter]]:
+    """Return the quantised network, its input, and the weights that were replaced."""
     torch.manual_seed(0)
     inner = case.build(model_module)
     net = inner if case.spikes_in else nn.Sequential(sxq.FixedPointInput(bits=8, fraction=8), inner)
     replaced = sxq.quantize_(net, case.config)
     assert not replaced.left, str(replaced)
-    weights = {layer.names[0]: net.get_submodule(layer.names[0]).weight for layer in replaced.replaced}
+    weights: dict[str, Any] = {at.names[0]: net.get_submodule(at.names[0]).weight for at in replaced.replaced}
     with torch.no_grad():
         for weight in weights.values():
             weight.mul_(case.gain)
-    before = {layer: weight.detach().clone() for layer, weight in weights.items()}
+    return net, (torch.rand(case.shape) < 0.5).float() if case.spikes_in else torch.rand(case.shape), weights
 
-    inputs = (torch.rand(case.shape) < 0.5).float() if case.spikes_in else torch.rand(case.shape)
+
+@pytest.mark.parametrize("name", CASES)
+def test_model_that_ships_with_a_framework(name: str, model_module: Callable[[str], Any], tmp_path: Path) -> None:
+    case = CASES[name]
+    net, inputs, weights = _network(case, model_module)
+    before = {layer: weight.detach().clone() for layer, weight in weights.items()}
     _train(net, inputs, torch.arange(2))
     # A layer behind attention that never fires has a gradient of zeros: most layers move, all have a gradient.
     assert all(weight.grad is not None for weight in weights.values())
@@ -254,3 +263,28 @@ def test_model_that_ships_with_a_framework(name: str, model_module: Callable[[st
     assert result.spikes_different == 0, str(result)
     assert result.firing_rate > 0.01, str(result)
     assert result.ok, str(result)
+
+
+#: Small enough for every run of the tests; with all the others it takes minutes.
+_QUICK = ("snntorch_tutorial_5", "snntorch_tutorial_6")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in _QUICK else pytest.mark.slow) for name in CASES]
+)
+def test_other_forms_of_models_that_ship(name: str, model_module: Callable[[str], Any], tmp_path: Path) -> None:
+    case = CASES[name]
+    net, inputs, _ = _network(case, model_module)
+    _train(net, inputs, torch.arange(2))
+    kind: Any = "spikes" if case.spikes_in else "real"
+    forms: list[tuple[Any, bool]] = [("sequence", True), ("streaming", False), ("streaming", True)]
+    for form, integer in forms:
+        path = tmp_path / f"{form}-{integer}.onnx"
+        if integer and not case.integer:
+            with pytest.raises(UnsupportedModelError, match=case.cause):
+                sxq.export_onnx(net, inputs, path, input=kind, form=form, integer=True)
+            continue
+        sxq.export_onnx(net, inputs, path, input=kind, form=form, integer=integer)
+        result = sxq.verify(net, path, inputs)
+        assert result.spikes_different == 0, f"{form}, integer={integer}: {result}"
+        assert result.ok, f"{form}, integer={integer}: {result}"

@@ -172,6 +172,10 @@ OTHER_FORMS: dict[str, tuple[dict[str, Any], dict[str, Callable[[], tuple[nn.Mod
         {"recurrent": recurrent, "residual": residual, "attention": attention, "grey images": images, "wide": wide},
     ),
     "streaming": ({"form": "streaming"}, {"recurrent": recurrent, "grey images": images, "wide": wide}),
+    "integer streaming": (
+        {"form": "streaming", "integer": True},
+        {"recurrent": recurrent, "residual": residual, "grey images": images, "wide": wide},
+    ),
 }
 
 
