@@ -5,11 +5,11 @@ Importing this imports neither torch nor a framework, so ``sxq --help`` answers 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.text import Text
 from typer.core import TyperGroup
 
 from snn_extreme_quant._version import __version__
@@ -18,6 +18,7 @@ from snn_extreme_quant.cli.export import export
 from snn_extreme_quant.cli.inspect import inspect
 from snn_extreme_quant.cli.plugins import plugins
 from snn_extreme_quant.cli.run import run
+from snn_extreme_quant.cli.streams import note
 from snn_extreme_quant.cli.verify import verify
 from snn_extreme_quant.errors import SxqError
 
@@ -46,19 +47,43 @@ def _message(error: Exception) -> str | None:
     return None
 
 
+#: What typer raises for wrong usage derives from click's own class, which it no longer names in public.
+_UsageError: Any = next(cls for cls in typer.BadParameter.__mro__ if cls.__name__ == "ClickException")
+
+
+@contextlib.contextmanager
+def _in_one_line(*, debug: bool = False) -> Iterator[None]:
+    """Turn wrong usage, and errors that a user can mend, into one line and exit status 2."""
+    try:
+        yield
+    except (SxqError, ModuleNotFoundError) as error:
+        message = _message(error)
+        if message is None or debug:
+            raise
+        note("error", message)
+        raise typer.Exit(2) from None
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # `sxq` alone shows the help
+            raise
+        context = getattr(error, "ctx", None)
+        help_of = f" See {context.command_path} --help." if context is not None else ""
+        said = error.format_message()
+        note("error", f"{said}{'' if said.endswith(('.', '?')) else '.'}{help_of}")
+        raise typer.Exit(2) from None
+
+
 class _Group(TyperGroup):
-    """Turns the errors a user can mend into one red line and exit status 2, that of wrong usage."""
+    """The commands, with errors in one line."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """Read the options before the command."""
+        with _in_one_line():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
+        """Read the command's options and run it."""
+        with _in_one_line(debug=bool(ctx.params.get("debug"))):
             return super().invoke(ctx)
-        except (SxqError, ModuleNotFoundError) as error:
-            message = _message(error)
-            if message is None or ctx.params.get("debug"):
-                raise
-            Console(stderr=True).print(Text(f"Error: {message}", style="bold red"), soft_wrap=True)
-            raise typer.Exit(2) from None
 
 
 def _version(asked: bool) -> None:

@@ -13,8 +13,9 @@ from snn_extreme_quant.errors import ConfigError
 
 from .arrays import read_sample
 from .fixed_point import print_fixed_point
-from .models import Checkpoint, Model, Plan, Precision, build_model, to_stderr
+from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
+from .streams import to_stderr
 
 if TYPE_CHECKING:
     from snn_extreme_quant.deploy import ExportReport

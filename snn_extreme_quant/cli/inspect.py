@@ -11,6 +11,7 @@ import typer
 
 from .fixed_point import print_fixed_point
 from .output import AsJson, print_json, print_table, yes_or_no
+from .streams import note
 
 if TYPE_CHECKING:
     from snn_extreme_quant.exported.inspection import FileReport, LayerContents
@@ -25,7 +26,10 @@ def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show a file's layers with operator, precision and bytes, its states and operators, and whether it was edited."""
+    """Show a file's layers with operator, precision and bytes, its states and operators, and whether it was edited.
+
+    The exit status is 1 if it is damaged; what can still be read is shown.
+    """
     from snn_extreme_quant.exported.inspection import inspect_file
 
     report = inspect_file(file)
@@ -33,11 +37,14 @@ def inspect(
         print_json(dataclasses.asdict(report))
     else:
         _show(report)
+    if report.damage:
+        note("error", f"{file} is damaged: {'; '.join(report.damage)}. Export it again.")
+        raise typer.Exit(1)
 
 
 def _show(report: FileReport) -> None:
     sizes = report.sizes
-    state = "changed after it was exported" if report.edited else "as it was exported"
+    state = "damaged" if report.damage else "changed after it was exported" if report.edited else "as it was exported"
     typer.echo(f"{report.path}: {report.file_bytes} bytes, {state}")
     typer.echo(f"form {report.form}{', integers only' if report.integer else ''}; takes {report.takes}")
     hidden = {state.name for state in report.states} | {f"{state.name}.next" for state in report.states}

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from snn_extreme_quant.config import PrecisionPlan, WeightConfig
 
-__all__ = ["Checkpoint", "Model", "Plan", "Precision", "build_model", "parse_precision", "to_stderr"]
+__all__ = ["Checkpoint", "Model", "Plan", "Precision", "build_model", "parse_precision"]
 
 Model = Annotated[
     str, typer.Argument(metavar="MODULE:NAME", help="A function or class that gives the model, or the model.")
@@ -35,13 +34,6 @@ Plan = Annotated[Path | None, typer.Option(metavar="FILE", help="Quantise with a
 
 #: Under which keys training scripts put a state_dict beside other things.
 _WRAPPED = ("state_dict", "model_state_dict")
-
-
-@contextlib.contextmanager
-def to_stderr() -> Iterator[None]:
-    """Send to standard error what a user's module prints: standard output is for results."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
 
 
 def build_model(source: str, checkpoint: Path | None, precision: str | None, plan: Path | None) -> nn.Module:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .streams import to_stderr
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -44,7 +46,8 @@ def plugins(as_json: Annotated[bool, typer.Option("--json", help="Print JSON ins
 
     from snn_extreme_quant.frameworks import plugin_statuses
 
-    statuses = plugin_statuses()
+    with to_stderr():
+        statuses = plugin_statuses()
     if as_json:
         names = [f.name for f in dataclasses.fields(statuses[0]) if f.name != "framework"] if statuses else []
         typer.echo(json.dumps([{name: getattr(s, name) for name in names} for s in statuses], indent=2))

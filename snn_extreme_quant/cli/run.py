@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +13,7 @@ from snn_extreme_quant.errors import OutputPathError, SampleError
 
 from .arrays import read_arrays
 from .output import AsJson, print_json, print_table
+from .streams import note, quiet_onnxruntime, to_stderr
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -43,9 +45,13 @@ def run(
     arrays = read_arrays(input)
     if len(arrays) != 1:
         raise SampleError(f"--input {input} holds {len(arrays)} arrays; give one.")
-    from snn_extreme_quant.deploy import run_file
+    with to_stderr():
+        from snn_extreme_quant.deploy import run_file
 
-    result = run_file(file, arrays[0], spikes=spikes, native=_NATIVE[native.value], allow_edited=allow_edited)
+        quiet_onnxruntime()
+        result = run_file(file, arrays[0], spikes=spikes, native=_NATIVE[native.value], allow_edited=allow_edited)
+    if native is Native.auto:
+        note("native kernels", result.native_detail if result.native else f"not used: {result.native_detail}")
     if output is not None:
         _write(result, output)
     layers = [
@@ -55,7 +61,8 @@ def run(
     outputs = [_summary(name, value) for name, value in result.outputs.items()]
     if as_json:
         facts = {
-            "path": file, "runtime": result.runtime, "counted_steps": result.counted_steps, "outputs": outputs,
+            "path": file, "runtime": result.runtime, "native": result.native, "native_detail": result.native_detail,
+            "counted_steps": result.counted_steps, "outputs": outputs,
         }  # fmt: skip
         print_json({**facts, "layers": layers} if spikes else facts)
         return
@@ -68,8 +75,11 @@ def run(
 
 
 def _summary(name: str, value: npt.NDArray[Any]) -> dict[str, Any]:
+    import numpy as np
+
     known = {"name": name, "shape": value.shape, "type": value.dtype.name}
-    numbers = {key: float(getattr(value, key)()) if value.size else float("nan") for key in ("min", "max", "mean")}
+    with np.errstate(all="ignore"):  # a mean of infinite values is NaN, and shown as that
+        numbers = {key: float(getattr(value, key)()) if value.size else math.nan for key in ("min", "max", "mean")}
     return {**known, **numbers}
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .arrays import read_arrays
-from .models import Checkpoint, Model, Plan, Precision, build_model, to_stderr
+from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
+from .streams import quiet_onnxruntime, to_stderr
 
 if TYPE_CHECKING:
     from snn_extreme_quant.deploy import VerifyReport
@@ -32,6 +33,7 @@ def verify(
     """Compare a model with its file. The exit status is 0 if nothing differs, 1 if a spike or an output does."""
     batches = [array for path in data for array in read_arrays(path)]
     with to_stderr():
+        quiet_onnxruntime()
         from snn_extreme_quant.deploy import verify as compare
 
         built = build_model(model, checkpoint, precision, plan)

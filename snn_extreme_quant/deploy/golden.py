@@ -178,6 +178,8 @@ def _matmul(layer: IntegerLayer, inputs: list[Array], attributes: Mapping[str, A
 
 def _embedding(layer: IntegerLayer, inputs: list[Array], attributes: Mapping[str, Any]) -> Array:
     ids, packed, multiplier = inputs
+    if ids.size and not 0 <= ids.min() <= ids.max() < len(packed):
+        raise SampleError(f"An index outside the {len(packed)} rows of an embedding: {ids.min()} to {ids.max()}.")
     codes = unpack(packed, attributes["columns"][0], layer.layout).astype(np.int64)
     rows: Array = codes[ids] * multiplier[ids].astype(np.int64)[..., None]
     return rows

@@ -18,7 +18,7 @@ from snn_extreme_quant.exported.files import read_model
 
 from .count_files import checked_rates, counts_of, rates_of_train
 from .inner_spikes import neuron_nodes, with_outputs
-from .session import session
+from .session import open_session
 from .stream import run_streamed
 
 __all__ = ["FileRun", "run_file"]
@@ -31,17 +31,21 @@ class FileRun:
     """What a file gave.
 
     Args:
-        runtime: the runtime and its version.
+        runtime: the runtime and its version, and whether native kernels computed in it.
         outputs: by name.
         spikes: by neuron layer, if asked for: ``(T, B, ...)``; one step a row where the file is unrolled. Of a counts
             file numbers of spikes ``(B, ...)``.
         counted_steps: the number of steps whose spikes are counted; None where ``spikes`` holds every step.
+        native: whether native kernels computed at least one node.
+        native_detail: which kernels computed how many nodes, or why none did.
     """
 
     runtime: str
     outputs: dict[str, Array]
     spikes: dict[str, Array]
     counted_steps: int | None = None
+    native: bool = False
+    native_detail: str = ""
 
     def firing_rate(self, layer: str) -> float:
         """Return how many spikes a neuron of the layer gives in a step, in the mean over neurons and steps."""
@@ -84,7 +88,8 @@ def run_file(
     model, facts = read_model(path, allow_edited=allow_edited)
     nodes = neuron_nodes(model) if spikes else {}
     tensors = {layer: [node.output[0] for node in group] for layer, group in nodes.items()}
-    runtime = session(with_outputs(model, [n for group in tensors.values() for n in group]), native=native)
+    opened = open_session(with_outputs(model, [n for group in tensors.values() for n in group]), native=native)
+    runtime = opened.runtime
     entries = runtime.get_inputs()
     streaming = facts.get("form") == "streaming"
     if len(entries) != 1 and not streaming:
@@ -97,9 +102,11 @@ def run_file(
         array = _converted(inputs, model.graph.input[0], path, facts["time_axis"] if streaming else None)
         if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
             raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
-    version = f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native is True else ''}"
+    version = f"onnxruntime {onnxruntime.__version__}{' with native kernels' if opened.native else ''}"
+    who: dict[str, Any] = {"runtime": version, "native": opened.native, "native_detail": opened.detail}
     if streaming:
-        return FileRun(version, *_streamed(runtime, facts, array, tensors))
+        outputs, inside = _streamed(runtime, facts, array, tensors)
+        return FileRun(outputs=outputs, spikes=inside, **who)
     try:
         values = runtime.run(None, {entries[0].name: array})
     except Exception as error:  # onnxruntime raises a class of its own for every failure
@@ -113,10 +120,10 @@ def run_file(
             for layer, values in inner.items()
         }
     return FileRun(
-        runtime=version,
         outputs={output.name: named[output.name] for output in model.graph.output},
         spikes={layer: group[0] if len(group) == 1 else np.stack(group) for layer, group in inner.items()},
         counted_steps=facts["schedule"]["steps"] if counts else None,
+        **who,
     )
 
 
@@ -162,7 +169,8 @@ def _converted(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, ti
         raise SampleError(f"{path} takes an input of shape {_shape(axes)}; got {array.shape}.")
     if array.dtype.kind not in "bifu":
         raise SampleError(f"{path} takes {wanted}; got {array.dtype}.")
-    converted = array.astype(wanted)
+    with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is looked for below
+        converted = array.astype(wanted)
     # Rounding float64 to float32 is what torch does with it too; NaN stays NaN and is refused as an input.
     rounded = wanted == np.float32 and array.dtype.kind == "f"
     if not rounded and not bool((converted == array).all()):

@@ -17,7 +17,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-from .layer_functions import unpack_lines
+from .layer_functions import IDS_LINES, unpack_lines
 
 __all__ = [
     "INPUT_KINDS",
@@ -368,8 +368,7 @@ def _embedding(layer: IntegerLayer) -> list[str]:
     """Only the rows looked up are unpacked."""
     count = "count = Constant <value_ints: ints = @columns> ()"
     return [
-        "one_axis = Constant <value_ints: ints = [-1]> ()",
-        "ids = Reshape (x, one_axis)",
+        *IDS_LINES,
         "rows = Gather <axis: int = 0> (packed, ids)",
         *([count] if layer.layout == "int16" else []),
         *unpack_lines(layer.layout, "rows", count),

@@ -6,7 +6,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS, layout_of
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-__all__ = ["KINDS", "layer_operator", "layer_operators", "layer_text", "unpack_lines"]
+__all__ = ["IDS_LINES", "KINDS", "layer_operator", "layer_operators", "layer_text", "unpack_lines"]
 
 
 def layer_operator(kind: str, layout: str, integer_input: bool = False, signed: bool = False) -> str:
@@ -231,15 +231,26 @@ def _conv_transpose(layout: str) -> _Parts:
     return attributes, _INPUTS, lines
 
 
+#: Indices as one row of int64; a negative one becomes one that no table has, for Gather would count it from the end.
+IDS_LINES = [
+    "one_axis = Constant <value_ints: ints = [-1]> ()",
+    "ids_given = Reshape (x, one_axis)",
+    "ids_wide = Cast <to: int = 7> (ids_given)",
+    "first_row = Constant <value: tensor = int64 {0}> ()",
+    "no_row = Constant <value: tensor = int64 {4611686018427387904}> ()",
+    "negative = Less (ids_wide, first_row)",
+    "ids = Where (negative, no_row, ids_wide)",
+]
+
+
 def _embedding(layout: str) -> _Parts:
     """Only the rows looked up are unpacked."""
     lines = [
-        "one_axis = Constant <value_ints: ints = [-1]> ()",
-        "ids_flat = Reshape (x, one_axis)",
-        "rows = Gather <axis: int = 0> (packed, ids_flat)",
+        *IDS_LINES,
+        "rows = Gather <axis: int = 0> (packed, ids)",
         *unpack_lines(layout, "rows", "count = Constant <value_ints: ints = @columns> ()"),
         "row_codes = Cast <to: int = 1> (codes)",
-        "row_scale = Gather <axis: int = 0> (scale, ids_flat)",
+        "row_scale = Gather <axis: int = 0> (scale, ids)",
         "row_scale_u = Unsqueeze (row_scale, one_axis)",
         "flat = Mul (row_codes, row_scale_u)",
         "ids_shape = Shape (x)",

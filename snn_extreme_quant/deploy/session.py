@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,14 +13,31 @@ import onnxruntime
 from onnx.external_data_helper import uses_external_data
 
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
+from snn_extreme_quant.exported.operators import DOMAIN
+from snn_extreme_quant.exported.packed import damaged_weights
 
 from .native import native_library
 from .native_choice import NativeChoice, choose_kernels
 
-__all__ = ["session"]
+__all__ = ["Opened", "open_session", "session"]
 
 _CPU = ["CPUExecutionProvider"]
 _MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A session, and who computes in it.
+
+    Args:
+        runtime: onnxruntime's session.
+        native: whether native kernels compute at least one node.
+        detail: which kernels compute how many nodes, or why none do.
+    """
+
+    runtime: Any
+    native: bool
+    detail: str
 
 
 def session(
@@ -41,7 +59,7 @@ def session(
             library that onnxruntime refuses is left out with a ``RuntimeWarning``.
 
     Raises:
-        ModelFileError: onnxruntime cannot load the model.
+        ModelFileError: onnxruntime cannot load the model, or packed weights in it hold what is no code.
         NativeLibraryError: ``native=True``, and the kernels cannot be had.
         ConfigError: ``native`` is something else, or True for other providers than the CPU; ``threads`` is no number
             of threads; a provider is not available here.
@@ -49,21 +67,53 @@ def session(
     Example:
         >>> session("net.onnx").run(None, {"input": spikes})  # doctest: +SKIP
     """
+    return open_session(model, threads=threads, providers=providers, native=native).runtime
+
+
+def open_session(
+    model: str | Path | onnx.ModelProto,
+    *,
+    threads: int | None = None,
+    providers: Sequence[str] | None = None,
+    native: bool | Literal["auto"] = "auto",
+) -> Opened:
+    """Do what :func:`session` does, and say whether native kernels were taken."""
     chosen = _checked_providers(providers)
     _check_threads(threads)
     wanted = _wants_native(native, chosen)
-    opened = model if isinstance(model, onnx.ModelProto) else str(model)
-    options = _options(threads)
     try:
+        proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
+        _check_weights(model, proto)
+        kernels = _Kernels(_options(threads), model if isinstance(model, onnx.ModelProto) else str(model))
         if wanted:
-            options, opened = _with_kernels(options, opened, threads, required=native is True)
+            kernels = _with_kernels(kernels, proto, threads, required=native is True)
+        else:
+            kernels.detail = "they were not asked for" if not native else "they are for the CPU"
+        opened = kernels.model
         source = opened.SerializeToString() if isinstance(opened, onnx.ModelProto) else opened
-        return onnxruntime.InferenceSession(source, options, providers=chosen)
-    except NativeLibraryError:
+        runtime = onnxruntime.InferenceSession(source, kernels.options, providers=chosen)
+    except (NativeLibraryError, ModelFileError):
         raise
     except Exception as error:  # onnxruntime raises a class of its own for every failure
-        name = "The model" if isinstance(model, onnx.ModelProto) else str(model)
-        raise ModelFileError(f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from error
+        raise ModelFileError(
+            f"{_name(model)} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}"
+        ) from error
+    return Opened(runtime, kernels.native, kernels.detail)
+
+
+def _name(model: str | Path | onnx.ModelProto) -> str:
+    return "The model" if isinstance(model, onnx.ModelProto) else str(model)
+
+
+def _check_weights(model: str | Path | onnx.ModelProto, proto: onnx.ModelProto) -> None:
+    """Refuse packed bytes that hold no codes: the functions in a file would compute something with them."""
+    folder = "" if isinstance(model, onnx.ModelProto) else Path(model).parent
+    damaged = next(damaged_weights(proto, folder), None)
+    if damaged is not None:
+        raise ModelFileError(
+            f"{_name(model)} is damaged: the packed weights of layer {damaged!r} hold what is no code, or are not as"
+            " many as their shape says. Export the model again."
+        )
 
 
 def _checked_providers(providers: Any) -> list[Any]:
@@ -101,35 +151,47 @@ def _wants_native(native: bool | str, providers: list[str]) -> bool:
 
 def _options(threads: int | None) -> Any:
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what fails is raised as well
     if threads is not None:
         options.intra_op_num_threads = threads
     return options
 
 
-def _with_kernels(
-    options: Any, model: str | onnx.ModelProto, threads: int | None, *, required: bool
-) -> tuple[Any, str | onnx.ModelProto]:
-    """Options with the native kernels registered, and what to open; where they need not be, failing is no error."""
+@dataclass
+class _Kernels:
+    """How a model is opened: with which options, as what, and what is said of native kernels."""
+
+    options: Any
+    model: str | onnx.ModelProto
+    native: bool = False
+    detail: str = ""
+
+
+def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, *, required: bool) -> _Kernels:
+    """Register the native kernels; where they need not be, failing is no error."""
     try:
         library = native_library()
-    except NativeLibraryError:
-        if required:
-            raise
-        return options, model
-    proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
-    choice = choose_kernels(proto)
-    if not isinstance(model, onnx.ModelProto) and _has_external_data(proto):
-        choice = NativeChoice(choice.operators, frozenset())
-    renamed, names = choice.applied(proto)
-    try:
-        library.register(options, names)
     except NativeLibraryError as error:
         if required:
             raise
-        warnings.warn(f"{error} The functions in the file run instead.", RuntimeWarning, stacklevel=3)
-        return _options(threads), model
-    return options, model if renamed is proto else renamed
+        plain.detail = str(error)
+        return plain
+    choice = choose_kernels(proto)
+    if not isinstance(plain.model, onnx.ModelProto) and _has_external_data(proto):
+        choice = NativeChoice(choice.operators, frozenset())
+    renamed, names = choice.applied(proto)
+    try:
+        found = set(library.register(plain.options, names))
+    except NativeLibraryError as error:
+        if required:
+            raise
+        warnings.warn(f"{error} The functions in the file run instead.", RuntimeWarning, stacklevel=4)
+        return _Kernels(_options(threads), plain.model, detail=str(error))
+    ours = [node.op_type in found for node in renamed.graph.node if node.domain == DOMAIN]
+    detail = "no operator of the file has a kernel that is faster than its function"
+    if any(ours):
+        detail = f"{library.instruction_set} kernels compute {sum(ours)} of {len(ours)} nodes of {DOMAIN}"
+    return _Kernels(plain.options, plain.model if renamed is proto else renamed, any(ours), detail)
 
 
 def _has_external_data(model: onnx.ModelProto) -> bool:

@@ -235,7 +235,17 @@ def _others() -> _Table:
         value, factor = op18.Cast(sums, to=onnx.TensorProto.FLOAT), op18.Constant(value_float=unit)
         return value if unit == 1 else op18.Mul(value, cast("Any", factor))
 
+    def float_embedding(  # type: ignore[no-untyped-def]
+        weight, indices, padding_idx: int = -1, scale_grad_by_freq: bool = False, sparse: bool = False
+    ):
+        # Gather counts a negative index from the end, torch refuses it: one that no table has takes its place.
+        ids: Any = op18.Cast(indices, to=onnx.TensorProto.INT64)
+        first, none = op18.Constant(value_int=0), op18.Constant(value_int=2**62)
+        negative: Any = op18.Less(ids, cast("Any", first))
+        return op18.Gather(weight, op18.Where(negative, cast("Any", none), ids), axis=0)
+
     return {
+        torch.ops.aten.embedding.default: float_embedding,
         _OURS.to_bytes.default: to_bytes,
         _OURS.byte_matmul.default: byte_matmul,
         _OURS.from_sums.default: from_sums,

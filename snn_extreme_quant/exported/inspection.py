@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-from onnx import AttributeProto, NodeProto, TensorProto
+from onnx import NodeProto, TensorProto
 
 from snn_extreme_quant.errors import ModelFileError
-from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-from .files import is_sealed, read_model
-from .operators import DOMAIN, KINDS, is_layer, is_neuron, layout_of
+from .operators import DOMAIN, is_neuron
+from .packed import layer_of, packed_weights, weight_layout
+from .salvage import Salvaged, salvage_file
 
 __all__ = ["FileReport", "LayerContents", "OperatorCount", "Sizes", "StateContents", "inspect_file"]
 
@@ -29,6 +29,8 @@ _PRECISIONS = {
     "int8": "8 bit",
     "int16": "16 bit",
 }
+#: What a file said that lost its metadata.
+_UNKNOWN = "unknown"
 _SAID = ("name", "kind", "op", "exact", "why")
 #: What an integer file says of a neuron layer, and of which type each is.
 _FIXED_POINT: dict[str, tuple[type, ...]] = {
@@ -115,6 +117,7 @@ class FileReport:
         path: the file.
         file_bytes: its size.
         edited: it was changed after it was exported.
+        damage: what of it is damaged, in words; what is told is then what could be read.
         form: ``"sequence"``, ``"streaming"`` or ``"counts"``.
         integer: it computes with integers only.
         takes: what its input holds, in words.
@@ -133,6 +136,7 @@ class FileReport:
     path: Path
     file_bytes: int
     edited: bool
+    damage: tuple[str, ...]
     form: str
     integer: bool
     takes: str
@@ -152,34 +156,31 @@ def inspect_file(path: str | Path) -> FileReport:
     """Say what is in an exported file, without running it.
 
     Args:
-        path: a file of :func:`~snn_extreme_quant.export_onnx`; an edited one will do.
+        path: a file of :func:`~snn_extreme_quant.export_onnx`; an edited or damaged one will do.
 
     Raises:
-        ModelFileError: it cannot be read, or was not written by this package.
+        ModelFileError: nothing of it can be read, or it was not written by this package.
 
     Example:
         >>> inspect_file("net.onnx").sizes.ratio  # doctest: +SKIP
         0.064
     """
     path = Path(path)
-    model, facts = read_model(path, allow_edited=True)
+    found = salvage_file(path)
     try:
-        return _report(path, path.read_bytes(), model, facts)
-    except ModelFileError:
-        raise
-    except OSError as error:
-        raise ModelFileError(f"{path} cannot be read: {error.strerror}.") from error
+        return _report(path, found)
     except Exception as error:  # what an edited file holds can be anything
         raise ModelFileError(f"{path} is damaged ({type(error).__name__}: {error}); export it again.") from error
 
 
-def _report(path: Path, data: bytes, model: onnx.ModelProto, facts: dict[str, Any]) -> FileReport:
+def _report(path: Path, found: Salvaged) -> FileReport:
+    model, facts = found.model, dict(found.facts)
     constants = {constant.name: constant for constant in model.graph.initializer}
     nodes: dict[str, list[NodeProto]] = {}
     for node in model.graph.node:
         if node.domain == DOMAIN:
-            nodes.setdefault(_layer_of(node), []).append(node)
-    said = {entry["name"]: entry for entry in facts.pop("layers")}
+            nodes.setdefault(layer_of(node), []).append(node)
+    said = {entry["name"]: entry for entry in facts.pop("layers", ())}
     fixed_point = _fixed_point(facts.get("fixed_point"))
     layers = [
         replace(_contents(name, group, said.get(name, {}), constants), fixed_point=fixed_point.get(name))
@@ -189,9 +190,10 @@ def _report(path: Path, data: bytes, model: onnx.ModelProto, facts: dict[str, An
     inputs = [value for value in model.graph.input if value.name not in constants]
     return FileReport(
         path=path,
-        file_bytes=len(data),
-        edited=not is_sealed(data),
-        form=str(facts.get("form", "sequence")),
+        file_bytes=found.file_bytes,
+        edited=found.edited,
+        damage=tuple(found.damage),
+        form=str(facts.get("form", "sequence" if facts else _UNKNOWN)),
         integer=facts.get("integer") is True,
         takes=_takes(facts, inputs),
         facts=facts,
@@ -203,7 +205,7 @@ def _report(path: Path, data: bytes, model: onnx.ModelProto, facts: dict[str, An
         ir_version=model.ir_version,
         layers=tuple(layers),
         operators=_operators(model),
-        sizes=_sizes(len(data), [node for group in nodes.values() for node in group], constants),
+        sizes=_sizes(found.file_bytes, [node for group in nodes.values() for node in group], constants),
     )
 
 
@@ -234,6 +236,8 @@ def _states(said: object) -> tuple[StateContents, ...]:
 
 def _takes(facts: Mapping[str, Any], inputs: list[onnx.ValueInfoProto]) -> str:
     """Say what the first input holds."""
+    if "input" not in facts:
+        return _UNKNOWN
     if facts.get("input") != "spikes":
         whole = inputs and inputs[0].type.tensor_type.elem_type != TensorProto.FLOAT
         return "whole numbers" if whole else "real numbers"
@@ -242,12 +246,6 @@ def _takes(facts: Mapping[str, Any], inputs: list[onnx.ValueInfoProto]) -> str:
     schedule = facts.get("schedule")
     steps = schedule.get("steps", "T") if isinstance(schedule, dict) else "T"
     return f"rates of spikes, multiples of 1/{steps} from 0 to 1"
-
-
-def _layer_of(node: NodeProto) -> str:
-    """Return the layer of a node of ours: a layer that is called again has a number behind its name."""
-    name, at, number = node.name.rpartition("@")
-    return str(name if at and number.isdigit() else node.name)
 
 
 def _axes(value: onnx.ValueInfoProto) -> tuple[int | str, ...]:
@@ -272,50 +270,13 @@ def _constant_bytes(tensor: TensorProto) -> int:
     return int(math.prod(tensor.dims) * onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
-def _attribute(node: NodeProto, name: str) -> tuple[int, ...]:
-    return next((tuple(a.ints) for a in node.attribute if a.name == name and a.type == AttributeProto.INTS), ())
-
-
-def _layout(operator: str) -> str:
-    """Return the packing layout of the weights that a node of ours reads; "float" or "" for others."""
-    if is_layer(operator):
-        return layout_of(operator)
-    by = operator.partition("_by_")[2]
-    named = {kind.lower(): layout for layout, kind in KINDS.items()} | {"float": "float"}
-    return named.get(by.partition("_")[0], "")
-
-
-def _codes(node: NodeProto, constants: Mapping[str, TensorProto]) -> tuple[TensorProto, tuple[int, ...]] | None:
-    """Return the packed codes that a node reads, and their shape, outputs first; None if it reads none."""
-    packed = next(
-        (constants[n] for n in node.input if n in constants and constants[n].data_type == TensorProto.UINT8), None
-    )
-    if packed is None or len(packed.dims) != 2 or not _layout(node.op_type):
-        return None
-    rows, stored = packed.dims
-    columns, shape = _attribute(node, "columns"), _attribute(node, "weight_shape")
-    if "Embedding" in node.op_type:
-        return packed, (rows, *columns)
-    if grouped := _attribute(node, "grouped_shape"):  # the weight itself has its inputs first
-        groups, outputs, inputs, *_ = grouped
-        return packed, (groups * outputs, inputs, *shape[2:])
-    if shape or columns:
-        return packed, shape or (*columns, rows)
-    layout = LAYOUTS[_layout(node.op_type)]
-    most = stored // 2 if layout.wide else stored * layout.per_byte
-    # The scales are as many as the outputs: among the constants that fit, the first vector behind the codes.
-    behind = list(node.input)[list(node.input).index(packed.name) + 1 :]
-    lengths = (constants[n].dims[0] for n in behind if n in constants and len(constants[n].dims) == 1)
-    return packed, (next(lengths, most), rows)
-
-
 def _contents(
     name: str, group: list[NodeProto], said: Mapping[str, Any], constants: Mapping[str, TensorProto]
 ) -> LayerContents:
     node = group[0]
     read = {n: constants[n] for member in group for n in member.input if n in constants}
-    parts = {found[0].name: found[1] for member in group if (found := _codes(member, constants)) is not None}
-    layout = _layout(node.op_type)
+    parts = {found.tensor.name: found.shape for m in group if (found := packed_weights(m, constants)) is not None}
+    layout = weight_layout(node.op_type)
     shape = next(iter(parts.values()), ())
     if len(parts) > 1:  # scales by group of inputs: one part after the other
         shape = (shape[0], sum(part[1] for part in parts.values()), *shape[2:])
@@ -352,8 +313,8 @@ def _float_weights(model: onnx.ModelProto, constants: Mapping[str, TensorProto])
 
 
 def _sizes(file_bytes: int, nodes: list[NodeProto], constants: Mapping[str, TensorProto]) -> Sizes:
-    found = {part[0].name: part for node in nodes if (part := _codes(node, constants)) is not None}
-    packed = sum(_constant_bytes(tensor) for tensor, _ in found.values())
-    codes = sum(math.prod(shape) for _, shape in found.values())
+    found = {part.tensor.name: part for node in nodes if (part := packed_weights(node, constants)) is not None}
+    packed = sum(_constant_bytes(part.tensor) for part in found.values())
+    codes = sum(math.prod(part.shape) for part in found.values())
     whole = file_bytes - packed + 4 * codes
     return Sizes(packed, codes, whole, file_bytes / whole)

@@ -13,7 +13,7 @@ from snn_extreme_quant.errors import PluginError
 
 
 def run(*arguments):
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(app, arguments, prog_name="sxq")
 
 
 @pytest.fixture
@@ -50,7 +50,62 @@ def test_version():
 def test_unknown_command_is_a_usage_error():
     result = run("dmeo")
     assert result.exit_code == 2
-    assert "No such command" in result.output
+    assert result.stderr == "sxq: error: No such command 'dmeo'. Did you mean 'demo'? See sxq --help.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--nope"],
+        ["--debug", "run", "--nope"],
+        ["run"],
+        ["run", "a.onnx"],
+        ["run", "a.onnx", "--input", "x.npy", "--native", "perhaps"],
+        ["export", "m:f", "-o", "f.onnx", "--sample", "1", "--decay-bits", "many"],
+        ["inspect", "a.onnx", "b.onnx"],
+        ["plugins", "x"],
+        ["verify", "m:f", "a.onnx"],
+        ["demo", "--seed", "-1"],
+    ],
+)
+def test_wrong_usage_is_one_line(arguments):
+    result = run(*arguments)
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("sxq: error: ")
+    assert line.endswith(" --help.")
+
+
+def test_without_a_command_the_help_is_shown():
+    result = run()
+    assert "Commands" in result.output
+
+
+def test_a_bug_shows_where_it_is_and_is_no_answer(failing, monkeypatch, capsys):
+    failing(KeyError("nobody foresaw"))
+    monkeypatch.setattr(sys, "argv", ["sxq", "plugins", "--json"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    written = capsys.readouterr()
+    assert (left.value.code, written.out) == (2, "")
+    assert "KeyError: 'nobody foresaw'" in written.err
+
+
+def test_a_closed_standard_output_is_no_error():
+    code = "import os\nos.close(1)\nimport sys\nsys.stdout = None\nfrom snn_extreme_quant.cli import main\nmain()"
+    done = subprocess.run([sys.executable, "-c", code, "--version"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_said_in_a_line():
+    program = "from snn_extreme_quant.cli import main; main()"
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program, "plugins"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "sxq: error: standard output cannot be written: no space is left where it goes.\n"
 
 
 def test_main_runs_the_application(monkeypatch, capsys):
@@ -75,7 +130,7 @@ def test_an_error_of_ours_is_one_line_and_exit_status_2(failing):
     failing(PluginError("Two plugins are called 'x'\n  [bold]; uninstall one."))
     result = run("plugins")
     assert result.exit_code == 2
-    assert result.output == "Error: Two plugins are called 'x' [bold]; uninstall one.\n"
+    assert result.output == "sxq: error: Two plugins are called 'x' [bold]; uninstall one.\n"
 
 
 def test_debug_lets_the_error_through(failing):
@@ -87,7 +142,7 @@ def test_a_missing_optional_package_is_named_with_its_extra(failing):
     failing(ModuleNotFoundError("No module named 'onnxruntime.capi'", name="onnxruntime.capi"))
     result = run("plugins")
     assert result.exit_code == 2
-    assert result.output == 'Error: onnxruntime is not installed; run: pip install "snn-extreme-quant[onnx]"\n'
+    assert result.output == 'sxq: error: onnxruntime is not installed; run: pip install "snn-extreme-quant[onnx]"\n'
 
 
 def test_a_missing_package_that_is_not_optional_is_a_bug_and_shown_as_one(failing):

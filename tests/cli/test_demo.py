@@ -21,7 +21,7 @@ def test_a_missing_package_is_named_before_any_work(monkeypatch, tmp_path, packa
     monkeypatch.setitem(sys.modules, package, None)
     result = run("--out", tmp_path)
     assert result.exit_code == 2
-    assert result.output == f'Error: {distribution} is not installed; run: pip install "snn-extreme-quant[demo]"\n'
+    assert result.output == f'sxq: error: {distribution} is not installed; run: pip install "snn-extreme-quant[demo]"\n'
     assert list(tmp_path.iterdir()) == []
 
 

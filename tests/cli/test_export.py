@@ -188,7 +188,7 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
             result = sxq("export", *arguments, *more)
             assert result.exit_code == 2, f"{name}: {result.output}"
             assert result.stdout == "", name
-            errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+            errors = [line for line in result.stderr.splitlines() if line.startswith("sxq: error: ")]
             assert len(errors) == 1, f"{name}: {result.stderr}"
             assert said in errors[0], f"{name}: {errors[0]}"
             assert "Traceback" not in result.stderr, name
@@ -199,4 +199,5 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
 def test_usage(sxq: Run, here: Path, arguments: list[str]) -> None:
     result = sxq("export", *arguments, *([] if len(arguments) == 1 else ["--sample", "1,1,16", "-o", "n.onnx"]))
     assert result.exit_code == 2
-    assert "Usage: " in result.stderr
+    assert result.stderr.startswith("sxq: error: ")
+    assert len(result.stderr.splitlines()) == 1

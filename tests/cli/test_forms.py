@@ -206,7 +206,7 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
         result = sxq("export", "cli_models:quantised", *EXPORT, *options, "-o", tmp_path / "n.onnx", "--json")
         assert result.exit_code == 2, f"{name}: {result.output}"
         assert result.stdout == "", name
-        errors = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+        errors = [line for line in result.stderr.splitlines() if line.startswith("sxq: error: ")]
         assert len(errors) == 1, f"{name}: {result.stderr}"
         assert said in errors[0], f"{name}: {errors[0]}"
     assert not (tmp_path / "n.onnx").exists()

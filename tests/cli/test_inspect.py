@@ -58,15 +58,33 @@ def test_float_layers_are_shown_too(sxq: Run, here: Path, tmp_path: Path) -> Non
 
 def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -> None:
     (tmp_path / "no.onnx").write_bytes(b"\xff\xff\xff\xff")
-    other = onnx.load(here / "net.onnx")
-    del other.metadata_props[:]
-    onnx.save(other, tmp_path / "other.onnx")
+    x = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Neg", ["x"], ["y"])], "other", [x], [y])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "other.onnx")
     cases = [("missing.onnx", "cannot be read"), ("no.onnx", "not an ONNX model"), ("other.onnx", "not written by")]
     for name, said in cases:
         result = sxq("inspect", tmp_path / name, "--json")
         assert (result.exit_code, result.stdout) == (2, "")
         assert said in result.stderr
         assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_damaged_file_is_shown_as_far_as_it_goes(sxq: Run, here: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.onnx"
+    data = (here / "net.onnx").read_bytes()
+    path.write_bytes(data[: data.index(b"snn_extreme_quant.sha256") - 200])
+    result = sxq("inspect", path, "--json")
+    assert result.exit_code == 1
+    facts = json.loads(result.stdout)
+    assert [layer["name"] for layer in facts["layers"]] == ["0", "1", "2", "3"]
+    assert any("is cut off" in what for what in facts["damage"])
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"sxq: error: {path} is damaged: ")
+    shown = sxq("inspect", path)
+    assert shown.exit_code == 1
+    assert "TernaryLinearInteger" in shown.stdout
+    assert json.loads(sxq("inspect", "net.onnx", "--json").stdout)["damage"] == []
 
 
 def test_it_imports_neither_torch_nor_onnxruntime(here: Path) -> None:

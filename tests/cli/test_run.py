@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 import onnx
 import pytest
 
-from snn_extreme_quant.deploy import run_file, session
-from snn_extreme_quant.errors import SampleError
+from snn_extreme_quant.cli.streams import plain_warnings
+from snn_extreme_quant.deploy import native_status, run_file, session
+from snn_extreme_quant.errors import NativeLibraryError, SampleError
 
 Run = Callable[..., Any]
 
@@ -106,6 +108,84 @@ def test_a_streaming_file_gives_what_the_sequence_gives(sxq: Run, here: Path, tm
         run_file(tmp_path / "step.onnx", np.load("x.npy")[0])
 
 
+def test_native_kernels_are_told(sxq: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*options: str) -> tuple[dict[str, Any], str]:
+        result = sxq("run", "net.onnx", "--input", "x.npy", "--json", *options)
+        assert result.exit_code == 0, result.output
+        return json.loads(result.stdout), result.stderr
+
+    facts, said = told("--native", "no")
+    assert (facts["native"], said) == (False, "")
+    assert "with native kernels" not in facts["runtime"]
+    if native_status().available:
+        facts, said = told()
+        assert facts["native"]
+        assert facts["native_detail"].endswith("kernels compute 4 of 4 nodes of snn.extreme_quant")
+        assert facts["runtime"].endswith("with native kernels")
+        assert said == f"sxq: native kernels: {facts['native_detail']}\n"
+
+    def cannot() -> Any:
+        raise NativeLibraryError("There is no compiler.")
+
+    monkeypatch.setattr(sys.modules["snn_extreme_quant.deploy.session"], "native_library", cannot)
+    facts, said = told()
+    assert (facts["native"], facts["native_detail"]) == (False, "There is no compiler.")
+    assert said == "sxq: native kernels: not used: There is no compiler.\n"
+
+
+#: Printed in every way there is: by Python, past it, by a library in C, by a child, and when the process ends.
+LOUD = """
+import atexit, ctypes, os, sys
+print("printed")
+os.write(1, b"written\\n")
+ctypes.CDLL(None).puts(b"from C")
+os.system("echo by a child")
+sys.__stdout__.write("past the redirection")
+atexit.register(lambda: print("at the end"))
+from cli_models import quantised
+"""
+
+
+def test_standard_output_is_for_results_alone(here: Path, tmp_path: Path) -> None:
+    (here / "loud.py").write_text(LOUD)
+    program = "from snn_extreme_quant.cli import main; main()"
+    command = ["verify", "loud:quantised", "net.onnx", "--data", "x.npy", "--json"]
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["ok"]
+    for said in ("printed", "written", "from C", "by a child", "past the redirection", "at the end"):
+        assert said in done.stderr
+
+
+def test_warnings_of_ours_are_a_line_and_of_others_as_usual(capsys: pytest.CaptureFixture[str]) -> None:
+    import snn_extreme_quant
+
+    ours = str(Path(snn_extreme_quant.__file__).parent / "deploy" / "session.py")
+    with warnings.catch_warnings(record=True) as caught, plain_warnings():
+        warnings.simplefilter("always")
+        warnings.warn_explicit("The functions run.", RuntimeWarning, ours, 1)
+        warnings.warn_explicit("Mind the gap.", UserWarning, "theirs.py", 3)
+    assert capsys.readouterr().err == "sxq: warning: The functions run.\n"
+    (other,) = caught
+    assert other.filename == "theirs.py"
+
+
+def test_what_onnxruntime_refuses_is_said_once(here: Path, tmp_path: Path) -> None:
+    """Without numpy's warnings and onnxruntime's log, of a file that fails while it runs."""
+    model = onnx.load("net.onnx")
+    batch = onnx.helper.make_node("Reshape", ["input", "to"], ["reshaped"])
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([5, 3, 16]), "to"))
+    model.graph.node[0].input[0] = "reshaped"
+    model.graph.node.insert(0, batch)
+    onnx.save(model, tmp_path / "fails.onnx")
+    program = "from snn_extreme_quant.cli import main; main()"
+    command = ["run", str(tmp_path / "fails.onnx"), "--input", "x.npy", "--allow-edited", "--json", "--native", "no"]
+    done = subprocess.run([sys.executable, "-c", program, *command], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert "does not run on an input of shape (6, 3, 16)" in line
+
+
 def test_as_a_program(here: Path, tmp_path: Path) -> None:
     """The installed script's function in a process of its own: status, standard output and standard error."""
     program = [sys.executable, "-c", "from snn_extreme_quant.cli import main; main()"]
@@ -118,4 +198,4 @@ def test_as_a_program(here: Path, tmp_path: Path) -> None:
     assert json.loads(verified.stdout)["ok"]
     failed = run("run", "no_such.onnx", "--input", "x.npy", "--json")
     assert (failed.returncode, failed.stdout) == (2, "")
-    assert failed.stderr == "Error: no_such.onnx cannot be read: No such file or directory.\n"
+    assert failed.stderr == "sxq: error: no_such.onnx cannot be read: No such file or directory.\n"

@@ -49,12 +49,11 @@ OrtStatus* sxq_embedding_compute(void* self, OrtKernelContext* context) {
   status = sxq_output(api, context, 0, ids.shape, ids.rank + 1, &y);
   if (status || !y) return status;
   for (size_t i = 0; i < ids.count; ++i) {
-    int64_t row = ids.type == ORT_TYPE_INT64 ? ((const int64_t*)ids.data)[i] : ((const int32_t*)ids.data)[i];
-    if (row < -scale.shape[0] || row >= scale.shape[0]) {
+    const int64_t row = ids.type == ORT_TYPE_INT64 ? ((const int64_t*)ids.data)[i] : ((const int32_t*)ids.data)[i];
+    if (row < 0 || row >= scale.shape[0]) {
       return sxq_error(
           api, "%s has %lld rows; there is no row %lld.", op->name, (long long)scale.shape[0], (long long)row);
     }
-    if (row < 0) row += scale.shape[0]; /* as of ONNX Gather */
     const uint8_t* codes = (const uint8_t*)packed.data + (size_t)row * bytes;
     if (!sxq_codes_valid(op->layout, codes, 1, columns)) {
       return sxq_error(

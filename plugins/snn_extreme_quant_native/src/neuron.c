@@ -143,6 +143,7 @@ OrtStatus* sxq_neuron_compute(void* self, OrtKernelContext* context) {
   const int64_t* shape = x.shape + time_axes;
   const size_t rank = x.rank - time_axes;
   l.steps = time_axes ? (size_t)x.shape[0] : 1;
+  if (!l.steps) return sxq_error(api, "%s takes at least one time step; got none.", op->name);
   l.size = 1;
   for (size_t axis = 0; axis < rank; ++axis) l.size *= (size_t)shape[axis];
   for (size_t k = 0; k < l.states + l.parameters; ++k) {

@@ -172,7 +172,8 @@ static void fuzz_embedding(const sxq_operator* op) {
   context.input[2] = tensor(ORT_TYPE_FLOAT, 1, scales);
   fill(context.input[2], 3);
   for (size_t i = 0; i < count_of(ids); ++i) {
-    const int64_t id = one_in(30) ? rows + 5 : (int64_t)draw(2 * (uint32_t)rows) - rows;
+    const int64_t outside = one_in(2) ? rows + 5 : -1 - (int64_t)draw((uint32_t)rows);
+    const int64_t id = one_in(30) ? outside : (int64_t)draw((uint32_t)rows);
     if (ids->type == ORT_TYPE_INT64) ((int64_t*)ids->data)[i] = id;
     else ((int32_t*)ids->data)[i] = (int32_t)id;
   }
