@@ -18,7 +18,7 @@ import onnxruntime
 import snntorch as snn
 import torch
 import torch.nn.functional as F
-from record import write
+from record import parser, write
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
@@ -99,6 +99,7 @@ def measure(net: nn.Module, digits: Digits, path: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     """Train, export and compare in both frameworks."""
     rows = []
     digits = split_digits()

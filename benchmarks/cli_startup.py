@@ -13,7 +13,7 @@ from pathlib import Path
 
 import snntorch as snn
 import torch
-from record import write
+from record import parser, write
 from torch import nn
 
 import snn_extreme_quant as sxq
@@ -31,6 +31,7 @@ def seconds(*arguments: str) -> float:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder) / "net.onnx")
         neurons = (snn.Leaky(0.9, init_hidden=True) for _ in range(2))

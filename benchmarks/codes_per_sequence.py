@@ -9,7 +9,7 @@ import statistics
 import time
 
 import torch
-from record import write
+from record import parser, write
 from torch import nn
 
 import snn_extreme_quant as sxq
@@ -31,6 +31,7 @@ def train_step(layer: nn.Module, x: torch.Tensor, forget: bool) -> float:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
     x = (torch.rand(STEPS, BATCH, WIDTH) < 0.2).float()

@@ -14,7 +14,6 @@ one, products of spikes in floats), and the spike-by-spike file of the same netw
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 import time
 from pathlib import Path
@@ -125,7 +124,7 @@ def alternatives(blocks: int, rounds: int) -> None:
 
 
 def main() -> None:
-    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments = record.parser(__doc__)
     arguments.add_argument("--blocks", type=int, default=12)
     arguments.add_argument("--rounds", type=int, default=15)
     arguments.add_argument("--keep", type=Path, help="folder for the files")
@@ -180,6 +179,7 @@ def main() -> None:
             "operators": operators,
             "bytes": {name: path.stat().st_size for name, path in paths.items()},
         },
+        keep=blocks == arguments.get_default("blocks"),
     )
 
 

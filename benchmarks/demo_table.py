@@ -8,12 +8,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-from record import write
+from record import parser, write
 
 SEEDS = (0, 1, 2)
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     runs = []
     for seed in SEEDS:
         with tempfile.TemporaryDirectory() as folder:

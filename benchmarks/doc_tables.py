@@ -5,6 +5,7 @@ Usage: python benchmarks/doc_tables.py
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 from pathlib import Path
@@ -491,5 +492,6 @@ def render(page: str) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     for page in PAGES:
         (ROOT / page).write_text(render(page), encoding="utf-8")

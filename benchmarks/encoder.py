@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from record import write
+from record import parser, write
 
 from snn_extreme_quant.deploy import native_status, session
 from snn_extreme_quant.deploy.functions import function_body
@@ -197,15 +197,15 @@ def registering(path: Path) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--layers", type=int, default=12)
-    parser.add_argument("--seconds", type=float, default=60.0, help="of measuring, for each case")
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--keep", type=Path, help="a folder for the exported files; those that are there are used")
-    parser.add_argument("--hold", help=argparse.SUPPRESS)
-    parser.add_argument("--native", action="store_true", help=argparse.SUPPRESS)
-    parser.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--layers", type=int, default=12)
+    arguments.add_argument("--seconds", type=float, default=60.0, help="of measuring, for each case")
+    arguments.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    arguments.add_argument("--keep", type=Path, help="a folder for the exported files; those that are there are used")
+    arguments.add_argument("--hold", help=argparse.SUPPRESS)
+    arguments.add_argument("--native", action="store_true", help=argparse.SUPPRESS)
+    arguments.add_argument("--stock", action="store_true", help=argparse.SUPPRESS)
+    given = arguments.parse_args()
     if given.hold:
         hold(given.hold, given.native, runs=3)
         return
@@ -231,10 +231,7 @@ def main() -> None:
             "load milliseconds": loading(folder),
             "registering milliseconds": registering(folder / "ternary.onnx"),
         }
-    if given.layers == parser.get_default("layers"):
-        write("encoder", result)
-    else:
-        print(json.dumps(result, indent=2))
+    write("encoder", result, keep=given.layers == arguments.get_default("layers"))
 
 
 if __name__ == "__main__":

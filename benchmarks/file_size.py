@@ -13,7 +13,7 @@ from typing import Any
 
 import snntorch as snn
 import torch
-from record import write
+from record import parser, write
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
@@ -77,10 +77,14 @@ def measure(layers: int, folder: Path) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    layers = int(sys.argv[1]) if len(sys.argv) > 1 else 12
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "layers", metavar="LAYERS", type=int, nargs="?", default=12, help="of another number nothing is written"
+    )
+    layers = arguments.parse_args().layers
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(layers, Path(folder))
-    write("file_size", {"layers": layers, "width": WIDTH, "inner": INNER, "results": rows})
+    write("file_size", {"layers": layers, "width": WIDTH, "inner": INNER, "results": rows}, keep=layers == 12)
 
 
 if __name__ == "__main__":

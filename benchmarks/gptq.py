@@ -12,7 +12,7 @@ import copy
 import snntorch as snn
 import torch
 import torch.nn.functional as F
-from record import write
+from record import parser, write
 from sklearn.datasets import load_digits
 from torch import Tensor, nn
 
@@ -101,6 +101,7 @@ def compare(
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     images, labels = load_digits(return_X_y=True)
     images, labels = torch.tensor(images, dtype=torch.float32) / 16, torch.tensor(labels)
     runs = []

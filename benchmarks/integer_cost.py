@@ -17,7 +17,7 @@ from typing import Any
 import snntorch as snn
 import torch
 import torch.nn.functional as F
-from record import write
+from record import parser, write
 from snntorch import surrogate
 from spikingjelly.activation_based import functional, layer, neuron
 from spikingjelly.activation_based import surrogate as sj_surrogate
@@ -150,6 +150,7 @@ def measure(job: tuple[int, float, str]) -> dict[str, Any]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     """Train, export and compare for every leak, in both frameworks."""
     rows = []
     with ProcessPoolExecutor(WORKERS) as workers:

@@ -13,7 +13,7 @@ import venv
 from pathlib import Path
 
 import numpy as np
-from record import write
+from record import parser, write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.deploy.integer_bodies import fed, model_of
@@ -60,11 +60,14 @@ def save_all(folder: Path) -> int:
 
 
 def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
+    versions = arguments.parse_args().versions
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         operators = save_all(folder)
-        for release in sys.argv[1:] or VERSIONS:
+        for release in versions:
             home = folder / f"venv-{release}"
             venv.create(home, with_pip=True)
             python = str(home / "bin" / "python")

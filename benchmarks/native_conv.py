@@ -7,7 +7,6 @@ images, codes and spikes drawn at random.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ import onnx
 import onnxruntime
 from native_matmul import fastest
 from onnx import TensorProto, helper, numpy_helper
-from record import write
+from record import parser, write
 
 from snn_extreme_quant.deploy import native_status
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
@@ -104,7 +103,9 @@ def measure(channels: int, outputs: int, size: int, density: float, seconds: flo
 
 
 def main() -> None:
-    quick = "--quick" in sys.argv
+    arguments = parser(__doc__)
+    arguments.add_argument("--quick", action="store_true", help="a rough look: nothing is written")
+    quick = arguments.parse_args().quick
     results = [measure(*shape, density, 0.4 if quick else 1.5) for shape in SHAPES for density in DENSITIES]
     if not quick:
         write("native_conv", {"kernels": native_status().instruction_set, "images": IMAGES, "results": results})

@@ -8,7 +8,6 @@ own and reads the same input with each, as the parallel projections of a network
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from record import write
+from record import parser, write
 
 from snn_extreme_quant.deploy import native_status, session
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
@@ -108,7 +107,9 @@ def measure(k: int, n: int, rows: int, density: float, threads: int, layers: int
 
 
 def main() -> None:
-    quick = "--quick" in sys.argv
+    arguments = parser(__doc__)
+    arguments.add_argument("--quick", action="store_true", help="a rough look: nothing is written")
+    quick = arguments.parse_args().quick
     seconds = 0.4 if quick else 2.0
     results: list[dict[str, Any]] = []
     for k, n in SHAPES:

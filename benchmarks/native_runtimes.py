@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import write
+from record import parser, write
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import native_status, session
@@ -96,13 +96,16 @@ def run(version: str, folder: Path, library: Path) -> dict[str, Any]:
 
 
 def main() -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
+    versions = arguments.parse_args().versions
     status = native_status()
     if status.path is None:
         sys.exit(status.reason)
     with tempfile.TemporaryDirectory() as place:
         export_all(Path(place))
         rows = []
-        for version in sys.argv[1:] or VERSIONS:
+        for version in versions:
             rows.append(run(version, Path(place), status.path))
             print(rows[-1], flush=True)
     write("native_runtimes", {"library": status.path.name, "kernels": status.instruction_set, "rows": rows})

@@ -12,7 +12,7 @@ from typing import Any
 
 import snntorch as snn
 import torch
-from record import write
+from record import parser, write
 from snntorch.import_nir import import_from_nir as snntorch_import
 from spikingjelly.activation_based import neuron
 from spikingjelly.activation_based.nir_exchange import import_from_nir as spikingjelly_import
@@ -65,6 +65,7 @@ def ours(graph: Any, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     torch.set_num_threads(1)
     rows = []
     for name, make in NEURONS.items():

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import snntorch as snn
 import torch
-from record import write
+from record import parser, write
 from torch import nn
 
 import snn_extreme_quant as sxq
@@ -73,6 +73,7 @@ def measure(model: nn.Module, encode: str, path: Path) -> dict[str, float]:
 
 
 def main() -> None:
+    parser(__doc__).parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "net.onnx"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+_ROOT = Path(__file__).parents[1]
+#: What benchmarks write themselves: a change there does not change what is measured.
+_WRITTEN = (":!benchmarks/results", ":!docs/*.md", ":!README.md")
 _PACKAGES = ("torch", "snntorch", "spikingjelly", "brevitas", "onnx", "onnxruntime", "numpy")
 
 
@@ -22,9 +26,20 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """Return a parser of a script's options whose --help shows the script's docstring, lines as they are."""
+    return argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)  # noqa: S607
+    return done.stdout.strip()
+
+
 def _commit() -> str:
-    git = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)  # noqa: S607
-    return git.stdout.strip() or "unknown"
+    """Return the commit; with "-dirty" if a tracked file that is no output differs from it."""
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ".", *_WRITTEN)
+    return f"{_git('describe', '--always') or 'unknown'}{'-dirty' if changed else ''}"
 
 
 def _version(package: str) -> str:
@@ -46,9 +61,10 @@ def machine() -> dict[str, Any]:
     }
 
 
-def write(name: str, result: dict[str, Any]) -> None:
-    """Write ``results/<name>.json`` and print it."""
+def write(name: str, result: dict[str, Any], *, keep: bool = True) -> None:
+    """Print a result, and write it to ``results/<name>.json`` unless it is not to be kept, as of other sizes."""
     text = json.dumps({"benchmark": name, "machine": machine(), **result}, indent=2) + "\n"
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(text)
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(text)
     print(text)

@@ -10,7 +10,6 @@ minutes; the result is then runtime_matrix_forms.json.
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from record import write
+from record import parser, write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.runtimes.cases import Cases, compare, read
@@ -78,11 +77,11 @@ def main(releases: list[str], folder: Path, *, forms: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
-    parser.add_argument("--cases", metavar="FOLDER", type=Path, help="keep the files here, or use those that are here")
-    parser.add_argument("--forms", action="store_true", help="only files of the other forms")
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
+    options.add_argument("--cases", metavar="FOLDER", type=Path, help="keep the files here, or use those that are here")
+    options.add_argument("--forms", action="store_true", help="only files of the other forms")
+    arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         chosen = arguments.cases or Path(temporary)
         chosen.mkdir(parents=True, exist_ok=True)

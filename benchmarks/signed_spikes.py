@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from native_matmul import SHAPES, Runner, fastest
 from onnx import TensorProto, helper, numpy_helper
-from record import write
+from record import parser, write
 
 from snn_extreme_quant.deploy import session
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
@@ -58,4 +58,5 @@ def measure(k: int, n: int, rows: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    parser(__doc__).parse_args()
     write("signed_spikes", {"density": DENSITY, "results": [measure(k, n, m) for k, n in SHAPES for m in ROWS]})

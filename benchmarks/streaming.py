@@ -8,7 +8,6 @@ interleaved, and a figure is the fastest. 15 % of the inputs spike. The time of 
 from __future__ import annotations
 
 import itertools
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import snntorch as snn
 import torch
-from record import write
+from record import parser, write
 from torch import nn
 
 import snn_extreme_quant as sxq
@@ -96,7 +95,9 @@ def measure(widths: tuple[int, ...], seconds: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    quick = "--quick" in sys.argv
+    arguments = parser(__doc__)
+    arguments.add_argument("--quick", action="store_true", help="a rough look: nothing is written")
+    quick = arguments.parse_args().quick
     results = [measure(widths, 0.3 if quick else 2.0) for widths in WIDTHS]
     if not quick:
         write("streaming", {"kernels": native_status().instruction_set, "steps": STEPS, "results": results})

@@ -8,6 +8,7 @@ Usage: python benchmarks/support_table.py
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -263,4 +264,5 @@ Between its neurons snnTorch uses torch's layers. Those inside neurons are swapp
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     PAGE.write_text(render(), encoding="utf-8")

@@ -323,26 +323,58 @@ class PrecisionPlan:
         """Build a plan from :meth:`to_json`'s text; raises :class:`ConfigError` if it is not a plan."""
         try:
             data = json.loads(text)
-            if data["format"] != cls.FORMAT or data["version"] != cls.VERSION:
-                raise ConfigError(
-                    f"Not a plan of this version: format {data['format']!r}, version {data['version']!r};"
-                    f" this release reads {cls.FORMAT!r}, version {cls.VERSION}."
-                )
-            rules = [(rule["name"], config_from_dict(rule["config"])) for rule in data["rules"]]
-            return cls(rules, config_from_dict(data["default"]))
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
+            place = f" in line {error.lineno}, column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+            raise _no_plan(f"the text is no JSON{place}") from error
+        if not isinstance(data, dict):
+            raise _no_plan(f"the text is a {type(data).__name__}, not an object")
+        missing = next((key for key in ("format", "version", "rules", "default") if key not in data), None)
+        if missing is not None:
+            raise _no_plan(f"it has no {missing!r}")
+        if data["format"] != cls.FORMAT or data["version"] != cls.VERSION:
             raise ConfigError(
-                f"Not a precision plan: {error!r}. Write one with PrecisionPlan(...).to_json()."
-            ) from error
+                f"Not a plan of this version: format {data['format']!r}, version {data['version']!r};"
+                f" this release reads {cls.FORMAT!r}, version {cls.VERSION}."
+            )
+        if not isinstance(data["rules"], list):
+            raise _no_plan("its 'rules' are no list")
+        rules = []
+        for number, rule in enumerate(data["rules"]):
+            if not isinstance(rule, dict) or not {"name", "config"} <= set(rule) or not isinstance(rule["name"], str):
+                raise _no_plan(f"rule {number} is no object with a 'name' and a 'config'")
+            rules.append((rule["name"], _config_in_plan(rule["config"], f"rule {number}")))
+        return cls(rules, _config_in_plan(data["default"], "'default'"))
 
     @classmethod
     def load(cls, path: str | Path) -> PrecisionPlan:
         """Read a plan from a JSON file; raises :class:`ConfigError` if there is none."""
         try:
             text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"The plan {path} cannot be read: {error}.") from error
-        return cls.from_json(text)
+        except OSError as error:
+            raise ConfigError(
+                f"The plan {path} cannot be read: {error.strerror or 'the system gives no reason'}."
+            ) from error
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"The plan {path} is no text in UTF-8; write PrecisionPlan(...).to_json() to it."
+            ) from error
+        try:
+            return cls.from_json(text)
+        except ConfigError as error:
+            raise ConfigError(f"The plan {path}: {error}") from error
+
+
+def _no_plan(why: str) -> ConfigError:
+    return ConfigError(f"Not a precision plan: {why}. Write one with PrecisionPlan(...).to_json().")
+
+
+def _config_in_plan(data: object, where: str) -> WeightConfig:
+    if not isinstance(data, dict):
+        raise _no_plan(f"the config of {where} is a {type(data).__name__}, not an object with a 'kind'")
+    try:
+        return config_from_dict(data)
+    except (TypeError, ConfigError) as error:
+        raise ConfigError(f"The config of {where} in the plan: {error}") from error
 
 
 def matches(name: str, pattern: str) -> bool:
