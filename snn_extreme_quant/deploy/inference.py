@@ -18,6 +18,7 @@ from snn_extreme_quant.exported.files import read_model
 
 from .count_files import checked_rates, counts_of, rates_of_train
 from .inner_spikes import neuron_nodes, with_outputs
+from .input_shape import axes_of, check_shape, warn_of_long_input
 from .session import open_session
 from .stream import run_streamed
 
@@ -97,9 +98,10 @@ def run_file(
         raise SampleError(f"{path} takes {len(entries)} inputs ({names}); run it with sxq.deploy.session().")
     counts = facts.get("form") == "counts"
     if counts and facts["input"] == "spikes":
-        array = _rates(inputs, model.graph.input[0], path, facts["schedule"]["steps"])
+        array = _rates(inputs, model.graph.input[0], path, facts)
     else:
-        array = _converted(inputs, model.graph.input[0], path, facts["time_axis"] if streaming else None)
+        array = _converted(inputs, model.graph.input[0], path, facts)
+        warn_of_long_input(path, model, axes_of(model.graph.input[0], facts), array.shape, facts)
         if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
             raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
     version = f"onnxruntime {onnxruntime.__version__}{' with native kernels' if opened.native else ''}"
@@ -143,30 +145,19 @@ def _streamed(
     return outputs, spikes
 
 
-def _rates(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, steps: int) -> Array:
+def _rates(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, facts: Mapping[str, Any]) -> Array:
     """Return the rates that a counts file takes, from rates or from spikes with the steps as their first axis."""
-    array = np.asarray(inputs)
+    array, steps = np.asarray(inputs), facts["schedule"]["steps"]
     if array.ndim == len(entry.type.tensor_type.shape.dim) + 1 and array.dtype.kind in "bifu":
         array = rates_of_train(array, steps, path)
-    return checked_rates(_converted(array, entry, path, None), steps, path)
+    return checked_rates(_converted(array, entry, path, facts), steps, path)
 
 
-def _shape(axes: list[int | str]) -> str:
-    return f"({', '.join(map(str, axes))})"
-
-
-def _converted(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, time_axis: int | None) -> Array:
+def _converted(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, facts: Mapping[str, Any]) -> Array:
     """Return the input in the file's type and of its rank; refuse what would lose digits."""
     array = np.asarray(inputs)
-    axes = [d.dim_param or d.dim_value for d in entry.type.tensor_type.shape.dim]
-    if time_axis is not None:  # a streaming file takes one step of it at a time
-        axes.insert(time_axis, "T")
+    check_shape(path, axes_of(entry, facts), array.shape, facts)
     wanted = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
-    fits = array.ndim == len(axes) and all(
-        size == axis if isinstance(axis, int) else size > 0 for size, axis in zip(array.shape, axes, strict=False)
-    )
-    if not fits:
-        raise SampleError(f"{path} takes an input of shape {_shape(axes)}; got {array.shape}.")
     if array.dtype.kind not in "bifu":
         raise SampleError(f"{path} takes {wanted}; got {array.dtype}.")
     with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is looked for below

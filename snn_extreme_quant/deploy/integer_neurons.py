@@ -48,6 +48,8 @@ class NeuronCalls:
         initial: by state, the largest magnitude that a call starts from.
         recurrent: the layer that carries its spikes back.
         calls: how often the layer is called in ``max_steps`` time steps.
+        own_length: steps of the longest sequence of the model's own length that it is called over, however many steps
+            the input has.
     """
 
     spec: NeuronSpec
@@ -59,6 +61,7 @@ class NeuronCalls:
     initial: dict[str, Tensor] = field(default_factory=dict)
     recurrent: RecurrentSums | None = None
     calls: int = 0
+    own_length: int = 0
 
     def folded(self, layer: str, decay_bits: int, max_steps: int) -> FixedPointNeuron:
         """Return the layer in fixed point, proved for all its calls within ``max_steps`` steps."""
@@ -74,7 +77,7 @@ class NeuronCalls:
             max_steps=max(max_steps, self.calls),
             layer=layer,
         )
-        return found if found.steps is None else replace(found, steps=max_steps)
+        return found if found.steps is None else replace(found, steps=max(max_steps, self.own_length))
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,10 @@ def neuron(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     call = _read(rewriter, node, given)
     _survey(rewriter.calls, call)
     if rewriter.folded is None:
-        rewriter.calls[call.layer].calls += _count(rewriter, given) if call.sequence else 1
+        known = rewriter.calls[call.layer]
+        known.calls += _count(rewriter, given) if call.sequence else 1
+        if call.sequence and 0 not in rewriter.open_axes(given.nodes[0]):
+            known.own_length = max(known.own_length, rewriter.closed_shape(given.nodes[0])[0])
         fixed = None
         current, states = call.current.terms[0].node if call.current.terms else node, []
     else:

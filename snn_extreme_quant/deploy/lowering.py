@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor, fx
 
-from snn_extreme_quant.errors import ExportError
+from snn_extreme_quant.errors import ExportError, SxqError
 from snn_extreme_quant.exported.files import METADATA_KEY
 
 from . import functions
@@ -45,11 +45,21 @@ def _states_used(graph: fx.Graph) -> set[str]:
 
 
 def lowering_error(error: Exception) -> ExportError:
-    """Return what a failure to write or check a graph is to a user: invalid ONNX, or the root of torch's error."""
+    """Return what a failure to write or check a graph is to a user.
+
+    That is what we said ourselves, however deep below torch's exporter, that the ONNX is invalid, or the root of
+    torch's error.
+    """
     if isinstance(error, onnx.checker.ValidationError):
         return ExportError(f"The exported model is not valid ONNX: {error}")
     root: BaseException = error
-    while root.__cause__ is not None:
+    while True:
+        if isinstance(root, ExportError):
+            return root
+        if isinstance(root, SxqError):
+            return ExportError(str(root))
+        if root.__cause__ is None:
+            break
         root = root.__cause__
     return ExportError(f"torch's exporter cannot translate the model: {first_line(root)}")
 

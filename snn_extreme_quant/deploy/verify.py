@@ -19,6 +19,7 @@ from snn_extreme_quant.frameworks import NeuronInModel
 from .batch_norm import deployed, unfolded, watching
 from .export import as_tensor, check_model
 from .inner_spikes import neuron_outputs, with_outputs
+from .input_shape import axes_of, check_shape
 from .integer_verify import IntegerComparison, IntegerReference, answers
 from .output_comparison import OutputVerification
 from .running import Run, run_model
@@ -251,6 +252,7 @@ def verify(
     for batch in _batches(inputs):
         if facts["input"] == "spikes" and not bool(((batch == 0) | (batch == 1)).all()):
             raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
+        check_shape(path, axes_of(proto.graph.input[0], facts), batch.shape, facts)
         _verify_batch(report, model, batch, [by_name[n] for n in tensors], file)
     if not report.samples:
         raise SampleError("verify() was given no input.")

@@ -196,20 +196,24 @@ def _holds(is_whole: Any, entry: Any) -> bool:
         return False
 
 
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 def _node_is_whole(node: onnx.NodeProto) -> bool:
     names = (node.name, node.op_type, node.domain, *node.input, *node.output, *(a.name for a in node.attribute))
-    return bool(node.op_type) and len(node.output) > 0 and all(isinstance(name, str) for name in names)
+    return bool(node.op_type) and len(node.output) > 0 and all(map(_is_text, names))
 
 
 def _constant_is_whole(tensor: TensorProto) -> bool:
     known = tensor.data_type in TensorProto.DataType.values() and tensor.data_type != TensorProto.UNDEFINED
-    return isinstance(tensor.name, str) and known and all(size >= 0 for size in tensor.dims)
+    return _is_text(tensor.name) and known and all(size >= 0 for size in tensor.dims)
 
 
 def _value_is_whole(value: onnx.ValueInfoProto) -> bool:
-    return isinstance(value.name, str) and all(isinstance(d.dim_param, str) for d in value.type.tensor_type.shape.dim)
+    return _is_text(value.name) and all(_is_text(d.dim_param) for d in value.type.tensor_type.shape.dim)
 
 
 def _entry_is_whole(entry: Any) -> bool:
     texts = (entry.domain,) if isinstance(entry, onnx.OperatorSetIdProto) else (entry.key, entry.value)
-    return all(isinstance(text, str) for text in texts)
+    return all(map(_is_text, texts))

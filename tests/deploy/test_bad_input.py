@@ -31,11 +31,18 @@ def network() -> nn.Sequential:
 SAMPLE = torch.ones(4, 2, 6)
 
 
+@pytest.fixture(scope="module")
+def exported_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("exported") / "net.onnx"
+    sxq.export_onnx(network(), SAMPLE, path)
+    return path.read_bytes()
+
+
 @pytest.fixture
-def exported(tmp_path: Path) -> tuple[nn.Module, Path]:
-    model = network()
-    sxq.export_onnx(model, SAMPLE, tmp_path / "net.onnx")
-    return model, tmp_path / "net.onnx"
+def exported(exported_bytes: bytes, tmp_path: Path) -> tuple[nn.Module, Path]:
+    """The network and its file, for each test its own to spoil."""
+    (tmp_path / "net.onnx").write_bytes(exported_bytes)
+    return network(), tmp_path / "net.onnx"
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

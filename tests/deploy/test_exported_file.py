@@ -37,12 +37,15 @@ def build() -> nn.Sequential:
 SAMPLE = torch.rand(5, 2, 1, 4, 4) * 3
 
 
-@pytest.fixture(params=["ternary", "binary"])
-def exported(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[nn.Sequential, Path, int]:
-    model = build()
+@pytest.fixture(scope="module", params=["ternary", "binary"])
+def exported(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[nn.Sequential, Path, int]:
+    """A model, its file and how many codes are in a byte; the tests change none of them."""
+    model, path = build(), tmp_path_factory.mktemp("exported") / "net.onnx"
     sxq.quantize_(model, sxq.Ternary() if request.param == "ternary" else sxq.Binary())
-    sxq.export_onnx(model, SAMPLE, tmp_path / "net.onnx")
-    return model, tmp_path / "net.onnx", 4 if request.param == "ternary" else 8
+    sxq.export_onnx(model, SAMPLE, path)
+    return model, path, 4 if request.param == "ternary" else 8
 
 
 def test_versions_are_set(exported: tuple[nn.Sequential, Path, int]) -> None:

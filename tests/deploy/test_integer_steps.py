@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import snntorch as snn
 import torch
 from onnx import TensorProto, helper
 from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.deploy import run_file
 from snn_extreme_quant.deploy.golden import golden_run
 from snn_extreme_quant.errors import ModelFileError, SampleError
 
@@ -67,10 +70,10 @@ def _export(model: nn.Module, x: Tensor, path: Path, mode: str = "m", **more: st
 
 def test_calls_of_a_layer_are_counted(tmp_path: Path) -> None:
     """Driven down for all the steps that were promised, a shared neuron's potential lies within its bound."""
-    model, x = Shared(), torch.zeros(40, 1, 62)
-    x[:20, :, :31], x[20:, :, 31:] = 1.0, 1.0
+    model, x = Shared(), torch.zeros(24, 1, 62)  # more than max_steps
+    x[:12, :, :31], x[12:, :, 31:] = 1.0, 1.0
     (found,) = _export(model, x, tmp_path / "net.onnx", mode="s", calling="step").fixed_point
-    assert found.potential >= 40 * 4 * 31 * 2.0**found.fraction  # written out: all calls of the file
+    assert found.potential >= 24 * 4 * 31 * 2.0**found.fraction  # written out: all calls of the file
     result = sxq.verify(model, tmp_path / "net.onnx", x)
     assert result.ok
     assert result.integer is not None
@@ -82,6 +85,25 @@ def test_a_sequence_of_the_models_own_length(tmp_path: Path) -> None:
     model, x = Repeated(), torch.ones(2, 31)
     (found,) = _export(model, x, tmp_path / "net.onnx").fixed_point
     assert found.potential >= 240 * 31 * 2.0**found.fraction
+    assert found.max_steps == 240, "what is proved, not what was asked for"
+
+
+def test_states_that_add_up_beyond_the_proof(tmp_path: Path) -> None:
+    """Without a leak a current of 2^30 is added to a potential of 2^30: running warns of it, verifying tells."""
+    model, path = nn.Sequential(nn.Linear(31, 4, bias=False), snn.Synaptic(1.0, 1.0, init_hidden=True)), tmp_path / "n"
+    nn.init.constant_(model[0].weight, -1.0)
+    sxq.quantize_(model, sxq.Ternary())
+    options = sxq.deploy.IntegerOptions(max_steps=20)
+    report = sxq.export_onnx(model.eval(), torch.ones(4, 1, 31), path, input="spikes", integer=options)
+    assert report.fixed_point[0].max_steps == 20
+    assert sxq.verify(model, path, torch.ones(20, 1, 31)).ok
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_file(path, np.ones((20, 1, 31), np.float32), native=False)
+    with pytest.warns(RuntimeWarning, match=r"layer '1' is proved for 20 time steps, and the input has 400\."):
+        run_file(path, np.ones((400, 1, 31), np.float32), native=False)
+    with pytest.raises(ModelFileError, match=r"leaves .*max_steps"):
+        sxq.verify(model, path, torch.ones(100_000, 1, 31))
 
 
 def test_sums_over_more_steps_than_promised(tmp_path: Path) -> None:

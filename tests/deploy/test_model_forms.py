@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import snntorch as snn
@@ -16,6 +18,9 @@ from spikingjelly.activation_based import neuron as sj_neuron
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.deploy import run_file
+from snn_extreme_quant.deploy.lowering import lowering_error
+from snn_extreme_quant.errors import ConfigError, ExportError, SampleError
 
 
 class ExplicitLoop(nn.Module):
@@ -249,8 +254,18 @@ def quantised(build: type[nn.Module], config: Any) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("config", [sxq.Ternary(), sxq.Binary()], ids=["ternary", "binary"])
+#: What becomes of the weights hardly depends on how a model is called: two forms are tried with others every time.
+_ALSO_BINARY = ("explicit loop", "images")
+
+
+def _cases() -> Iterator[Any]:
+    for form in FORMS:
+        yield pytest.param(form, sxq.Ternary(), id=f"{form}-ternary")
+        marks = () if form in _ALSO_BINARY else pytest.mark.slow
+        yield pytest.param(form, sxq.Binary(), marks=marks, id=f"{form}-binary")
+
+
+@pytest.mark.parametrize(("form", "config"), _cases())
 def test_form(form: str, config: Any, tmp_path: Path) -> None:
     build, shape, other, time = FORMS[form]
     model = quantised(build, config)
@@ -263,6 +278,35 @@ def test_form(form: str, config: Any, tmp_path: Path) -> None:
     if report.exact:
         assert result.output_difference == 0
     assert report.exact or form == "mixed samples"
+
+
+def test_a_file_of_a_fixed_number_of_steps_says_so(tmp_path: Path) -> None:
+    build, shape, other, _ = FORMS["damped state"]
+    model, path = quantised(build, sxq.Ternary()), tmp_path / "net.onnx"
+    sxq.export_onnx(model, spikes(*shape), path, input="spikes")
+    longer = spikes(shape[0] + 3, *other[1:])
+    said = r"The file is for 4 time steps only \(time is fixed at the sample's.*export it with a sample of 7 steps"
+    with pytest.raises(SampleError, match=said):
+        sxq.verify(model, path, longer)
+    with pytest.raises(SampleError, match=said):
+        run_file(path, longer.numpy())
+    with pytest.raises(SampleError, match=r"\(4, B, 6\); got \(4, 5, 7\)\.$"):
+        run_file(path, np.zeros((4, 5, 7), np.float32))
+
+
+def test_our_own_refusals_are_in_our_own_words() -> None:
+    """However deep below torch's exporter they come up."""
+    with pytest.raises(RuntimeError) as caught:
+        try:
+            raise ConfigError("Layer 'x' has 99 bits; use 2 to 16.")
+        except ConfigError as error:
+            raise RuntimeError("Failed to convert the exported program") from error
+    assert str(lowering_error(caught.value)) == "Layer 'x' has 99 bits; use 2 to 16."
+    own = ExportError("The finished file is not valid.")
+    assert lowering_error(own) is own
+    assert str(lowering_error(ValueError("no such operator"))).startswith(
+        "torch's exporter cannot translate the model:"
+    )
 
 
 def test_folded_file_has_one_scan_and_one_product_a_layer(tmp_path: Path) -> None:

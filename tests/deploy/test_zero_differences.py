@@ -54,7 +54,7 @@ def test_zero_differences(form: str) -> None:
     """All neurons, layers and precisions; T 1 to 24, other T and B than exported with."""
 
     @given(networks(form), PACKINGS)
-    @settings(max_examples=8, **_SETTINGS)
+    @settings(max_examples=3, **_SETTINGS)
     def check(network: Network, packing: TernaryPacking) -> None:
         _check(network, packing)
 
@@ -63,7 +63,7 @@ def test_zero_differences(form: str) -> None:
 
 @pytest.mark.slow
 def test_zero_differences_many() -> None:
-    """The same with five times the examples, of which most must be guaranteed: else the test would say little."""
+    """The same with many more examples, of which most must be guaranteed: else the test would say little."""
     guaranteed: list[bool] = []
 
     @given(networks(), PACKINGS)

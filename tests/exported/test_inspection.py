@@ -15,7 +15,6 @@ from spikingjelly.activation_based import neuron
 from torch import nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.errors import ModelFileError
 from snn_extreme_quant.exported.files import METADATA_KEY
 from snn_extreme_quant.exported.inspection import inspect_file
 from snn_extreme_quant.layers import IntegerFirst

@@ -238,7 +238,13 @@ def _network(case: Case, model_module: Callable[[str], Any]) -> tuple[nn.Module,
     return net, (torch.rand(case.shape) < 0.5).float() if case.spikes_in else torch.rand(case.shape), weights
 
 
-@pytest.mark.parametrize("name", CASES)
+#: Like sew_resnet, which every run of the tests has.
+_ALIKE = ("spiking_resnet",)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in _ALIKE else ()) for name in CASES]
+)
 def test_model_that_ships_with_a_framework(name: str, model_module: Callable[[str], Any], tmp_path: Path) -> None:
     case = CASES[name]
     net, inputs, weights = _network(case, model_module)

@@ -29,7 +29,7 @@ def _check(network: Network, path: Path) -> None:
 
 def test_random_networks(library: Any, tmp_path: Path) -> None:
     @given(networks())
-    @settings(max_examples=6, **_SETTINGS)
+    @settings(max_examples=3, **_SETTINGS)
     def check(network: Network) -> None:
         _check(network, tmp_path / "net.onnx")
 
