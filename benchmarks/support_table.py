@@ -8,7 +8,6 @@ Usage: python benchmarks/support_table.py
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 import spikingjelly.activation_based.layer  # noqa: F401 - the plugin names its layers once they are imported
 import torch
+from record import parser
 from snntorch import surrogate as snn_surrogate
 from spikingjelly.activation_based import surrogate as sj_surrogate
 from support_layers import SNNTORCH, SPIKINGJELLY, TORCH
@@ -264,5 +264,5 @@ Between its neurons snnTorch uses torch's layers. Those inside neurons are swapp
 
 
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__).parse_args()
+    parser(__doc__).parse_args()
     PAGE.write_text(render(), encoding="utf-8")

@@ -33,7 +33,7 @@ def support() -> Iterator[ModuleType]:
         before = len(SpikingNeuron.instances)
         yield importlib.import_module("support_table")
         del SpikingNeuron.instances[before:]
-        for name in ("support_table", "support_layers"):
+        for name in ("support_table", "support_layers", "record"):
             sys.modules.pop(name, None)
 
 

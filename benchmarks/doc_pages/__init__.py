@@ -1,0 +1,19 @@
+"""The tables of README and docs, a module a page, from `benchmarks/results`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from . import deployment, integer, native, quantisers, readme, runtimes, speed, synchronous
+
+#: By page, its tables by the name between their markers.
+PAGES: dict[str, Mapping[str, Callable[[], str]]] = {
+    "README.md": readme.TABLES,
+    "docs/deployment.md": deployment.TABLES,
+    "docs/integer.md": integer.TABLES,
+    "docs/native.md": native.TABLES,
+    "docs/runtimes.md": runtimes.TABLES,
+    "docs/quantisers.md": quantisers.TABLES,
+    "docs/synchronous.md": synchronous.TABLES,
+    "docs/speed.md": speed.TABLES,
+}

@@ -1,0 +1,103 @@
+"""Tables of docs/native.md."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from .results import SHAPES, load, table
+
+
+def native_matmul() -> str:
+    """Ratios to float32 MatMul at 15 % density, one thread."""
+    result = load("native_matmul")
+    found = {
+        (row["K"], row["N"], row["M"], row["layers"]): row["ratio to float32"]
+        for row in reversed(result["results"])
+        if row["density"] == 0.15 and row["threads"] == 1
+    }
+    cases = [(1, 1), (1, 8), (16, 1), (128, 1), (128, 8), (1024, 1)]
+    head = ["rows", "layers", *(f"{k} x {n}" for k, n in SHAPES)]
+    lines = []
+    for rows, layers in cases:
+        ratios = (found[k, n, rows, layers] for k, n in SHAPES)
+        cells = (f"{r['ternary native']:.3f} / {r['binary native']:.3f}" for r in ratios)
+        lines.append([str(rows), str(layers), *cells])
+    machine = result["machine"]
+    return (
+        table(head, lines)
+        + f"\n\nTime of a layer, ternary / binary, relative to onnxruntime's float32 MatMul of that shape; 15 % of the"
+        f" inputs spike;\n{result['kernels']} kernels, onnxruntime {machine['versions']['onnxruntime']},"
+        f" {machine['processor']}; one thread, its\nprocessor time; interleaved runs, the fastest of each. One row in a"
+        " graph of one layer is mostly onnxruntime's own 2 us a\nrun; eight layers in a graph show what a layer adds"
+        " (`benchmarks/results/native_matmul.json`).\n\n"
+        f"{_signed(result)}\n{_densities(result)}\n{_two_threads(result)}"
+    )
+
+
+def _median_ratio(rows: list[dict[str, Any]], name: str, to: str) -> str:
+    ratios = [row["microseconds"][name] / row["microseconds"][to] for row in rows]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def _signed(result: dict[str, Any]) -> str:
+    rows = [row for row in result["results"] if row["threads"] == 1 and row["M"] >= 16]
+    ternary, binary = (
+        _median_ratio(rows, f"{kind} native, signed", f"{kind} native") for kind in ("ternary", "binary")
+    )
+    return (
+        "Spikes of either sign, 16 rows and more: ternary " + ternary + ", binary " + binary + " of the time of"
+        "\nas many spikes of one sign (median of the cases, least and most)."
+    )
+
+
+def _densities(result: dict[str, Any]) -> str:
+    rows = [
+        r for r in result["results"] if (r["K"], r["N"], r["M"], r["layers"], r["threads"]) == (768, 768, 128, 1, 1)
+    ]
+    found = {row["density"]: row["ratio to float32"] for row in rows}
+    parts = (
+        f"{100 * density:.0f} %: {found[density]['ternary native']:.3f} / {found[density]['binary native']:.3f}"
+        for density in sorted(found)
+    )
+    return f"By density, 768 x 768 and 128 rows: {', '.join(parts)}."
+
+
+def _two_threads(result: dict[str, Any]) -> str:
+    rows = [row for row in result["results"] if row["threads"] == 2 and row["M"] == 128]
+    parts = (
+        f"{r['K']} x {r['N']}, {r['M']} rows: {r['ratio to float32']['ternary native']:.3f} /"
+        f" {r['ratio to float32']['binary native']:.3f}"
+        for r in rows
+    )
+    return f"Two threads, by the clock:\n{'; '.join(parts)}."
+
+
+def native_conv() -> str:
+    """Ratios of the kernels to the bodies of the same operators, by density."""
+    result = load("native_conv")
+    found: dict[tuple[int, int, int], dict[float, dict[str, float]]] = {}
+    for row in result["results"]:
+        shape = row["channels"], row["outputs"], row["size"]
+        found.setdefault(shape, {})[row["density"]] = row["ratio to body"]
+    densities = sorted(next(iter(found.values())))
+    lines = [
+        [f"{channels} to {outputs}, {size} x {size}"]
+        + [f"{ratios[d]['Ternary']:.2f} / {ratios[d]['Ternary integer']:.2f}" for d in densities]
+        for (channels, outputs, size), ratios in found.items()
+    ]
+    machine = result["machine"]
+    return (
+        table(["channels, image", *(f"{100 * d:.0f} % spike" for d in densities)], lines)
+        + "\n\nTime of `TernaryConv` / `TernaryConvInteger`, 3 x 3, relative to the operator's own body (a float32"
+        f" `Conv`, a `ConvInteger`);\n{result['images']} images, {result['kernels']} kernels, onnxruntime"
+        f" {machine['versions']['onnxruntime']}, {machine['processor']}; one thread, its processor time;"
+        "\ninterleaved runs, the fastest of each (`benchmarks/results/native_conv.json`, which has binary codes too)."
+    )
+
+
+#: By the name between their markers.
+TABLES = {
+    "native matmul table": native_matmul,
+    "native conv table": native_conv,
+}

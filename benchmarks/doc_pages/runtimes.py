@@ -1,0 +1,57 @@
+"""Tables of docs/runtimes.md."""
+
+from __future__ import annotations
+
+from .results import load, table
+
+
+def runtimes() -> str:
+    result = load("runtime_matrix")
+    head = ["runtime", "files that run", "spikes compared", "other values", "different"]
+    rows = [
+        [
+            row["runtime"],
+            f"{row['files']} of {2 * result['networks']}",
+            f"{row['spikes']:,}",
+            f"{row['values'] - row['spikes']:,}",
+            f"{row['different']:,}",
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        table(head, rows)
+        + f"\n\n{result['networks']} networks, each as it is exported and once more with the spikes of all its neuron"
+        " layers as outputs; expected is\nwhat onnxruntime"
+        f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference from torch"
+        " (`benchmarks/results/runtime_matrix.json`)."
+    )
+
+
+def form_runtimes() -> str:
+    result = load("runtime_matrix_forms")
+    head = ["runtime", "runs", "failed", "spikes compared", "other values", "different"]
+    rows = [
+        [
+            row["runtime"],
+            f"{row['files']}",
+            f"{len(row['failed'])}",
+            f"{row['spikes']:,}",
+            f"{row['values'] - row['spikes']:,}",
+            f"{row['different']:,}",
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        table(head, rows)
+        + f"\n\n{result['networks']} networks: integers only, streaming, and the synchronous schedule on counts and"
+        " spike by spike; expected is what\nonnxruntime"
+        f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference"
+        " (`benchmarks/results/runtime_matrix_forms.json`)."
+    )
+
+
+#: By the name between their markers.
+TABLES = {
+    "runtime table": runtimes,
+    "form runtime table": form_runtimes,
+}
