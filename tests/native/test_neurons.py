@@ -92,7 +92,7 @@ def test_each_instruction_set(instruction_set: str, operator: str) -> None:
 
 
 def test_no_steps(library: Any) -> None:
-    """A body needs a step at least; the kernel gives an empty sequence."""
+    """The kernel refuses a sequence without a step, as a body does."""
     from snn_extreme_quant.deploy import session
     from tests.deploy.bodies import model_of
 
@@ -101,4 +101,7 @@ def test_no_steps(library: Any) -> None:
     inputs = {name: np.asarray(value) for name, value in inputs.items()}
     constants = {"threshold": np.array(1, np.float32), "decay": np.array(0.5, np.float32)}
     model = model_of(operator, inputs, constants, [2, 2])
-    assert [y.shape for y in session(model, native=True).run(None, inputs)] == [(0, 4), (0, 4)]
+    with pytest.raises(Exception, match=f"{operator} takes at least one time step; got none"):
+        session(model, native=True).run(None, inputs)
+    with pytest.raises(Exception, match="Scan"):
+        session(model, native=False).run(None, inputs)
