@@ -89,7 +89,8 @@ def run_file(
     model, facts = read_model(path, allow_edited=allow_edited)
     nodes = neuron_nodes(model) if spikes else {}
     tensors = {layer: [node.output[0] for node in group] for layer, group in nodes.items()}
-    opened = open_session(with_outputs(model, [n for group in tensors.values() for n in group]), native=native)
+    exposed = with_outputs(model, [n for group in tensors.values() for n in group])
+    opened = open_session(exposed, native=native, name=str(path))
     runtime = opened.runtime
     entries = runtime.get_inputs()
     streaming = facts.get("form") == "streaming"

@@ -76,14 +76,19 @@ def open_session(
     threads: int | None = None,
     providers: Sequence[str] | None = None,
     native: bool | Literal["auto"] = "auto",
+    name: str = "",
 ) -> Opened:
-    """Do what :func:`session` does, and say whether native kernels were taken."""
+    """Do what :func:`session` does, and say whether native kernels were taken.
+
+    Errors call the model ``name``: the file that a model in memory comes from.
+    """
+    name = name or ("The model" if isinstance(model, onnx.ModelProto) else str(model))
     chosen = _checked_providers(providers)
     _check_threads(threads)
     wanted = _wants_native(native, chosen)
     try:
         proto = model if isinstance(model, onnx.ModelProto) else onnx.load(model, load_external_data=False)
-        _check_weights(model, proto)
+        _check_weights(proto, name, "" if isinstance(model, onnx.ModelProto) else Path(model).parent)
         kernels = _Kernels(_options(threads), model if isinstance(model, onnx.ModelProto) else str(model))
         if wanted:
             kernels = _with_kernels(kernels, proto, threads, required=native is True)
@@ -95,23 +100,16 @@ def open_session(
     except (NativeLibraryError, ModelFileError):
         raise
     except Exception as error:  # onnxruntime raises a class of its own for every failure
-        raise ModelFileError(
-            f"{_name(model)} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}"
-        ) from error
+        raise ModelFileError(f"{name} cannot be loaded by onnxruntime {onnxruntime.__version__}: {error}") from error
     return Opened(runtime, kernels.native, kernels.detail)
 
 
-def _name(model: str | Path | onnx.ModelProto) -> str:
-    return "The model" if isinstance(model, onnx.ModelProto) else str(model)
-
-
-def _check_weights(model: str | Path | onnx.ModelProto, proto: onnx.ModelProto) -> None:
+def _check_weights(proto: onnx.ModelProto, name: str, folder: str | Path) -> None:
     """Refuse packed bytes that hold no codes: the functions in a file would compute something with them."""
-    folder = "" if isinstance(model, onnx.ModelProto) else Path(model).parent
     damaged = next(damaged_weights(proto, folder), None)
     if damaged is not None:
         raise ModelFileError(
-            f"{_name(model)} is damaged: the packed weights of layer {damaged!r} hold what is no code, or are not as"
+            f"{name} is damaged: the packed weights of layer {damaged!r} hold what is no code, or are not as"
             " many as their shape says. Export the model again."
         )
 

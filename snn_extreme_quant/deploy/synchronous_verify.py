@@ -116,8 +116,9 @@ def verify_synchronous(
     """
     tensors = _neuron_outputs(proto)
     on: Schedule = "counts" if facts["form"] == "counts" else "spikes"
+    plain = session(path, native=native)
     inner = session(_exposed(proto), native=native)
-    file = _File(session(path, native=native), inner, tensors, facts, on, int(facts["schedule"]["steps"]))
+    file = _File(plain, inner, tensors, facts, on, int(facts["schedule"]["steps"]))
     neurons = _checked(model, path, file)
     promised = {entry["name"]: entry for entry in facts["layers"]}
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")

@@ -243,8 +243,9 @@ def verify(
         )
     import onnxruntime
 
+    plain = session(path, native=native)
     inner = session(with_outputs(proto, [name for group in tensors.values() for name in group]), native=native)
-    file = _File(session(path, native=native), inner, tensors, facts)
+    file = _File(plain, inner, tensors, facts)
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
     if facts.get("integer"):
         file = replace(file, integer=IntegerReference(proto, facts))
