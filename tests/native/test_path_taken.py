@@ -16,6 +16,7 @@ from snn_extreme_quant.deploy.functions import DOMAIN
 from snn_extreme_quant.deploy.native_choice import choose_kernels
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
 from tests.deploy.bodies import Array, model_of
+from tests.native.running import native_session
 from tests.operators.layers import stored
 
 X = {"x": np.ones((2, 20), np.float32)}
@@ -177,8 +178,15 @@ def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_damaged_weights_are_refused(library: Any, damage: str) -> None:
     _, packed, scale = stored("ternary4", 20, 6)
     packed = packed[:, :1] if damage == "shape" else np.where(np.arange(20)[:, None] == 7, 255, packed).astype(np.uint8)
-    with pytest.raises(ModelFileError, match=r"TernaryLinearInteger.*Export the model again"):
-        session(model_with(packed, scale), native=True)
+    model = model_with(packed, scale)
+    if damage == "shape":
+        with pytest.raises(ModelFileError, match=r"TernaryLinearInteger.*Export the model again"):
+            session(model, native=True)
+        return
+    with pytest.raises(ModelFileError, match=r"hold what is no code.*Export the model again"):
+        session(model, native=True)
+    with pytest.raises(Exception, match=r"TernaryLinearInteger: a byte of the packed codes holds what is no code"):
+        native_session(model, "TernaryLinearInteger")
 
 
 def test_wrong_input_is_refused(library: Any) -> None:
