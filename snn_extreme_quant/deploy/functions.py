@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from onnx import FunctionProto, parser
+from onnx import FunctionProto, numpy_helper, parser
 
 from snn_extreme_quant.exported.operators import DOMAIN, DOMAIN_VERSION, is_integer_neuron, is_layer, is_neuron
 
@@ -46,7 +46,12 @@ def function_body(operator: str) -> FunctionProto:
         >>> function_body("TernaryLinear").input
         ['x', 'packed', 'scale']
     """
-    return parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{_text(operator)}')
+    body = parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{_text(operator)}')
+    for node in body.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):  # a byte for a byte; the parser takes up to ten
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t)))
+    return body
 
 
 def _text(operator: str) -> str:

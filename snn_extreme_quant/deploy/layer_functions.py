@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS, layout_of
-from snn_extreme_quant.quantizers.packing import LAYOUTS
+from snn_extreme_quant.quantizers.packing import LAYOUTS, Layout
 
 __all__ = ["KINDS", "layer_operator", "layer_operators", "layer_text", "unpack_lines"]
 
@@ -21,16 +23,20 @@ def layer_operator(kind: str, layout: str, integer_input: bool = False, signed: 
     return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "") + ("Signed" if signed else "")
 
 
-def unpack_lines(layout_name: str, source: str = "packed", count: str = "count = Shape (scale)") -> list[str]:
+def unpack_lines(
+    layout_name: str, source: str = "packed", count: str = "count = Shape (scale)", *, unsigned: bool = False
+) -> list[str]:
     """From bytes ``(K, bytes)`` to ``codes`` ``(K, N)``, int8 or (of 16 bit) int32.
 
-    Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of all
-    byte values, computed in int32 because onnxruntime before 1.21 lacks int8 arithmetic.
+    Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of what
+    each byte holds, which stands in the body: computing it would be a dozen operators more for every layer, and a
+    runtime takes as long to load those as to unpack the weights.
 
     Args:
-        layout_name: packing layout.
+        layout_name: packing layout, up to 8 bits if ``unsigned``.
         source: name of the bytes.
         count: a line that gives ``count``, how many of the unpacked columns there are.
+        unsigned: give digits times their step as uint8, without taking off the zero.
     """
     if layout_name == "int16":
         return [
@@ -44,32 +50,25 @@ def unpack_lines(layout_name: str, source: str = "packed", count: str = "count =
             f"zero_digit = Constant <value: tensor = int32 {{{LAYOUTS[layout_name].offset}}}> ()",
             "codes = Sub (digits, zero_digit)",
         ]
-    layout = LAYOUTS[layout_name]
-    places = ", ".join(str(layout.base**i) for i in range(layout.per_byte))
     return [
-        "first = Constant <value: tensor = int32 {0}> ()",
-        "last = Constant <value: tensor = int32 {256}> ()",
-        "unit = Constant <value: tensor = int32 {1}> ()",
-        f"base = Constant <value: tensor = int32 {{{layout.base}}}> ()",
-        f"step_of = Constant <value: tensor = int32 {{{layout.step}}}> ()",
-        f"zero_digit = Constant <value: tensor = int32 {{{layout.offset}}}> ()",
-        f"places = Constant <value: tensor = int32[{layout.per_byte}] {{{places}}}> ()",
-        "behind = Constant <value_ints: ints = [1]> ()",
-        "bytes = Range (first, last, unit)",
-        "column = Unsqueeze (bytes, behind)",
-        "quotient = Div (column, places)",
-        "digit = Mod (quotient, base)",
-        "scaled = Mul (digit, step_of)",
-        "shifted = Sub (scaled, zero_digit)",
-        "table = Cast <to: int = 3> (shifted)",
+        f"table = Constant <value: tensor = {_table(LAYOUTS[layout_name], unsigned=unsigned)}> ()",
         f"index = Cast <to: int = 6> ({source})",
         "groups = Gather <axis: int = 0> (table, index)",
         "rows_columns = Constant <value_ints: ints = [0, -1]> ()",
         "padded = Reshape (groups, rows_columns)",
         "origin = Constant <value_ints: ints = [0]> ()",
+        "behind = Constant <value_ints: ints = [1]> ()",
         count,
         "codes = Slice (padded, origin, count, behind)",
     ]
+
+
+def _table(layout: Layout, *, unsigned: bool) -> str:
+    """The codes of every byte value, one row a byte; of values that hold none whatever fits 8 bits."""
+    values = np.arange(256)[:, None] // layout.base ** np.arange(layout.per_byte) % layout.base * layout.step
+    kind = np.dtype(np.uint8 if unsigned else np.int8)
+    rows = (values if unsigned else values - layout.offset).astype(kind)
+    return f"{kind}[256, {layout.per_byte}] {{{', '.join(map(str, rows.ravel()))}}}"
 
 
 #: The product with the scale, kept apart from the sums by an Unsqueeze: onnxruntime would otherwise fold the scale
@@ -91,8 +90,7 @@ _IN_UNITS = [
 _SCALED_AT_ONCE = [
     "sums = Cast <to: int = 1> (sums_i)",
     "elements = Size (x)",
-    "single = Constant <value: tensor = int64 {1}> ()",
-    "some = Min (elements, single)",
+    "some = Sign (elements)",
     "some_f = Cast <to: int = 1> (some)",
     "present = Mul (some_f, grid)",
     "scale_s = Mul (present, scale)",

@@ -290,9 +290,8 @@ def _sequence_body(function: NeuronFunction) -> list[str]:
     inner = {"linear": "matrix", "conv": "step_shape"}.get(spec.feedback if function.layout else "", "size")
     if inner == "size":
         lines += [
-            "length = Shape <start: int = 0, end: int = 1> (xs)",
-            "size = ReduceProd <keepdims: int = 1> (step_shape)",
-            "whole = Concat <axis: int = 0> (length, size)",
+            "size = Constant <value_ints: ints = [-1]> ()",
+            "xf = Flatten <axis: int = 1> (xs)",
         ]
     elif inner == "matrix":
         lines += [
@@ -301,18 +300,17 @@ def _sequence_body(function: NeuronFunction) -> list[str]:
             "rest = Constant <value_ints: ints = [-1]> ()",
             "matrix = Concat <axis: int = 0> (rest, width)",
             "whole = Concat <axis: int = 0> (length, matrix)",
+            "xf = Reshape (xs, whole)",
         ]
     else:
-        lines.append("whole = Identity (shape)")
-    lines.append("xf = Reshape <allowzero: int = 1> (xs, whole)" if inner == "size" else "xf = Reshape (xs, whole)")
+        lines.append("xf = Identity (xs)")
     for name in spec.states:
         lines.append(f"{name}0e = Expand ({name}0, step_shape)")
-        zero = " <allowzero: int = 1>" if inner == "size" else ""
-        lines.append(f"{name}0f = Reshape{zero} ({name}0e, {inner})")
+        lines.append(f"{name}0f = Reshape ({name}0e, {inner})")
     if function.flattened and function.vector:
         for name in spec.parameter_names:
             lines.append(f"{name}_e = Expand (p_{name}, step_shape)")
-            lines.append(f"{name} = Reshape <allowzero: int = 1> ({name}_e, size)")
+            lines.append(f"{name} = Reshape ({name}_e, size)")
     lines += _weight_lines(function)
     kind = "float[?]" if function.flattened else {"linear": "float[?,?]", "conv": "float[?,?,?,?]"}[spec.feedback]
     shown = spec.outputs[1:] if function.states else ()
