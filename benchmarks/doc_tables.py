@@ -342,6 +342,17 @@ def encoder_spikes() -> str:
     return _table(head, lines)
 
 
+def encoder_products() -> str:
+    result = _load("encoder_products")
+    rows = [[f"{row['rows']:,}", f"{row['ratio']:.3f}"] for row in result["rows"]]
+    machine = result["machine"]
+    return (
+        _table(["T x S", "integer products relative to float32"], rows)
+        + f"\n\nonnxruntime {machine['versions']['onnxruntime']}, {machine['processor']}, one thread"
+        " (`benchmarks/results/encoder_products.json`)."
+    )
+
+
 def signed_spikes() -> str:
     """Time of products of signed spikes."""
     result = _load("signed_spikes")
@@ -396,8 +407,7 @@ def runtimes() -> str:
     )
 
 
-def form_runtimes() -> str:
-    result = _load("runtime_matrix_forms")
+def _runtime_rows(result: dict[str, Any]) -> str:
     head = ["runtime", "runs", "failed", "spikes compared", "other values", "different"]
     rows = [
         [
@@ -410,12 +420,26 @@ def form_runtimes() -> str:
         ]
         for row in result["rows"]
     ]
+    return _table(head, rows)
+
+
+def form_runtimes() -> str:
+    result = _load("runtime_matrix_forms")
     return (
-        _table(head, rows)
+        _runtime_rows(result)
         + f"\n\n{result['networks']} networks: integers only, streaming, and the synchronous schedule on counts and"
         " spike by spike; expected is what\nonnxruntime"
         f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference"
         " (`benchmarks/results/runtime_matrix_forms.json`)."
+    )
+
+
+def pattern_runtimes() -> str:
+    result = _load("runtime_matrix_patterns")
+    return (
+        _runtime_rows(result) + f"\n\n{result['networks']} networks; expected is what onnxruntime"
+        f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference\n"
+        "(`benchmarks/results/runtime_matrix_patterns.json`)."
     )
 
 
@@ -467,13 +491,18 @@ PAGES = {
     },
     "docs/integer.md": {"integer cost table": integer_cost},
     "docs/native.md": {"native matmul table": native_matmul, "native conv table": native_conv},
-    "docs/runtimes.md": {"runtime table": runtimes, "form runtime table": form_runtimes},
+    "docs/runtimes.md": {
+        "runtime table": runtimes,
+        "form runtime table": form_runtimes,
+        "pattern runtime table": pattern_runtimes,
+    },
     "docs/quantisers.md": {"gptq table": gptq},
     "docs/synchronous.md": {"count execution table": count_execution},
     "docs/speed.md": {
         "encoder table": encoder,
         "encoder sizes table": encoder_sizes,
         "encoder spikes table": encoder_spikes,
+        "encoder products table": encoder_products,
         "signed table": signed_spikes,
     },
 }
