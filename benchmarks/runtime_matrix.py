@@ -1,11 +1,13 @@
 """Runs exported files on several versions of onnxruntime and on its JavaScript packages, and counts differences.
 
-Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER] [--forms]. Each version is installed into an
-environment of its own in a temporary folder, so a package index is needed. The JavaScript packages are those of
-examples/web (make test-runtimes sets them up). The files are all networks of tests/runtimes, in every precision,
-verified against torch as they are written; with --cases they are kept in a folder, and used again if they are there.
-With --forms they are a network or two of each form beside the ordinary one (integer, streaming, counts), which takes
-minutes; the result is then runtime_matrix_forms.json.
+Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER] [--forms | --patterns]. Each version is
+installed into an environment of its own in a temporary folder, so a package index is needed. The JavaScript packages
+are those of examples/web (make test-runtimes sets them up). The files are all networks of tests/runtimes, in every
+precision, verified against torch as they are written; with --cases they are kept in a folder, and used again if they
+are there. With --forms they are a network or two of each form beside the ordinary one (integer, streaming, counts),
+which takes minutes; the result is then runtime_matrix_forms.json. With --patterns they are what runtimes rewrite around
+exact sums (factors, biases, residuals behind products: tests/deploy/test_fusions.py) and products and neurons whose
+bodies leave something out (tests/deploy/test_body_facts.py); the result is runtime_matrix_patterns.json.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import tempfile
 import venv
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,13 +62,41 @@ def write_forms(cases: Cases) -> None:
     cases.write()
 
 
-def main(releases: list[str], folder: Path, *, forms: bool) -> None:
+def write_patterns(cases: Cases) -> None:
+    """Export what optimisations of a runtime may rewrite, where the file is exact."""
+    import torch
+
+    import snn_extreme_quant as sxq
+    from tests.deploy.test_body_facts import Net
+    from tests.deploy.test_fusions import NOT_PROMISED, PATTERNS, pattern_network
+
+    for index, name in enumerate(name for name in PATTERNS if (name, "sequence") not in NOT_PROMISED):
+        model, x = pattern_network("sequence", PATTERNS[name])
+        cases.add(f"{index:03d}_{name}".replace(" ", "_"), model, x, x.flip(1), input="spikes")
+    nets = [(8, False, 2.0), (8, True, 2.0), (7, False, 3.0), (7, True, 4.0)]
+    for config in (sxq.Ternary(), sxq.Binary(), sxq.Uniform(4)):
+        for columns, bias, tau in nets:
+            torch.manual_seed(0)
+            net, x = Net(columns, bias=bias, tau=tau).eval(), (torch.rand(5, 3, 12) < 0.4).float()
+            sxq.quantize_(net, config)
+            name = f"1{len(cases.entries):02d}_{columns}_{'bias' if bias else 'bare'}_{config.__class__.__name__}"
+            cases.add(name, net, x, x.flip(1), input="spikes")
+    cases.write()
+
+
+#: What a choice of files is called in the name of its result, and what writes them.
+KINDS: dict[str, Callable[[Cases], None]] = {
+    "": partial(write_cases, every=True), "_forms": write_forms, "_patterns": write_patterns,
+}  # fmt: skip
+
+
+def main(releases: list[str], folder: Path, kind: str) -> None:
     with tempfile.TemporaryDirectory() as name:
         results = Path(name) / "results.json"
         for runtime in JAVASCRIPT:
             command(runtime, folder, results)  # what is missing is better said now
         if not (folder / "cases.json").exists():
-            write_forms(Cases(folder)) if forms else write_cases(Cases(folder), every=True)
+            KINDS[kind](Cases(folder))
         entries = read(folder)
         programs: list[Callable[[], list[str]]] = [
             *(lambda release=release: python_version(release, folder, results) for release in releases),
@@ -73,16 +104,19 @@ def main(releases: list[str], folder: Path, *, forms: bool) -> None:
         ]
         rows = [row(program(), entries, results) for program in programs]
     networks = len({entry["file"].split("_")[0] for entry in entries})
-    write("runtime_matrix_forms" if forms else "runtime_matrix", {"networks": networks, "rows": rows})
+    write(f"runtime_matrix{kind}", {"networks": networks, "rows": rows})
 
 
 if __name__ == "__main__":
     options = parser(__doc__)
     options.add_argument("versions", metavar="VERSION", nargs="*", default=VERSIONS)
     options.add_argument("--cases", metavar="FOLDER", type=Path, help="keep the files here, or use those that are here")
-    options.add_argument("--forms", action="store_true", help="only files of the other forms")
+    chosen_files = options.add_mutually_exclusive_group()
+    for kind_ in ("forms", "patterns"):
+        what = "only files of the other forms" if kind_ == "forms" else "only what optimisations may rewrite"
+        chosen_files.add_argument(f"--{kind_}", dest="kind", action="store_const", const=f"_{kind_}", help=what)
     arguments = options.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         chosen = arguments.cases or Path(temporary)
         chosen.mkdir(parents=True, exist_ok=True)
-        main(arguments.versions, chosen, forms=arguments.forms)
+        main(arguments.versions, chosen, arguments.kind or "")

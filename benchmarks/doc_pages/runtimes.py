@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from .results import load, table
 
 
@@ -27,8 +29,7 @@ def runtimes() -> str:
     )
 
 
-def form_runtimes() -> str:
-    result = load("runtime_matrix_forms")
+def _runs(result: dict[str, Any]) -> str:
     head = ["runtime", "runs", "failed", "spikes compared", "other values", "different"]
     rows = [
         [
@@ -41,8 +42,13 @@ def form_runtimes() -> str:
         ]
         for row in result["rows"]
     ]
+    return table(head, rows)
+
+
+def form_runtimes() -> str:
+    result = load("runtime_matrix_forms")
     return (
-        table(head, rows)
+        _runs(result)
         + f"\n\n{result['networks']} networks: integers only, streaming, and the synchronous schedule on counts and"
         " spike by spike; expected is what\nonnxruntime"
         f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference"
@@ -50,8 +56,18 @@ def form_runtimes() -> str:
     )
 
 
+def pattern_runtimes() -> str:
+    result = load("runtime_matrix_patterns")
+    return (
+        _runs(result) + f"\n\n{result['networks']} networks; expected is what onnxruntime"
+        f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference\n"
+        "(`benchmarks/results/runtime_matrix_patterns.json`)."
+    )
+
+
 #: By the name between their markers.
 TABLES = {
     "runtime table": runtimes,
     "form runtime table": form_runtimes,
+    "pattern runtime table": pattern_runtimes,
 }

@@ -72,6 +72,18 @@ def encoder_spikes() -> str:
     return table(head, lines)
 
 
+def encoder_products() -> str:
+    """The encoder's products alone."""
+    result = load("encoder_products")
+    rows = [[f"{row['rows']:,}", f"{row['ratio']:.3f}"] for row in result["rows"]]
+    machine = result["machine"]
+    return (
+        table(["T x S", "integer products relative to float32"], rows)
+        + f"\n\nonnxruntime {machine['versions']['onnxruntime']}, {machine['processor']}, one thread"
+        " (`benchmarks/results/encoder_products.json`)."
+    )
+
+
 def signed_spikes() -> str:
     """Time of products of signed spikes."""
     result = load("signed_spikes")
@@ -94,5 +106,6 @@ TABLES = {
     "encoder table": encoder,
     "encoder sizes table": encoder_sizes,
     "encoder spikes table": encoder_spikes,
+    "encoder products table": encoder_products,
     "signed table": signed_spikes,
 }

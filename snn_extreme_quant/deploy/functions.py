@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from functools import cache
 
-from onnx import FunctionProto, parser
+from onnx import FunctionProto, numpy_helper, parser
 
 from snn_extreme_quant.exported.operators import DOMAIN, DOMAIN_VERSION, is_integer_neuron, is_layer, is_neuron
 
+from .body_facts import GENERAL, BodyFacts
 from .integer_functions import integer_text, is_integer_layer
 from .integer_neuron_functions import IntegerNeuron, integer_neuron_text
 from .layer_functions import layer_operator, layer_text
@@ -36,8 +37,12 @@ OPSET = 18
 
 
 @cache
-def function_body(operator: str) -> FunctionProto:
+def function_body(operator: str, facts: BodyFacts = GENERAL) -> FunctionProto:
     """Return the function that defines ``operator`` in standard operators.
+
+    Args:
+        operator: its name.
+        facts: what holds for all nodes of it in the file that the body is for; the bits are the same.
 
     Raises:
         ConfigError: there is no such operator.
@@ -46,14 +51,21 @@ def function_body(operator: str) -> FunctionProto:
         >>> function_body("TernaryLinear").input
         ['x', 'packed', 'scale']
     """
-    return parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{_text(operator)}')
+    body = parser.parse_function(f'<domain: "{DOMAIN}", opset_import: ["" : {OPSET}]>\n{_text(operator, facts)}')
+    for node in body.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):  # a byte for a byte; the parser takes up to ten
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t)))
+    return body
 
 
-def _text(operator: str) -> str:
+def _text(operator: str, facts: BodyFacts) -> str:
     if is_integer_layer(operator):
         return integer_text(operator)
     if is_integer_neuron(operator):
         return integer_neuron_text(IntegerNeuron.from_name(operator))
     if is_synchronous(operator):
         return synchronous_text(operator)
-    return layer_text(operator) if is_layer(operator) else neuron_text(NeuronFunction.from_name(operator))
+    if is_layer(operator):
+        return layer_text(operator, facts)
+    return neuron_text(NeuronFunction.from_name(operator), facts)

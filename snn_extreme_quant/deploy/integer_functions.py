@@ -164,10 +164,7 @@ def weight_bytes(
         return lines, [WeightBytes("low", "zero_low"), WeightBytes("high", "zero_high", 256)]
     if signed and LAYOUTS[layout].largest < 2**6:
         return unpack_lines(layout, source, count), [WeightBytes("codes", "")]
-    lines = unpack_lines(layout, source, count)
-    # The digits times their step, without taking off the zero: unsigned bytes.
-    lines = ["table = Cast <to: int = 2> (scaled)" if line.startswith("table =") else line for line in lines]
-    lines = [line for line in lines if not line.startswith(("shifted =", "zero_digit ="))]
+    lines = unpack_lines(layout, source, count, unsigned=True)
     lines.append(f"zero_code = Constant <value: tensor = uint8 {{{LAYOUTS[layout].offset}}}> ()")
     return lines, [WeightBytes("codes", "zero_code")]
 

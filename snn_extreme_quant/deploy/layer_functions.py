@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS, layout_of
-from snn_extreme_quant.quantizers.packing import LAYOUTS
+from snn_extreme_quant.quantizers.packing import LAYOUTS, Layout
+
+from .body_facts import GENERAL, BodyFacts
 
 __all__ = ["IDS_LINES", "KINDS", "layer_operator", "layer_operators", "layer_text", "unpack_lines"]
 
@@ -21,16 +25,26 @@ def layer_operator(kind: str, layout: str, integer_input: bool = False, signed: 
     return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "") + ("Signed" if signed else "")
 
 
-def unpack_lines(layout_name: str, source: str = "packed", count: str = "count = Shape (scale)") -> list[str]:
+def unpack_lines(
+    layout_name: str,
+    source: str = "packed",
+    count: str = "count = Shape (scale)",
+    *,
+    unsigned: bool = False,
+    full: bool = False,
+) -> list[str]:
     """From bytes ``(K, bytes)`` to ``codes`` ``(K, N)``, int8 or (of 16 bit) int32.
 
-    Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of all
-    byte values, computed in int32 because onnxruntime before 1.21 lacks int8 arithmetic.
+    Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of what
+    each byte holds, which stands in the body: computing it would be a dozen operators more for every layer, and a
+    runtime takes as long to load those as to unpack the weights.
 
     Args:
-        layout_name: packing layout.
+        layout_name: packing layout, up to 8 bits if ``unsigned``.
         source: name of the bytes.
         count: a line that gives ``count``, how many of the unpacked columns there are.
+        unsigned: give digits times their step as uint8, without taking off the zero.
+        full: the columns fill their bytes; ``count`` is then left out.
     """
     if layout_name == "int16":
         return [
@@ -44,32 +58,32 @@ def unpack_lines(layout_name: str, source: str = "packed", count: str = "count =
             f"zero_digit = Constant <value: tensor = int32 {{{LAYOUTS[layout_name].offset}}}> ()",
             "codes = Sub (digits, zero_digit)",
         ]
-    layout = LAYOUTS[layout_name]
-    places = ", ".join(str(layout.base**i) for i in range(layout.per_byte))
     return [
-        "first = Constant <value: tensor = int32 {0}> ()",
-        "last = Constant <value: tensor = int32 {256}> ()",
-        "unit = Constant <value: tensor = int32 {1}> ()",
-        f"base = Constant <value: tensor = int32 {{{layout.base}}}> ()",
-        f"step_of = Constant <value: tensor = int32 {{{layout.step}}}> ()",
-        f"zero_digit = Constant <value: tensor = int32 {{{layout.offset}}}> ()",
-        f"places = Constant <value: tensor = int32[{layout.per_byte}] {{{places}}}> ()",
-        "behind = Constant <value_ints: ints = [1]> ()",
-        "bytes = Range (first, last, unit)",
-        "column = Unsqueeze (bytes, behind)",
-        "quotient = Div (column, places)",
-        "digit = Mod (quotient, base)",
-        "scaled = Mul (digit, step_of)",
-        "shifted = Sub (scaled, zero_digit)",
-        "table = Cast <to: int = 3> (shifted)",
+        f"table = Constant <value: tensor = {_table(LAYOUTS[layout_name], unsigned=unsigned)}> ()",
         f"index = Cast <to: int = 6> ({source})",
         "groups = Gather <axis: int = 0> (table, index)",
         "rows_columns = Constant <value_ints: ints = [0, -1]> ()",
+        *(["codes = Reshape (groups, rows_columns)"] if full else _cut(count)),
+    ]
+
+
+def _cut(count: str) -> list[str]:
+    """Take off what fills the last byte of a row."""
+    return [
         "padded = Reshape (groups, rows_columns)",
         "origin = Constant <value_ints: ints = [0]> ()",
+        "behind = Constant <value_ints: ints = [1]> ()",
         count,
         "codes = Slice (padded, origin, count, behind)",
     ]
+
+
+def _table(layout: Layout, *, unsigned: bool) -> str:
+    """The codes of every byte value, one row a byte; of values that hold none whatever fits 8 bits."""
+    values = np.arange(256)[:, None] // layout.base ** np.arange(layout.per_byte) % layout.base * layout.step
+    kind = np.dtype(np.uint8 if unsigned else np.int8)
+    rows = (values if unsigned else values - layout.offset).astype(kind)
+    return f"{kind}[256, {layout.per_byte}] {{{', '.join(map(str, rows.ravel()))}}}"
 
 
 #: The product with the scale, kept apart from the sums by an Unsqueeze: onnxruntime would otherwise fold the scale
@@ -86,16 +100,17 @@ _IN_UNITS = [
     "x_i = Mul (x, inverse)",
 ]
 #: The same behind an integer product. onnxruntime scales while it adds up (MatMulIntegerToFloat) if the scale is not a
-#: constant, which the size of the input makes of it, and saves two passes over the output. The Unsqueeze keeps a bias
-#: that follows out of that: it would be added without rounding the product first.
+#: constant, which the size of the input makes of it, and saves two passes over the output. The Unsqueeze behind it
+#: keeps a bias that follows out of that: it would be added without rounding the product first.
 _SCALED_AT_ONCE = [
     "sums = Cast <to: int = 1> (sums_i)",
     "elements = Size (x)",
-    "single = Constant <value: tensor = int64 {1}> ()",
-    "some = Min (elements, single)",
+    "some = Sign (elements)",
     "some_f = Cast <to: int = 1> (some)",
     "present = Mul (some_f, grid)",
     "scale_s = Mul (present, scale)",
+]
+_APART = [
     "y_s = Mul (sums, scale_s)",
     "last_axis = Constant <value_ints: ints = [-1]> ()",
     "y_u = Unsqueeze (y_s, last_axis)",
@@ -111,20 +126,29 @@ def layer_operators() -> list[str]:
         >>> layer_operators()[:2]
         ['BinaryLinear', 'BinaryLinearInteger']
     """
-    every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in _BODIES)
+    kinds = ("Linear", *_INTEGER_BODIES, *(kind for kind in _BODIES if kind != "Linear"))
+    every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in kinds)
     # Codes of 16 bit do not fit the bytes of an integer product; 8-bit codes with bytes up to 255 not its pairs.
     none = {f"{KINDS['int16']}LinearInteger", *(f"{KINDS[n]}LinearIntegerSigned" for n in ("int8", "int16"))}
     return [name for name in every if name not in none]
 
 
-def layer_text(operator: str) -> str:
-    """Return the text of the ONNX function; raises :class:`ConfigError` if there is none."""
+def layer_text(operator: str, facts: BodyFacts = GENERAL) -> str:
+    """Return the text of the ONNX function in a file of which ``facts`` hold.
+
+    Raises:
+        ConfigError: there is no such operator.
+    """
     layout = layout_of(operator)
     kind = operator.removeprefix(KINDS[layout])
     of_counts = kind in _COUNT_BODIES and layout != "int16"
     if operator not in layer_operators() and not of_counts:
         raise ConfigError(f"{operator!r} is not the operator of a layer.")
-    attributes, inputs, lines = (_COUNT_BODIES if of_counts else _BODIES)[kind](layout)
+    attributes, inputs, lines = (
+        _INTEGER_BODIES[kind](layout, facts)
+        if kind in _INTEGER_BODIES
+        else (_COUNT_BODIES if of_counts else _BODIES)[kind](layout)
+    )
     head = f"{operator} <{', '.join(attributes)}>" if attributes else operator
     return f"{head} ({', '.join(inputs)}) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
 
@@ -145,13 +169,13 @@ def _linear(layout: str) -> _Parts:
     return [], _INPUTS, lines
 
 
-def _linear_integer(layout: str) -> _Parts:
+def _linear_integer(layout: str, facts: BodyFacts) -> _Parts:
     """``x`` holds multiples of ``grid`` up to 255 * grid: an integer product, exact on every processor."""
     product = ["x_u = Cast <to: int = 2> (x_i)", "sums_i = MatMulInteger (x_u, codes)"]
-    return ["grid", "inverse_grid"], _INPUTS, [*unpack_lines(layout), *_IN_UNITS, *product, *_SCALED_AT_ONCE]
+    return ["grid", "inverse_grid"], _INPUTS, _integer_lines(layout, product, facts)
 
 
-def _linear_integer_signed(layout: str) -> _Parts:
+def _linear_integer_signed(layout: str, facts: BodyFacts) -> _Parts:
     """The same for multiples from -127 * grid to 127 * grid.
 
     They are unsigned bytes with a zero point: onnxruntime multiplies signed bytes by signed ones 20 times slower.
@@ -163,7 +187,12 @@ def _linear_integer_signed(layout: str) -> _Parts:
         "zero_point = Constant <value: tensor = uint8 {128}> ()",
         "sums_i = MatMulInteger (x_u, codes, zero_point)",
     ]
-    return ["grid", "inverse_grid"], _INPUTS, [*unpack_lines(layout), *_IN_UNITS, *product, *_SCALED_AT_ONCE]
+    return ["grid", "inverse_grid"], _INPUTS, _integer_lines(layout, product, facts)
+
+
+def _integer_lines(layout: str, product: list[str], facts: BodyFacts) -> list[str]:
+    scaled = ["y = Mul (sums, scale_s)"] if facts.bare else _APART
+    return [*unpack_lines(layout, full=facts.full_bytes), *_IN_UNITS, *product, *_SCALED_AT_ONCE, *scaled]
 
 
 def _count_sums(layout: str, count: str, into: str) -> list[str]:
@@ -263,11 +292,10 @@ def _embedding(layout: str) -> _Parts:
 
 _BODIES = {
     "Linear": _linear,
-    "LinearInteger": _linear_integer,
-    "LinearIntegerSigned": _linear_integer_signed,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Embedding": _embedding,
 }
+_INTEGER_BODIES = {"LinearInteger": _linear_integer, "LinearIntegerSigned": _linear_integer_signed}
 #: Of layers that read the counts of synchronous neurons.
 _COUNT_BODIES = {"LinearCounts": _linear_counts, "LinearSums": _linear_sums}

@@ -15,6 +15,7 @@ from snn_extreme_quant.errors import ExportError, SxqError
 from snn_extreme_quant.exported.files import METADATA_KEY
 
 from . import functions
+from .body_facts import body_facts
 from .byte_products import with_byte_products
 from .capture import quiet_torch
 from .exactness import Exactness
@@ -153,7 +154,7 @@ def _finish(
 
     proto: onnx.ModelProto = ir.to_proto(model)
     proto.ir_version = IR_VERSION
-    proto.functions.extend(functions.function_body(name) for name in used)
+    proto.functions.extend(functions.function_body(name, body_facts(name, proto.graph)) for name in used)
     del proto.graph.value_info[:]
     if not metadata.get("integer"):  # integers are never scaled while they are added up
         keep_sums_apart(proto.graph)

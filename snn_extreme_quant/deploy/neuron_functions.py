@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons import NeuronSpec
 
+from .body_facts import GENERAL, BodyFacts
 from .layer_functions import KINDS, unpack_lines
 
 __all__ = ["NeuronFunction", "neuron_text"]
@@ -274,26 +275,36 @@ def _weight_lines(function: NeuronFunction) -> list[str]:
     return lines
 
 
-def neuron_text(function: NeuronFunction) -> str:
-    """Return the text of the ONNX function."""
-    body = _step_body(function) if function.step else _sequence_body(function)
+def neuron_text(function: NeuronFunction, facts: BodyFacts = GENERAL) -> str:
+    """Return the text of the ONNX function in a file of which ``facts`` hold."""
+    body = _step_body(function) if function.step else _sequence_body(function, facts)
     attributes = f" <{', '.join(function.attributes)}>" if function.attributes else ""
     head = f"{function.name}{attributes} ({', '.join(function.inputs)}) => ({', '.join(function.outputs)})"
     return head + " {\n  " + "\n  ".join(body) + "\n}"
 
 
-def _sequence_body(function: NeuronFunction) -> list[str]:
-    """All steps: a Scan over slices of known rank (its body needs known ranks on onnxruntime up to 1.23)."""
+def _relaxing(lines: list[str], facts: BodyFacts) -> list[str]:
+    """The lines of one step without what facts make of no effect."""
+    if facts.rests_at_zero:
+        away = "c0 = Sub (v, rest)"
+        lines = [re.sub(r"\bc0\b", "v", line) if away in lines else line for line in lines if line != away]
+    if facts.halves:
+        lines = [re.sub(r"Div \((\w+), tau\)", r"Mul (\1, inverse_tau)", line) for line in lines]
+    return lines
+
+
+def _start_lines(function: NeuronFunction, facts: BodyFacts) -> list[str]:
+    """The sequence ``xf`` as the loop takes it, and the states ``<state>0f`` that it begins with."""
     spec = function.spec
-    lines = ["shape = Shape <start: int = 0> (xs)", "step_shape = Shape <start: int = 1> (xs)"]
-    # The shape of the whole sequence and of one step inside the Scan; a convolution keeps its axes.
+    lines = ["shape = Shape <start: int = 0> (xs)"]
+    if facts.scalar_states:
+        lines += ["xf = Flatten <axis: int = 1> (xs)", "size = Shape <start: int = 1> (xf)"]
+        return lines + [f"{name}0f = Expand ({name}0, size)" for name in spec.states]
+    lines.append("step_shape = Shape <start: int = 1> (xs)")
+    # The shape of one step inside the Scan; a convolution keeps its axes.
     inner = {"linear": "matrix", "conv": "step_shape"}.get(spec.feedback if function.layout else "", "size")
     if inner == "size":
-        lines += [
-            "length = Shape <start: int = 0, end: int = 1> (xs)",
-            "size = ReduceProd <keepdims: int = 1> (step_shape)",
-            "whole = Concat <axis: int = 0> (length, size)",
-        ]
+        lines += ["size = Constant <value_ints: ints = [-1]> ()", "xf = Flatten <axis: int = 1> (xs)"]
     elif inner == "matrix":
         lines += [
             "length = Shape <start: int = 0, end: int = 1> (xs)",
@@ -301,23 +312,30 @@ def _sequence_body(function: NeuronFunction) -> list[str]:
             "rest = Constant <value_ints: ints = [-1]> ()",
             "matrix = Concat <axis: int = 0> (rest, width)",
             "whole = Concat <axis: int = 0> (length, matrix)",
+            "xf = Reshape (xs, whole)",
         ]
     else:
-        lines.append("whole = Identity (shape)")
-    lines.append("xf = Reshape <allowzero: int = 1> (xs, whole)" if inner == "size" else "xf = Reshape (xs, whole)")
+        lines.append("xf = Identity (xs)")
     for name in spec.states:
-        lines.append(f"{name}0e = Expand ({name}0, step_shape)")
-        zero = " <allowzero: int = 1>" if inner == "size" else ""
-        lines.append(f"{name}0f = Reshape{zero} ({name}0e, {inner})")
+        lines += [f"{name}0e = Expand ({name}0, step_shape)", f"{name}0f = Reshape ({name}0e, {inner})"]
+    return lines
+
+
+def _sequence_body(function: NeuronFunction, facts: BodyFacts) -> list[str]:
+    """All steps: a Scan over slices of known rank (its body needs known ranks on onnxruntime up to 1.23)."""
+    spec = function.spec
+    lines = _start_lines(function, facts)
+    if facts.halves:
+        lines += ["unity = Constant <value_float: float = 1.0> ()", "inverse_tau = Div (unity, tau)"]
     if function.flattened and function.vector:
         for name in spec.parameter_names:
             lines.append(f"{name}_e = Expand (p_{name}, step_shape)")
-            lines.append(f"{name} = Reshape <allowzero: int = 1> ({name}_e, size)")
+            lines.append(f"{name} = Reshape ({name}_e, size)")
     lines += _weight_lines(function)
     kind = "float[?]" if function.flattened else {"linear": "float[?,?]", "conv": "float[?,?,?,?]"}[spec.feedback]
     shown = spec.outputs[1:] if function.states else ()
     after = [f"{name}_out" if name != "s" else "s_next" for name in spec.states]
-    body = _step_lines(function)
+    body = _relaxing(_step_lines(function), facts)
     if "s" in spec.states:
         body.append("s_next = Identity (s_out)")
     # Spikes leave the loop as they were compared, in bytes. A runtime merges the cast with one to uint8 that follows.

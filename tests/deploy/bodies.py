@@ -14,6 +14,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from snn_extreme_quant.deploy import functions
+from snn_extreme_quant.deploy.body_facts import GENERAL, BodyFacts
 
 Array = npt.NDArray[Any]
 
@@ -24,11 +25,12 @@ def model_of(
     constants: dict[str, Array],
     ranks: list[int],
     output_type: int | list[int] = onnx.TensorProto.FLOAT,
+    facts: BodyFacts = GENERAL,
     **attributes: Any,
 ) -> onnx.ModelProto:
     """A model of one node, with its body; the outputs are called as in the body, of one type or of one each."""
     types = output_type if isinstance(output_type, list) else [output_type] * len(ranks)
-    body = functions.function_body(operator)
+    body = functions.function_body(operator, facts)
     assert set(body.input) == {*inputs, *constants}
     node = helper.make_node(operator, list(body.input), list(body.output), domain=functions.DOMAIN, **attributes)
     graph = helper.make_graph(
@@ -59,10 +61,11 @@ def assert_body(
     constants: dict[str, Array],
     expected: list[Tensor],
     output_type: int = onnx.TensorProto.FLOAT,
+    facts: BodyFacts = GENERAL,
     **attributes: Any,
 ) -> None:
     """The body gives the expected outputs, bit for bit, in both evaluators."""
-    model = model_of(operator, inputs, constants, [value.dim() for value in expected], output_type, **attributes)
+    model = model_of(operator, inputs, constants, [value.dim() for value in expected], output_type, facts, **attributes)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = 1

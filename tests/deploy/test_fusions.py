@@ -78,7 +78,8 @@ class _Counts(nn.Module):
         return self.out(current), current
 
 
-def _model(form: Form, between: Between) -> tuple[nn.Module, Tensor]:
+def pattern_network(form: Form, between: Between) -> tuple[nn.Module, Tensor]:
+    """Return a network around a pattern, and an input of which some neurons fire and some do not."""
     torch.manual_seed(0)
     if form == "counts":
         counts, x = _Counts(between), torch.rand(2, 12, 48) * 2
@@ -123,7 +124,7 @@ def _feed(path: Path, x: Tensor) -> dict[str, Any]:
     ],
 )
 def test_optimisations_change_no_bit(tmp_path: Path, name: str, form: Form) -> None:
-    model, x = _model(form, PATTERNS[name])
+    model, x = pattern_network(form, PATTERNS[name])
     path = tmp_path / "net.onnx"
     report = sxq.export_onnx(model, x, path, form=form, **({} if form == "counts" else {"input": "spikes"}))
     feed = _feed(path, x)
@@ -140,7 +141,7 @@ def test_optimisations_change_no_bit(tmp_path: Path, name: str, form: Form) -> N
 @pytest.mark.parametrize("name", ["two factors", "a factor and a bias"])
 @pytest.mark.parametrize("form", ["sequence", "counts"])
 def test_the_reference_evaluator_gives_the_same_bits(tmp_path: Path, name: str, form: Form) -> None:
-    model, x = _model(form, PATTERNS[name])
+    model, x = pattern_network(form, PATTERNS[name])
     path = tmp_path / "net.onnx"
     sxq.export_onnx(model, x, path, form=form, **({} if form == "counts" else {"input": "spikes"}))
     best = _session(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL).run(None, _feed(path, x))
