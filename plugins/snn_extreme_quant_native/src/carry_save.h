@@ -34,17 +34,18 @@ ALWAYS_INLINE word every_byte(uint8_t value) {
   return (word)((bytes_of_word){0} + value);
 }
 
-/* Eight rows; what carries out has weight 8. */
-#define SXQ_EIGHT(carry, ROW)                \
-  do {                                       \
-    word a_, b_, c_, d_;                     \
-    full_add(a_, c.p0, c.p0, ROW(0), ROW(1)); \
-    full_add(b_, c.p0, c.p0, ROW(2), ROW(3)); \
-    full_add(c_, c.p1, c.p1, a_, b_);        \
-    full_add(a_, c.p0, c.p0, ROW(4), ROW(5)); \
-    full_add(b_, c.p0, c.p0, ROW(6), ROW(7)); \
-    full_add(d_, c.p1, c.p1, a_, b_);        \
-    full_add(carry, c.p2, c.p2, c_, d_);     \
+/* Eight rows; what carries out has weight 8. The planes come in last at each weight: only that one step waits for the
+ * eight rows before. */
+#define SXQ_EIGHT(carry, ROW)                  \
+  do {                                         \
+    word a_, b_, c_, d_, e_, f_;               \
+    full_add(a_, b_, ROW(0), ROW(1), ROW(2));  \
+    full_add(c_, d_, ROW(3), ROW(4), ROW(5));  \
+    full_add(e_, b_, b_, d_, ROW(6));          \
+    full_add(f_, c.p0, b_, ROW(7), c.p0);      \
+    full_add(a_, b_, a_, c_, e_);              \
+    full_add(e_, c.p1, b_, f_, c.p1);          \
+    full_add(carry, c.p2, a_, e_, c.p2);       \
   } while (0)
 
 /* Add a carry to plane j, and what that carries to the next. */
