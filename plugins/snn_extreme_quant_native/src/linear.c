@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "bit_planes.h"
 #include "operators.h"
 #include "product.h"
 
@@ -31,6 +32,7 @@ OrtStatus* sxq_linear_create(const sxq_operator* op, const OrtApi* api, const Or
     sxq_linear_destroy(made);
     return status;
   }
+  if (made->constant) sxq_allow_planes(made->head.kernels, &made->weights.codes);
   *kernel = made;
   return NULL;
 }

@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "bit_planes.h"
 #include "operators.h"
 #include "product.h"
 
@@ -38,6 +39,7 @@ OrtStatus* sxq_matmul_integer_create(
     sxq_matmul_integer_destroy(made);
     return status;
   }
+  if (made->constant) sxq_allow_planes(made->head.kernels, &made->codes);
   *kernel = made;
   return NULL;
 }

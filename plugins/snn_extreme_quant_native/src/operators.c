@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bit_planes.h"
+
 #if defined(_WIN32)
 #define SXQ_EXPORT __declspec(dllexport)
 #else
@@ -231,6 +233,10 @@ SXQ_EXPORT size_t sxq_operator_count(void) {
 
 SXQ_EXPORT const char* sxq_operator_name(size_t index) {
   return index < sxq_operator_count() ? operators[index].name : NULL;
+}
+
+SXQ_EXPORT size_t sxq_copied_bytes(void) {
+  return sxq_copied_plane_bytes();
 }
 
 SXQ_EXPORT const char* sxq_instruction_set(void) {

@@ -4,9 +4,9 @@
 
 #include "weights.h"
 
-/* Few large tasks: each reads the weights once. */
+/* Few large tasks: each reads the weights once. Four where they are large enough, for sessions of several threads. */
 static inline size_t sxq_rows_a_task(size_t rows) {
-  return rows / 4 < 4 ? 4 : rows / 4 > 64 ? 64 : rows / 4;
+  return rows / 4 < 8 ? 8 : rows / 4 > 64 ? 64 : rows / 4;
 }
 
 /* Whether sums of K inputs up to `most`, and the places of the rows, fit 32 bits. */

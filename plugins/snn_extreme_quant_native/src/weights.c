@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "bit_planes.h"
+
 OrtStatus* sxq_check_codes(
     const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed, size_t columns,
     sxq_codes* codes) {
@@ -35,6 +37,7 @@ OrtStatus* sxq_check_codes(
 }
 
 void sxq_release_codes(sxq_codes* codes) {
+  sxq_release_planes(codes);
   free(codes->owned);
   codes->owned = NULL;
 }
