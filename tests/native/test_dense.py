@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -110,10 +111,10 @@ def test_what_is_not_a_number_is_no_spike(library: Any) -> None:
 
 def has_population_counts() -> bool:
     try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return "avx512_vpopcntdq" in lines.read() and native_library().instruction_set == "avx512"
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
+    return "avx512_vpopcntdq" in flags and native_library().instruction_set == "avx512"
 
 
 @pytest.mark.parametrize(("layout", "per_code"), [("binary8", 1), ("ternary4", 2)])

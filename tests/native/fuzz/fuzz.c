@@ -169,7 +169,7 @@ static void fuzz_embedding(const sxq_operator* op) {
   OrtKernelContext context = {0};
   OrtValue* ids = context.input[0] = tensor(one_in(2) ? ORT_TYPE_INT64 : ORT_TYPE_INT32, 2, shape);
   context.input[1] = packed_codes(op->layout, rows, columns);
-  context.input[2] = tensor(ORT_TYPE_FLOAT, 1, scales);
+  context.input[2] = tensor(op->kind == SXQ_EMBEDDING ? ORT_TYPE_FLOAT : ORT_TYPE_INT32, 1, scales);
   fill(context.input[2], 3);
   for (size_t i = 0; i < count_of(ids); ++i) {
     const int64_t id = one_in(30) ? rows + 5 : (int64_t)draw(2 * (uint32_t)rows) - rows;
@@ -249,7 +249,8 @@ int main(int argc, char** argv) {
       case SXQ_CONV:
       case SXQ_CONV_INTEGER:
       case SXQ_CONV_INTEGER_SIGNED: fuzz_conv(op); break;
-      case SXQ_EMBEDDING: fuzz_embedding(op); break;
+      case SXQ_EMBEDDING:
+      case SXQ_EMBEDDING_INTEGER: fuzz_embedding(op); break;
       case SXQ_MATMUL_INTEGER:
       case SXQ_MATMUL_INTEGER_SIGNED: fuzz_matmul_integer(op); break;
       case SXQ_NEURON: fuzz_neuron(op); break;
