@@ -206,6 +206,6 @@ static void products(
 }
 
 const sxq_bit_kernels sxq_bit_kernels_avx512 = {
-    {2.0f, 0.3f, 0.6f}, 4, ROWS, plane_bytes, fill_planes, pack, products,
+    {2.0f, 0.36f, 0.42f}, 4, ROWS, plane_bytes, fill_planes, pack, products,
 };
 #endif
