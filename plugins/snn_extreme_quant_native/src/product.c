@@ -9,6 +9,16 @@
  * they share, into the second cache, and as long as there is room for the lists of their spikes. */
 enum { MOST_TOGETHER = 128, TOGETHER_BYTES = 1 << 18, LIST_ROOM = 30000 };
 
+size_t sxq_rows_a_task(const sxq_codes* codes, size_t rows) {
+  enum { FEWEST = 8, MOST = 64, TASKS = 4 };
+  const double codes_a_task = 1 << 23; /* some microseconds */
+  const double fitting = (double)rows * (double)codes->rows * (double)codes->columns / codes_a_task;
+  size_t tasks = fitting < TASKS ? (size_t)fitting : TASKS;
+  if (tasks > rows / FEWEST) tasks = rows / FEWEST;
+  const size_t each = tasks > 1 ? (rows + tasks - 1) / tasks : rows;
+  return each < MOST ? each : MOST;
+}
+
 bool sxq_sums_fit(const sxq_codes* codes, double most) {
   const double rows = (double)codes->rows, bytes = rows * (double)sxq_row_bytes(codes->layout, codes->columns);
   return 2.0 * rows * most * codes->layout->offset < 2147483648.0 && bytes < 4294967296.0;
