@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -138,3 +139,23 @@ def test_the_copy_is_made_when_dense_inputs_are_met(library: Any, layout: str, p
     del net
     gc.collect()
     assert library.copied_bytes == before
+
+
+def test_runs_at_the_same_time_share_one_copy(library: Any) -> None:
+    codes = codes_of("ternary4", 300, 200)
+    constants = {"packed": pack(codes.astype(np.int32), "ternary4"), "scale": np.ones(200, np.float32)}
+    rng = np.random.default_rng(5)
+    inputs = [(rng.random((40, 300)) < 0.7).astype(np.float32) for _ in range(8)]
+    for _ in range(5):
+        gc.collect()
+        before = library.copied_bytes
+        model = model_of("TernaryLinear", {"x": inputs[0]}, constants, [2])
+        net = native_session(model, "TernaryLinear", threads=2)
+        with ThreadPoolExecutor(4) as pool:
+            outputs = list(pool.map(lambda x, net=net: net.run(None, {"x": x})[0], inputs))
+        for x, y in zip(inputs, outputs, strict=True):
+            assert np.array_equal(y, x @ codes)
+        copied = library.copied_bytes - before
+        # 300 inputs are 10 words of 32, 200 columns 7 blocks of 32, with two planes.
+        assert copied == (10 * 7 * 32 * 4 * 2 if has_population_counts() else 0)
+        del net
