@@ -78,7 +78,7 @@ ALWAYS_INLINE word every_byte(uint8_t value) {
   } while (0)
 
 /* Add up the counts of a register's two halves; what the upper one holds afterwards means nothing. */
-ALWAYS_INLINE counters both_halves(counters c) {
+ALWAYS_INLINE counters both_halves(counters c, int planes) {
   word carry = {0};
 #define SXQ_PLANE(j) full_add(carry, c.p##j, upper_half(c.p##j), c.p##j, carry)
   SXQ_PLANE(0);
@@ -88,6 +88,7 @@ ALWAYS_INLINE counters both_halves(counters c) {
   SXQ_PLANE(4);
   SXQ_PLANE(5);
   SXQ_PLANE(6);
+  if (planes == FEW_PLANES) return c;
   SXQ_PLANE(7);
   SXQ_PLANE(8);
   SXQ_PLANE(9);
@@ -145,7 +146,7 @@ ALWAYS_INLINE counters count_bits(
     SXQ_FROM_THREE(carry);
 #undef SXQ_ROW
   }
-  return side == 1 ? c : both_halves(c);
+  return side == 1 ? c : both_halves(c, planes);
 }
 
 /* Fields of `size` bits of two words side by side: the even ones to `even`, the odd ones to `odd`. */

@@ -75,7 +75,8 @@ ALWAYS_INLINE counters count_block(const column_block* block, const uint32_t* ro
   const sxq_codes* codes = block->codes;
   const size_t bytes = codes->rows * sxq_row_bytes(codes->layout, codes->columns) + codes->slack;
   const uint8_t* column = codes->packed + block->byte;
-  const bool narrow = block->width <= WIDTH / 2; /* then two rows fill a register */
+  /* Two rows fill a register then; adding up its halves takes as long as a few rows. */
+  const bool narrow = block->width <= WIDTH / 2 && count > 16;
   const size_t reach = narrow ? WIDTH / 2 : WIDTH;
   /* A row may be read past its end where other rows follow: what is read too much is not used. */
   size_t safe = count;
