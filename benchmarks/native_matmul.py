@@ -19,6 +19,7 @@ from record import parser, write
 
 from snn_extreme_quant.deploy import native_status, session
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
+from snn_extreme_quant.deploy.native import native_library
 from snn_extreme_quant.quantizers.packing import pack
 
 SHAPES = [(768, 768), (768, 3072), (3072, 768)]
@@ -106,6 +107,20 @@ def measure(k: int, n: int, rows: int, density: float, threads: int, layers: int
     return {**row, "microseconds": times, "ratio to float32": ratios}
 
 
+def copied_bytes() -> dict[str, dict[str, int]]:
+    """Memory of the second copy of 768 x 768 codes, after inputs of each density; and of the codes in the file."""
+    found: dict[str, dict[str, int]] = {}
+    for operator, layout in LAYOUTS.items():
+        sizes = {"packed": pack(np.ones((768, 768), np.int32), layout).nbytes}
+        for density in DENSITIES:
+            made = session(model(operator, 768, 768, 1), threads=1, native=True)
+            before = native_library().copied_bytes
+            made.run(None, {"x": (np.random.default_rng(1).random((128, 768)) < density).astype(np.float32)})
+            sizes[f"copy at {density}"] = native_library().copied_bytes - before
+        found[operator] = sizes
+    return found
+
+
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--quick", action="store_true", help="a rough look: nothing is written")
@@ -116,9 +131,11 @@ def main() -> None:
         for rows in ROWS:
             results += [measure(k, n, rows, 0.15, threads, 1, seconds) for threads in ((1,) if quick else (1, 2))]
             results += [measure(k, n, rows, 0.15, 1, 8, seconds)] if rows in (1, 128) else []
-    results += [measure(768, 768, rows, density, 1, 1, seconds) for density in DENSITIES for rows in (1, 128)]
+    results += [measure(768, 768, 1, density, 1, 1, seconds) for density in DENSITIES]
+    results += [measure(k, n, 128, density, 1, 1, seconds) for k, n in SHAPES for density in DENSITIES]
+    found = {"kernels": native_status().instruction_set, "results": results, "copied bytes": copied_bytes()}
     if not quick:
-        write("native_matmul", {"kernels": native_status().instruction_set, "results": results})
+        write("native_matmul", found)
 
 
 if __name__ == "__main__":

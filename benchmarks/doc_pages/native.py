@@ -52,15 +52,36 @@ def _signed(result: dict[str, Any]) -> str:
 
 
 def _densities(result: dict[str, Any]) -> str:
-    rows = [
-        r for r in result["results"] if (r["K"], r["N"], r["M"], r["layers"], r["threads"]) == (768, 768, 128, 1, 1)
-    ]
-    found = {row["density"]: row["ratio to float32"] for row in rows}
-    parts = (
-        f"{100 * density:.0f} %: {found[density]['ternary native']:.3f} / {found[density]['binary native']:.3f}"
-        for density in sorted(found)
+    """One thread, 128 rows: a table by density, and what the copy for dense inputs takes."""
+    found = {
+        (row["density"], row["K"], row["N"]): row["ratio to float32"]
+        for row in result["results"]
+        if (row["M"], row["layers"], row["threads"]) == (128, 1, 1)
+    }
+    densities = sorted({density for density, _, _ in found})
+    lines = []
+    for density in densities:
+        ratios = [found[density, k, n] for k, n in SHAPES]
+        pairs = (("ternary native", "binary native"), ("ternary native, signed", "binary native, signed"))
+        cells = (f"{r[ternary]:.3f} / {r[binary]:.3f}" for ternary, binary in pairs for r in ratios)
+        lines.append([f"{100 * density:.0f} %", *cells])
+    shapes = [f"{k} x {n}" for k, n in SHAPES]
+    rows = table(["inputs that spike", *shapes, *(f"{shape}, signed" for shape in shapes)], lines)
+    copies = (
+        f"{operator.removesuffix('LinearInteger').lower()}, {_copied_from(sizes)}"
+        for operator, sizes in result["copied bytes"].items()
     )
-    return f"By density, 768 x 768 and 128 rows: {', '.join(parts)}."
+    return (
+        f"\nBy density, 128 rows, one layer, ternary / binary:\n\n{rows}\n\nThe second copy of 768 x 768 codes:\n"
+        + ";\n".join(copies)
+        + ".\n"
+    )
+
+
+def _copied_from(sizes: dict[str, int]) -> str:
+    copies = {float(name.removeprefix("copy at ")): size for name, size in sizes.items() if name.startswith("copy")}
+    first = min(density for density, size in copies.items() if size)
+    return f"{sizes['packed']} bytes in the file, and {copies[first]} more once {100 * first:.0f} % of the inputs spike"
 
 
 def _two_threads(result: dict[str, Any]) -> str:

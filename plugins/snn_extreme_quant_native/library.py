@@ -38,6 +38,7 @@ class NativeLibrary:
             library.sxq_operator_name.argtypes = [ctypes.c_size_t]
             library.sxq_operator_name.restype = ctypes.c_char_p
             library.sxq_instruction_set.restype = ctypes.c_char_p
+            library.sxq_copied_bytes.restype = ctypes.c_size_t
             library.sxq_select.argtypes = [ctypes.c_char_p]
         except (OSError, AttributeError) as error:
             raise NativeLibraryError(
@@ -53,6 +54,11 @@ class NativeLibrary:
     def instruction_set(self) -> str:
         """What the kernels of new sessions use: ``"avx512"``, ``"avx2"`` or ``"portable"``."""
         return str(self._library.sxq_instruction_set().decode())
+
+    @property
+    def copied_bytes(self) -> int:
+        """Memory that second copies of weights take at present, over all sessions; they serve dense inputs."""
+        return int(self._library.sxq_copied_bytes())
 
     def register(self, options: Any, operators: Iterable[str]) -> list[str]:
         """Let sessions made with ``options`` run these operators natively; return those that have a kernel.

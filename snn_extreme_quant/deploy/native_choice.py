@@ -67,7 +67,10 @@ def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
     always = {
         name
         for name in functions
-        if is_integer_neuron(name) or is_neuron(name) or name.endswith("Embedding") or is_synchronous(name)
+        if is_integer_neuron(name)
+        or is_neuron(name)
+        or name.endswith(("Embedding", "EmbeddingInteger"))
+        or is_synchronous(name)
     }
     spikes = _spikes(model)
     counting = any(not is_integer_neuron(n) and is_neuron(n) and _float_fire(n) == "count" for n in functions)

@@ -15,13 +15,14 @@ from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 from tests.deploy.bodies import Array
 
-from .running import KERNEL_LAYOUTS, native_session
+from .running import KERNEL_LAYOUTS, assert_same, native_session
 
 _TYPES = {
     "float32": TensorProto.FLOAT,
     "uint8": TensorProto.UINT8,
     "int8": TensorProto.INT8,
     "int32": TensorProto.INT32,
+    "int64": TensorProto.INT64,
 }
 
 
@@ -219,3 +220,35 @@ def test_fixed_point_neurons_of_any_shape(library: Any, shape: tuple[int, ...]) 
 )
 def test_fixed_point_neurons_with_each_instruction_set(instruction_set: str, operator: str) -> None:
     check_neuron(operator, (3, 300), 6)
+
+
+@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("kind", [np.int64, np.int32])
+def test_integer_embedding(library: Any, layout: str, kind: type[np.signedinteger[Any]]) -> None:
+    """Rows of codes times 32-bit multipliers, which wrap around."""
+    for rows, columns in [(1, 1), (9, 10), (5, 130), (3, 515)]:
+        codes, rng = codes_of(layout, rows, columns), np.random.default_rng(rows)
+        multiplier = rng.integers(-(2**31), 2**31, rows).astype(np.int32)
+        ids = rng.integers(-rows, rows, (2, 3)).astype(kind)
+        constants = {"packed": pack(codes.astype(np.int32), layout), "multiplier": multiplier}
+        (found,) = assert_same(
+            KINDS[layout] + "EmbeddingInteger", {"x": ids}, constants, [3], output_type=TensorProto.INT32,
+            columns=[columns],
+        )  # fmt: skip
+        assert found.dtype == np.int32
+        with np.errstate(over="ignore"):
+            assert np.array_equal(found, (codes.astype(np.int32) * multiplier[:, None])[ids])
+
+
+@pytest.mark.parametrize("operator", ["Embedding", "EmbeddingInteger"])
+@pytest.mark.parametrize("layout", ["ternary4", "ternary5"])
+def test_a_damaged_row_is_refused_when_it_is_looked_up(library: Any, layout: str, operator: str) -> None:
+    packed = pack(codes_of(layout, 3, 10).astype(np.int32), layout)
+    packed[1, 0] = 255
+    factor = np.ones(3, np.float32 if operator == "Embedding" else np.int32)
+    constants = {"packed": packed, "factor": factor}
+    kernel_only(KINDS[layout] + operator, {"x": np.array([0, 2])}, constants, columns=[10])
+    with pytest.raises(Exception, match="row 1 holds what is no code"):
+        kernel_only(KINDS[layout] + operator, {"x": np.array([-2])}, constants, columns=[10])
+    with pytest.raises(Exception, match="there is no row 3"):
+        kernel_only(KINDS[layout] + operator, {"x": np.array([3])}, constants, columns=[10])

@@ -138,7 +138,7 @@ def test_conv(library: Any, layout: str, axes: int, stride: int, pads: int, dila
         assert_same(name, {"x": x}, {"packed": packed, "scale": scale}, [axes + 2], **attributes)
 
 
-@pytest.mark.parametrize("layout", [layout for layout in KERNEL_LAYOUTS if layout != "ternary5"])
+@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
 def test_embedding(library: Any, layout: str, kind: type[np.signedinteger[Any]]) -> None:
     for rows, columns in [(1, 1), (9, 10), (5, 130)]:

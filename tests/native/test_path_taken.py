@@ -54,6 +54,17 @@ def test_the_kernel_takes_the_place_of_the_body(library: Any, tmp_path: Path) ->
     assert not any(domain == DOMAIN for domain, _ in body)
 
 
+@pytest.mark.parametrize(("operator", "kind"), [("Embedding", 1), ("EmbeddingInteger", 6)])
+@pytest.mark.parametrize("packing", ["Binary", "Ternary5", "Int16"])
+def test_embeddings_are_chosen(library: Any, packing: str, operator: str, kind: int) -> None:
+    layout = {"Binary": "binary8", "Ternary5": "ternary5", "Int16": "int16"}[packing]
+    _, packed, scale = stored(layout, 9, 10)
+    factor = {"scale": scale[:1].repeat(9)} if operator == "Embedding" else {"multiplier": np.arange(9, dtype=np.int32)}
+    ids = {"x": np.array([3, 0])}
+    model = model_of(packing + operator, ids, {"packed": packed, **factor}, [2], output_type=kind, columns=[10])
+    assert choose_kernels(model).operators == {packing + operator} <= library.operators
+
+
 def test_an_operator_without_a_kernel_keeps_its_body(library: Any, tmp_path: Path) -> None:
     found = optimised(small_model(), tmp_path / "other.onnx", library, ["BinaryLinearInteger"])
     assert ("com.microsoft", "MatMulIntegerToFloat") in found

@@ -6,7 +6,8 @@
  * its bit j, for every bit position at once, is plane j.
  *
  * Needs of the file that includes this: WIDTH (bytes of a register), `word` (a vector of uint64_t),
- * full_add(high, low, a, b, c) and choose(mask, a, b), which takes bits of a where the mask is set and of b elsewhere.
+ * full_add(high, low, a, b, c), choose(mask, a, b), which takes bits of a where the mask is set and of b elsewhere,
+ * load_two(a, b), which puts half a register from either place side by side, and upper_half(a), which moves it down.
  */
 #include <string.h>
 
@@ -34,17 +35,18 @@ ALWAYS_INLINE word every_byte(uint8_t value) {
   return (word)((bytes_of_word){0} + value);
 }
 
-/* Eight rows; what carries out has weight 8. */
-#define SXQ_EIGHT(carry, ROW)                \
-  do {                                       \
-    word a_, b_, c_, d_;                     \
-    full_add(a_, c.p0, c.p0, ROW(0), ROW(1)); \
-    full_add(b_, c.p0, c.p0, ROW(2), ROW(3)); \
-    full_add(c_, c.p1, c.p1, a_, b_);        \
-    full_add(a_, c.p0, c.p0, ROW(4), ROW(5)); \
-    full_add(b_, c.p0, c.p0, ROW(6), ROW(7)); \
-    full_add(d_, c.p1, c.p1, a_, b_);        \
-    full_add(carry, c.p2, c.p2, c_, d_);     \
+/* Eight rows; what carries out has weight 8. The planes come in last at each weight: only that one step waits for the
+ * eight rows before. */
+#define SXQ_EIGHT(carry, ROW)                  \
+  do {                                         \
+    word a_, b_, c_, d_, e_, f_;               \
+    full_add(a_, b_, ROW(0), ROW(1), ROW(2));  \
+    full_add(c_, d_, ROW(3), ROW(4), ROW(5));  \
+    full_add(e_, b_, b_, d_, ROW(6));          \
+    full_add(f_, c.p0, b_, ROW(7), c.p0);      \
+    full_add(a_, b_, a_, c_, e_);              \
+    full_add(e_, c.p1, b_, f_, c.p1);          \
+    full_add(carry, c.p2, a_, e_, c.p2);       \
   } while (0)
 
 /* Add a carry to plane j, and what that carries to the next. */
@@ -75,54 +77,76 @@ ALWAYS_INLINE word every_byte(uint8_t value) {
     SXQ_FROM_FIVE(carry);     \
   } while (0)
 
-/* Count `count` rows, fewer than 2^planes; the first `safe` of them may be read WIDTH bytes wide, of the others only
- * `width` bytes are there. */
+/* Add up the counts of a register's two halves; what the upper one holds afterwards means nothing. */
+ALWAYS_INLINE counters both_halves(counters c, int planes) {
+  word carry = {0};
+#define SXQ_PLANE(j) full_add(carry, c.p##j, upper_half(c.p##j), c.p##j, carry)
+  SXQ_PLANE(0);
+  SXQ_PLANE(1);
+  SXQ_PLANE(2);
+  SXQ_PLANE(3);
+  SXQ_PLANE(4);
+  SXQ_PLANE(5);
+  SXQ_PLANE(6);
+  if (planes == FEW_PLANES) return c;
+  SXQ_PLANE(7);
+  SXQ_PLANE(8);
+  SXQ_PLANE(9);
+  SXQ_PLANE(10);
+  SXQ_PLANE(11);
+#undef SXQ_PLANE
+  return c;
+}
+
+/* Count `count` rows, fewer than 2^planes, of which `side` are side by side in a register: one, or two of half its
+ * width. The first `safe` of them may be read that wide, of the others only `width` bytes are there. */
 ALWAYS_INLINE counters count_bits(
-    const uint8_t* column, size_t width, const uint32_t* rows, size_t count, size_t safe, int planes) {
+    const uint8_t* column, size_t width, const uint32_t* rows, size_t count, size_t safe, int planes, size_t side) {
   static const uint8_t nothing[WIDTH];
   counters c = {0};
   word low, next, carry;
   size_t r = 0;
-#define SXQ_ROW(i) load(column + rows[r + (i)])
-  for (; r + 32 <= safe; r += 32) {
+#define SXQ_ROW(i)                                                                                \
+  (side == 1 ? load(column + rows[r + (i)])                                                       \
+             : load_two(column + rows[r + 2 * (i)], column + rows[r + 2 * (i) + 1]))
+  for (; r + 32 * side <= safe; r += 8 * side) {
     word sixteen;
     SXQ_EIGHT(low, SXQ_ROW);
-    r += 8;
+    r += 8 * side;
     SXQ_EIGHT(next, SXQ_ROW);
     full_add(sixteen, c.p3, c.p3, low, next);
-    r += 8;
+    r += 8 * side;
     SXQ_EIGHT(low, SXQ_ROW);
-    r += 8;
+    r += 8 * side;
     SXQ_EIGHT(next, SXQ_ROW);
-    r -= 24;
     full_add(low, c.p3, c.p3, low, next);
     full_add(carry, c.p4, c.p4, sixteen, low);
     SXQ_FROM_FIVE(carry);
   }
-  for (; r + 8 <= safe; r += 8) {
+  for (; r + 8 * side <= safe; r += 8 * side) {
     SXQ_EIGHT(carry, SXQ_ROW);
     SXQ_FROM_THREE(carry);
   }
 #undef SXQ_ROW
-  for (; r < count; r += 8) {
+  for (; r < count; r += 8 * side) {
     /* The last rows: missing ones are zero, and none is read behind its end. */
-    const uint8_t* row[8];
-    uint8_t copies[8][WIDTH];
-    for (size_t i = 0; i < 8; ++i) row[i] = r + i < safe ? column + rows[r + i] : nothing;
+    const uint8_t* row[16];
+    uint8_t copies[16][WIDTH];
+    for (size_t i = 0; i < 8 * side; ++i) row[i] = r + i < safe ? column + rows[r + i] : nothing;
     if (safe < count) {
-      for (size_t i = 0; i < 8; ++i) {
+      for (size_t i = 0; i < 8 * side; ++i) {
         if (r + i < safe || r + i >= count) continue;
         memset(copies[i], 0, WIDTH);
         memcpy(copies[i], column + rows[r + i], width);
         row[i] = copies[i];
       }
     }
-#define SXQ_ROW(i) load(row[i])
+#define SXQ_ROW(i) (side == 1 ? load(row[i]) : load_two(row[2 * (i)], row[2 * (i) + 1]))
     SXQ_EIGHT(carry, SXQ_ROW);
     SXQ_FROM_THREE(carry);
 #undef SXQ_ROW
   }
-  return c;
+  return side == 1 ? c : both_halves(c, planes);
 }
 
 /* Fields of `size` bits of two words side by side: the even ones to `even`, the odd ones to `odd`. */

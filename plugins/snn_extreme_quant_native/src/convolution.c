@@ -38,7 +38,7 @@ sxq_weights sxq_weights_of_group(const sxq_convolution* c, size_t group) {
   const size_t each = c->g->outputs / c->g->groups;
   const uint8_t* packed = c->codes + group * group_bytes(c->g, c->layout);
   return (sxq_weights){
-      {c->layout, packed, sxq_window(c->g), each, SXQ_SLACK, NULL}, c->scale ? c->scale + group * each : NULL};
+      {c->layout, packed, sxq_window(c->g), each, SXQ_SLACK, NULL, NULL}, c->scale ? c->scale + group * each : NULL};
 }
 
 size_t sxq_band_positions(const sxq_convolution* c, const sxq_band* band, size_t* first) {

@@ -1,4 +1,4 @@
-/* <packing>Embedding: rows of codes times the rows' scales. */
+/* <packing>Embedding and <packing>EmbeddingInteger: rows of codes times the rows' scales or multipliers. */
 #include <stdlib.h>
 
 #include "operators.h"
@@ -6,7 +6,13 @@
 typedef struct {
   sxq_kernel head;
   int64_t columns;
+  sxq_fives_table* fives; /* of codes five to a byte; NULL for others */
 } embedding_kernel;
+
+void sxq_embedding_destroy(void* kernel) {
+  free(((embedding_kernel*)kernel)->fives);
+  free(kernel);
+}
 
 OrtStatus* sxq_embedding_create(const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   embedding_kernel* made = calloc(1, sizeof *made);
@@ -17,53 +23,107 @@ OrtStatus* sxq_embedding_create(const sxq_operator* op, const OrtApi* api, const
   if (!status && (length != 1 || made->columns < 0)) {
     status = sxq_error(api, "%s needs one number of columns; export the model again.", op->name);
   }
+  if (!status && op->layout->fives) {
+    made->fives = malloc(sizeof *made->fives);
+    if (made->fives) sxq_fill_fives(made->fives);
+    else status = sxq_out_of_memory(api, op->name);
+  }
   if (status) {
-    free(made);
+    sxq_embedding_destroy(made);
     return status;
   }
   *kernel = made;
   return NULL;
 }
 
-OrtStatus* sxq_embedding_compute(void* self, OrtKernelContext* context) {
-  const embedding_kernel* kernel = self;
+/* What a run looks up. */
+typedef struct {
+  const embedding_kernel* kernel;
+  sxq_tensor ids, packed, factor;
+  uint8_t* repacked; /* room for a row of two bits a digit, where the file has five digits a byte */
+} lookup;
+
+static OrtStatus* read_inputs(const embedding_kernel* kernel, OrtKernelContext* context, lookup* l) {
   const OrtApi* api = kernel->head.api;
   const sxq_operator* op = kernel->head.op;
-  const size_t columns = (size_t)kernel->columns, bytes = sxq_row_bytes(op->layout, columns);
-  sxq_tensor ids, packed, scale;
-  OrtStatus* status = sxq_input(api, context, 0, &ids);
-  if (!status) status = sxq_input(api, context, 1, &packed);
-  if (!status) status = sxq_input(api, context, 2, &scale);
+  const size_t bytes = sxq_file_row_bytes(op->layout, (size_t)kernel->columns);
+  OrtStatus* status = sxq_input(api, context, 0, &l->ids);
+  if (!status) status = sxq_input(api, context, 1, &l->packed);
+  if (!status) status = sxq_input(api, context, 2, &l->factor);
   if (status) return status;
-  if (packed.rank != 2 || scale.rank != 1 || packed.shape[0] != scale.shape[0] || (size_t)packed.shape[1] != bytes) {
+  if (l->packed.rank != 2 || l->factor.rank != 1 || l->packed.shape[0] != l->factor.shape[0] ||
+      (size_t)l->packed.shape[1] != bytes) {
     return sxq_error(
-        api, "%s of %zu columns takes packed codes (V, %zu) and scales (V); export the model again.", op->name,
-        columns, bytes);
+        api, "%s of %zu columns takes packed codes (V, %zu) and one factor for each of the V rows; export the model"
+        " again.", op->name, (size_t)kernel->columns, bytes);
   }
-  if ((ids.type != ORT_TYPE_INT64 && ids.type != ORT_TYPE_INT32) || ids.rank >= SXQ_MAX_RANK) {
+  if ((l->ids.type != ORT_TYPE_INT64 && l->ids.type != ORT_TYPE_INT32) || l->ids.rank >= SXQ_MAX_RANK) {
     return sxq_error(
         api, "%s takes indices of int64 or int32 with fewer than %d axes.", op->name, (int)SXQ_MAX_RANK);
   }
-  ids.shape[ids.rank] = kernel->columns;
-  void* y = NULL;
-  status = sxq_output(api, context, 0, ids.shape, ids.rank + 1, &y);
-  if (status || !y) return status;
-  for (size_t i = 0; i < ids.count; ++i) {
-    const int64_t row = ids.type == ORT_TYPE_INT64 ? ((const int64_t*)ids.data)[i] : ((const int32_t*)ids.data)[i];
-    if (row < 0 || row >= scale.shape[0]) {
-      return sxq_error(
-          api, "%s has %lld rows; there is no row %lld.", op->name, (long long)scale.shape[0], (long long)row);
-    }
-    const uint8_t* codes = (const uint8_t*)packed.data + (size_t)row * bytes;
-    if (!sxq_codes_valid(op->layout, codes, 1, columns)) {
-      return sxq_error(
-          api, "%s: row %lld holds what is no code, so the file is damaged. Export the model again.", op->name,
-          (long long)row);
-    }
+  return NULL;
+}
+
+/* A row's codes as the kernels read them; NULL if a byte holds what is no code. */
+static const uint8_t* codes_of_row(const lookup* l, size_t row) {
+  const sxq_layout* layout = l->kernel->head.op->layout;
+  const size_t columns = (size_t)l->kernel->columns;
+  const uint8_t* codes = (const uint8_t*)l->packed.data + row * sxq_file_row_bytes(layout, columns);
+  if (!layout->fives) return sxq_codes_valid(layout, codes, 1, columns) ? codes : NULL;
+  return sxq_repack_fives(l->kernel->fives, codes, 1, columns, l->repacked) ? l->repacked : NULL;
+}
+
+/* y[i] = codes of row ids[i] times the row's factor, place by place of the output. */
+static OrtStatus* look_up(const lookup* l, size_t i, void* y) {
+  const sxq_kernel* head = &l->kernel->head;
+  const size_t columns = (size_t)l->kernel->columns;
+  const int64_t rows = l->factor.shape[0];
+  const int64_t row =
+      l->ids.type == ORT_TYPE_INT64 ? ((const int64_t*)l->ids.data)[i] : ((const int32_t*)l->ids.data)[i];
+  if (row < 0 || row >= rows) {
+    return sxq_error(
+        head->api, "%s has %lld rows; there is no row %lld.", head->op->name, (long long)rows, (long long)row);
+  }
+  const uint8_t* codes = codes_of_row(l, (size_t)row);
+  if (!codes) {
+    return sxq_error(
+        head->api, "%s: row %lld holds what is no code, so the file is damaged. Export the model again.",
+        head->op->name, (long long)row);
+  }
+  if (head->op->kind == SXQ_EMBEDDING) {
     float* out = (float*)y + i * columns;
-    sxq_unpack_row(op->layout, op->table, codes, 0, columns, out);
-    const float factor = ((const float*)scale.data)[row];
+    const float factor = ((const float*)l->factor.data)[row];
+    sxq_unpack_row(head->op->layout, head->op->table, codes, 0, columns, out);
     for (size_t n = 0; n < columns; ++n) out[n] *= factor;
+    return NULL;
+  }
+  enum { PART = 256 }; /* codes at a time; a byte begins at each part */
+  const uint32_t factor = ((const uint32_t*)l->factor.data)[row];
+  uint32_t* out = (uint32_t*)y + i * columns;
+  float part[PART];
+  for (size_t first = 0; first < columns; first += PART) {
+    const size_t count = columns - first < PART ? columns - first : PART;
+    sxq_unpack_row(head->op->layout, head->op->table, codes, first, count, part);
+    for (size_t n = 0; n < count; ++n) out[first + n] = (uint32_t)(int32_t)part[n] * factor; /* wraps around */
   }
   return NULL;
+}
+
+OrtStatus* sxq_embedding_compute(void* self, OrtKernelContext* context) {
+  const embedding_kernel* kernel = self;
+  const sxq_kernel* head = &kernel->head;
+  lookup l = {.kernel = kernel};
+  OrtStatus* status = read_inputs(kernel, context, &l);
+  if (status) return status;
+  l.ids.shape[l.ids.rank] = kernel->columns;
+  void* y = NULL;
+  status = sxq_output(head->api, context, 0, l.ids.shape, l.ids.rank + 1, &y);
+  if (status || !y) return status;
+  if (kernel->fives) {
+    l.repacked = malloc(sxq_row_bytes(head->op->layout, (size_t)kernel->columns) + 1);
+    if (!l.repacked) return sxq_out_of_memory(head->api, head->op->name);
+  }
+  for (size_t i = 0; !status && i < l.ids.count; ++i) status = look_up(&l, i, y);
+  free(l.repacked);
+  return status;
 }

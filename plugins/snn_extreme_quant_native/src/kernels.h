@@ -12,6 +12,7 @@ typedef struct {
   size_t rows, columns; /* K, N */
   size_t slack;         /* bytes behind the last row that may be read too */
   uint8_t* owned;       /* where repacked ones are; NULL for others */
+  struct sxq_plane_store* store; /* where a copy for dense inputs may be made (bit_planes.h); NULL if nowhere */
 } sxq_codes;
 
 /* The inputs of one row that are not zero, each by where its row of codes begins, in rising order: first `plus` that

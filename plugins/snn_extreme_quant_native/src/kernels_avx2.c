@@ -16,6 +16,11 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
   } while (0)
 
 #define choose(mask, a, b) (((mask) & (a)) | (~(mask) & (b)))
+#define load_two(a, b)                                                                               \
+  ((word)_mm256_inserti128_si256(                                                                    \
+      _mm256_castsi128_si256(_mm_loadu_si128((const __m128i*)(const void*)(a))),                     \
+      _mm_loadu_si128((const __m128i*)(const void*)(b)), 1))
+#define upper_half(a) ((word)_mm256_permute4x64_epi64((__m256i)(a), 0x0e))
 #define V(name) _mm256_##name
 typedef __m256i vector;
 

@@ -18,6 +18,11 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
   } while (0)
 
 #define choose(mask, a, b) ((word)_mm512_ternarylogic_epi64((__m512i)(mask), (__m512i)(a), (__m512i)(b), 0xca))
+#define load_two(a, b)                                                                               \
+  ((word)_mm512_inserti64x4(                                                                         \
+      _mm512_castsi256_si512(_mm256_loadu_si256((const __m256i*)(const void*)(a))),                  \
+      _mm256_loadu_si256((const __m256i*)(const void*)(b)), 1))
+#define upper_half(a) ((word)_mm512_shuffle_i64x2((__m512i)(a), (__m512i)(a), 0x0e))
 #define V(name) _mm512_##name
 typedef __m512i vector;
 

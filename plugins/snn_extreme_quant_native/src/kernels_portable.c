@@ -14,6 +14,14 @@ typedef uint64_t word __attribute__((vector_size(WIDTH)));
 
 #define choose(mask, a, b) (((mask) & (a)) | (~(mask) & (b)))
 
+static inline uint64_t half(const uint8_t* from) {
+  uint64_t value;
+  __builtin_memcpy(&value, from, sizeof value);
+  return value;
+}
+#define load_two(a, b) ((word){half(a), half(b)})
+#define upper_half(a) ((word){(a)[1], 0})
+
 #include "carry_save.h"
 #include "ordered.h"
 #include "row_sums.h"

@@ -19,21 +19,24 @@ size_t sxq_file_row_bytes(const sxq_layout* layout, size_t columns) {
   return layout->fives ? (columns + 4) / 5 : sxq_row_bytes(layout, columns);
 }
 
-bool sxq_repack_fives(const uint8_t* packed, size_t rows, size_t columns, uint8_t* to) {
-  enum { POWER_OF_THREE = 243 }; /* bytes that five digits make */
-  uint16_t fives[POWER_OF_THREE];
-  for (unsigned byte = 0; byte < POWER_OF_THREE; ++byte) {
-    fives[byte] = 0;
-    for (unsigned i = 0, rest = byte; i < 5; ++i, rest /= 3) fives[byte] = (uint16_t)(fives[byte] | rest % 3 << (2 * i));
+void sxq_fill_fives(sxq_fives_table* table) {
+  for (unsigned byte = 0; byte < SXQ_BYTES_OF_FIVE; ++byte) {
+    unsigned digits = 0;
+    for (unsigned i = 0, rest = byte; i < 5; ++i, rest /= 3) digits |= rest % 3 << (2 * i);
+    table->digits[byte] = (uint16_t)digits;
   }
+}
+
+bool sxq_repack_fives(
+    const sxq_fives_table* table, const uint8_t* packed, size_t rows, size_t columns, uint8_t* to) {
   const size_t from_bytes = (columns + 4) / 5, to_bytes = (columns + 3) / 4;
   for (size_t k = 0; k < rows; ++k, packed += from_bytes, to += to_bytes) {
     uint32_t bits = 0;
     size_t out = 0;
     unsigned waiting = 0; /* bits */
     for (size_t i = 0; i < from_bytes; ++i) {
-      if (packed[i] >= POWER_OF_THREE) return false;
-      bits |= (uint32_t)fives[packed[i]] << waiting;
+      if (packed[i] >= SXQ_BYTES_OF_FIVE) return false;
+      bits |= (uint32_t)table->digits[packed[i]] << waiting;
       for (waiting += 10; waiting >= 8 && out < to_bytes; waiting -= 8, bits >>= 8) to[out++] = (uint8_t)bits;
     }
     if (out < to_bytes) to[out] = (uint8_t)bits;

@@ -22,8 +22,16 @@ size_t sxq_row_bytes(const sxq_layout* layout, size_t columns);
 /* The same in a file. */
 size_t sxq_file_row_bytes(const sxq_layout* layout, size_t columns);
 
+/* The five digits of a byte, two bits each, for the bytes that stand for any. */
+enum { SXQ_BYTES_OF_FIVE = 243 };
+typedef struct {
+  uint16_t digits[SXQ_BYTES_OF_FIVE];
+} sxq_fives_table;
+void sxq_fill_fives(sxq_fives_table* table);
+
 /* From K rows of five digits a byte to rows of two bits a digit; false if a byte holds no five digits. */
-bool sxq_repack_fives(const uint8_t* packed, size_t rows, size_t columns, uint8_t* to);
+bool sxq_repack_fives(
+    const sxq_fives_table* table, const uint8_t* packed, size_t rows, size_t columns, uint8_t* to);
 
 /* Copy columns first .. first + count - 1 of all rows to a matrix of their own. */
 void sxq_take_columns(

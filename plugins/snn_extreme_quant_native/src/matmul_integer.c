@@ -2,6 +2,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
+#include "bit_planes.h"
 #include "operators.h"
 #include "product.h"
 
@@ -38,6 +39,7 @@ OrtStatus* sxq_matmul_integer_create(
     sxq_matmul_integer_destroy(made);
     return status;
   }
+  if (made->constant) sxq_allow_planes(made->head.kernels, &made->codes);
   *kernel = made;
   return NULL;
 }
@@ -82,7 +84,7 @@ static OrtStatus* multiply(const matmul_kernel* kernel, OrtKernelContext* contex
   if (status || !y || p.rows == 0 || kernel->columns == 0) return status;
   p.x = x.data;
   p.y = y;
-  p.rows_a_task = sxq_rows_a_task(p.rows);
+  p.rows_a_task = sxq_rows_a_task(codes, p.rows);
   status = sxq_parallel(api, context, task, (p.rows + p.rows_a_task - 1) / p.rows_a_task, &p);
   return status || !atomic_load(&p.failed) ? status : sxq_out_of_memory(api, op->name);
 }

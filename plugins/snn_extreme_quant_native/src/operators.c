@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bit_planes.h"
+
 #if defined(_WIN32)
 #define SXQ_EXPORT __declspec(dllexport)
 #else
@@ -38,7 +40,7 @@ static int get_output_type(const OrtCustomOp* op, size_t index) {
   if (kind == SXQ_NEURON && spec->integer && index == 0) {
     return spec->fire == SXQ_TERNARY ? ORT_TYPE_INT8 : ORT_TYPE_UINT8;
   }
-  return spec->integer || sums_integers(kind) ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
+  return spec->integer || sums_integers(kind) || kind == SXQ_EMBEDDING_INTEGER ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
 }
 static int required(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_INPUT_REQUIRED; }
 static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_MEMORY_DEFAULT; }
@@ -53,6 +55,8 @@ static void destroy(void* kernel) {
     case SXQ_CONV_INTEGER_SIGNED: sxq_conv_destroy(kernel); break;
     case SXQ_MATMUL_INTEGER:
     case SXQ_MATMUL_INTEGER_SIGNED: sxq_matmul_integer_destroy(kernel); break;
+    case SXQ_EMBEDDING:
+    case SXQ_EMBEDDING_INTEGER: sxq_embedding_destroy(kernel); break;
     default: free(kernel);
   }
 }
@@ -65,7 +69,10 @@ static int get_input_type(const OrtCustomOp* op, size_t index) {
   if (sums_integers(kind)) {
     return kind == SXQ_MATMUL_INTEGER || kind == SXQ_CONV_INTEGER ? ORT_TYPE_UINT8 : ORT_TYPE_INT8;
   }
-  return kind == SXQ_EMBEDDING && index == 0 ? ORT_TYPE_ANY : ORT_TYPE_FLOAT;
+  if (kind == SXQ_EMBEDDING || kind == SXQ_EMBEDDING_INTEGER) {
+    return index == 0 ? ORT_TYPE_ANY : kind == SXQ_EMBEDDING ? ORT_TYPE_FLOAT : ORT_TYPE_INT32;
+  }
+  return ORT_TYPE_FLOAT;
 }
 
 static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
@@ -74,7 +81,8 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_CONV:
     case SXQ_CONV_INTEGER:
     case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_create(op, api, info, kernel);
-    case SXQ_EMBEDDING: return sxq_embedding_create(op, api, info, kernel);
+    case SXQ_EMBEDDING:
+    case SXQ_EMBEDDING_INTEGER: return sxq_embedding_create(op, api, info, kernel);
     case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -90,7 +98,8 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_CONV:
     case SXQ_CONV_INTEGER:
     case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_compute(kernel, context);
-    case SXQ_EMBEDDING: return sxq_embedding_compute(kernel, context);
+    case SXQ_EMBEDDING:
+    case SXQ_EMBEDDING_INTEGER: return sxq_embedding_compute(kernel, context);
     case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -144,14 +153,13 @@ static void add_layers(void) {
       {SXQ_CONV_INTEGER, "ConvInteger", true, 16},
       {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned", true, 16},
       {SXQ_EMBEDDING, "Embedding", false, 16},
+      {SXQ_EMBEDDING_INTEGER, "EmbeddingInteger", false, 16},
       {SXQ_MATMUL_INTEGER, "MatMulInteger", true, 16},
       {SXQ_MATMUL_INTEGER_SIGNED, "MatMulIntegerSigned", true, 16}};
   for (int l = 0; l < SXQ_LAYOUTS; ++l) {
     sxq_fill_table(&sxq_layouts[l], &tables[l]);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
       if (sxq_layouts[l].bits > kinds[k].most_bits) continue;
-      /* Of an embedding only the rows looked up are read: repacking all would cost more than it saves. */
-      if (kinds[k].kind == SXQ_EMBEDDING && sxq_layouts[l].fives) continue;
       sxq_operator* op = add(kinds[k].kind, sums_integers(kinds[k].kind) ? 2 : 3, 1);
       snprintf(op->name, sizeof op->name, "%s%s", sxq_layouts[l].prefix, kinds[k].suffix);
       op->layout = &sxq_layouts[l];
@@ -231,6 +239,10 @@ SXQ_EXPORT size_t sxq_operator_count(void) {
 
 SXQ_EXPORT const char* sxq_operator_name(size_t index) {
   return index < sxq_operator_count() ? operators[index].name : NULL;
+}
+
+SXQ_EXPORT size_t sxq_copied_bytes(void) {
+  return sxq_copied_plane_bytes();
 }
 
 SXQ_EXPORT const char* sxq_instruction_set(void) {

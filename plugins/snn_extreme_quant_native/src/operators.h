@@ -7,7 +7,7 @@
 
 typedef enum {
   SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_CONV_INTEGER, SXQ_CONV_INTEGER_SIGNED, SXQ_EMBEDDING,
-  SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_NEURON,
+  SXQ_EMBEDDING_INTEGER, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_NEURON,
   SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES
 } sxq_kind;
 
@@ -38,6 +38,7 @@ OrtStatus* sxq_conv_compute(void* kernel, OrtKernelContext*);
 void sxq_conv_destroy(void* kernel);
 OrtStatus* sxq_embedding_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_embedding_compute(void* kernel, OrtKernelContext*);
+void sxq_embedding_destroy(void* kernel);
 OrtStatus* sxq_matmul_integer_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_matmul_integer_compute(void* kernel, OrtKernelContext*);
 void sxq_matmul_integer_destroy(void* kernel);

@@ -3,9 +3,21 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bit_planes.h"
+
 /* Rows of x that are multiplied together: as many as fit, with those that follow them and the part of the weights that
  * they share, into the second cache, and as long as there is room for the lists of their spikes. */
 enum { MOST_TOGETHER = 128, TOGETHER_BYTES = 1 << 18, LIST_ROOM = 30000 };
+
+size_t sxq_rows_a_task(const sxq_codes* codes, size_t rows) {
+  enum { FEWEST = 8, MOST = 64, TASKS = 4 };
+  const double codes_a_task = 1 << 23; /* some microseconds */
+  const double fitting = (double)rows * (double)codes->rows * (double)codes->columns / codes_a_task;
+  size_t tasks = fitting < TASKS ? (size_t)fitting : TASKS;
+  if (tasks > rows / FEWEST) tasks = rows / FEWEST;
+  const size_t each = tasks > 1 ? (rows + tasks - 1) / tasks : rows;
+  return each < MOST ? each : MOST;
+}
 
 bool sxq_sums_fit(const sxq_codes* codes, double most) {
   const double rows = (double)codes->rows, bytes = rows * (double)sxq_row_bytes(codes->layout, codes->columns);
@@ -165,9 +177,11 @@ bool sxq_product(
       .kernels = kernels, .codes = codes, .scale = weights->scale, .table = table, .grid = grid,
       .inverse_grid = inverse_grid,
   };
-  if (!prepare(&p, rows, sizeof *x)) return false;
   const bool spikes_fit = sxq_sums_fit(codes, 1.0), counts_fit = sxq_sums_fit(codes, 255.0);
   sxq_target to = {.pitch = columns, .y = y, .scale = weights->scale, .grid = grid};
+  const sxq_spikes spikes = {.x = x, .floats = true, .is_signed = true, .unit = grid};
+  if (spikes_fit && sxq_dense_product(codes, &spikes, rows, &to)) return true;
+  if (!prepare(&p, rows, sizeof *x)) return false;
   bool done = true;
   for (size_t m = 0; m < rows; ++m, to.y += columns) {
     const float* input = x + m * inputs;
@@ -212,10 +226,12 @@ bool sxq_integer_product(
     size_t rows, int32_t* sums) {
   const size_t inputs = codes->rows, columns = codes->columns;
   product p = {.kernels = kernels, .codes = codes, .table = table};
-  if (!prepare(&p, rows, 1)) return false;
   const bool spikes_fit = sxq_sums_fit(codes, 1.0), counts_fit = sxq_sums_fit(codes, 255.0);
   sxq_target to = {.pitch = columns, .sums = sums, .weight = 1};
   memset(sums, 0, rows * columns * sizeof *sums);
+  const sxq_spikes spikes = {.x = x, .is_signed = is_signed};
+  if (spikes_fit && sxq_dense_product(codes, &spikes, rows, &to)) return true;
+  if (!prepare(&p, rows, 1)) return false;
   for (size_t m = 0; m < rows; ++m, to.sums += columns) {
     const uint8_t* input = x + m * inputs;
     if (is_full(&p)) flush(&p, input, (rows - m) * inputs, to);

@@ -4,10 +4,9 @@
 
 #include "weights.h"
 
-/* Few large tasks: each reads the weights once. */
-static inline size_t sxq_rows_a_task(size_t rows) {
-  return rows / 4 < 4 ? 4 : rows / 4 > 64 ? 64 : rows / 4;
-}
+/* Rows of inputs to a task, so that `rows` make up to four tasks, more only of 64 rows each: every task reads the
+ * weights once, and a small one is over before another thread has begun. */
+size_t sxq_rows_a_task(const sxq_codes* codes, size_t rows);
 
 /* Whether sums of K inputs up to `most`, and the places of the rows, fit 32 bits. */
 bool sxq_sums_fit(const sxq_codes* codes, double most);

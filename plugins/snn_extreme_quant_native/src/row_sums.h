@@ -74,12 +74,17 @@ typedef struct {
 ALWAYS_INLINE counters count_block(const column_block* block, const uint32_t* rows, size_t count, int planes) {
   const sxq_codes* codes = block->codes;
   const size_t bytes = codes->rows * sxq_row_bytes(codes->layout, codes->columns) + codes->slack;
+  const uint8_t* column = codes->packed + block->byte;
+  /* Two rows fill a register then; adding up its halves takes as long as a few rows. */
+  const bool narrow = block->width <= WIDTH / 2 && count > 16;
+  const size_t reach = narrow ? WIDTH / 2 : WIDTH;
   /* A row may be read past its end where other rows follow: what is read too much is not used. */
   size_t safe = count;
-  if (block->width + codes->slack < WIDTH) {
-    while (safe && (size_t)rows[safe - 1] + block->byte + WIDTH > bytes) --safe;
+  if (block->width + codes->slack < reach) {
+    while (safe && (size_t)rows[safe - 1] + block->byte + reach > bytes) --safe;
   }
-  return count_bits(codes->packed + block->byte, block->width, rows, count, safe, planes);
+  return narrow ? count_bits(column, block->width, rows, count, safe, planes, 2)
+                : count_bits(column, block->width, rows, count, safe, planes, 1);
 }
 
 /* At most FEW_ROWS rows: sums of a byte. */

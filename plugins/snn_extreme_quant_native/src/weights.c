@@ -2,6 +2,8 @@
 
 #include <stdlib.h>
 
+#include "bit_planes.h"
+
 OrtStatus* sxq_check_codes(
     const OrtApi* api, const char* operator_name, const sxq_layout* layout, const sxq_tensor* packed, size_t columns,
     sxq_codes* codes) {
@@ -17,12 +19,14 @@ OrtStatus* sxq_check_codes(
   }
   const size_t rows = (size_t)packed->shape[0];
   sxq_codes found = {.layout = layout, .packed = packed->data, .rows = rows, .columns = columns};
+  sxq_fives_table fives;
   if (layout->fives) {
+    sxq_fill_fives(&fives);
     found.owned = malloc(rows * sxq_row_bytes(layout, columns) + 1);
     if (!found.owned) return sxq_out_of_memory(api, operator_name);
     found.packed = found.owned;
   }
-  const bool valid = layout->fives ? sxq_repack_fives(packed->data, rows, columns, found.owned)
+  const bool valid = layout->fives ? sxq_repack_fives(&fives, packed->data, rows, columns, found.owned)
                                    : sxq_codes_valid(layout, packed->data, rows, columns);
   if (!valid) {
     sxq_release_codes(&found);
@@ -35,6 +39,7 @@ OrtStatus* sxq_check_codes(
 }
 
 void sxq_release_codes(sxq_codes* codes) {
+  sxq_release_planes(codes);
   free(codes->owned);
   codes->owned = NULL;
 }

@@ -67,6 +67,9 @@ static void fuzz_linear(const sxq_operator* op) {
   OrtValue* packed = context.input[1] = packed_codes(op->layout, rows, columns);
   OrtValue* scale = context.input[2] = tensor(ORT_TYPE_FLOAT, 1, scales);
   fill(x, kind);
+  if (kind == 0 && one_in(2)) {
+    for (size_t i = 0; i < count_of(x); ++i) ((float*)x->data)[i] = one_in(4) ? 0.0f : 1.0f; /* dense spikes */
+  }
   fill(scale, 3);
   if (damaged) damage(context.input[draw(3)]);
   info.constant[1] = packed;
@@ -101,7 +104,10 @@ static void fuzz_matmul_integer(const sxq_operator* op) {
   OrtValue* packed = context.input[1] = packed_codes(op->layout, rows, columns);
   fill(x, 0);
   if (one_in(2)) {
-    for (size_t i = 0; i < count_of(x); ++i) ((int8_t*)x->data)[i] = (int8_t)(is_signed ? (int)draw(3) - 1 : one_in(6));
+    const uint32_t sparse = one_in(2) ? 6 : 2;
+    for (size_t i = 0; i < count_of(x); ++i) {
+      ((int8_t*)x->data)[i] = (int8_t)(is_signed ? (int)draw(3) - 1 : one_in(sparse));
+    }
   }
   if (damaged) damage(context.input[draw(2)]);
   info.constant[1] = packed;
@@ -169,7 +175,7 @@ static void fuzz_embedding(const sxq_operator* op) {
   OrtKernelContext context = {0};
   OrtValue* ids = context.input[0] = tensor(one_in(2) ? ORT_TYPE_INT64 : ORT_TYPE_INT32, 2, shape);
   context.input[1] = packed_codes(op->layout, rows, columns);
-  context.input[2] = tensor(ORT_TYPE_FLOAT, 1, scales);
+  context.input[2] = tensor(op->kind == SXQ_EMBEDDING ? ORT_TYPE_FLOAT : ORT_TYPE_INT32, 1, scales);
   fill(context.input[2], 3);
   for (size_t i = 0; i < count_of(ids); ++i) {
     const int64_t outside = one_in(2) ? rows + 5 : -1 - (int64_t)draw((uint32_t)rows);
@@ -250,7 +256,8 @@ int main(int argc, char** argv) {
       case SXQ_CONV:
       case SXQ_CONV_INTEGER:
       case SXQ_CONV_INTEGER_SIGNED: fuzz_conv(op); break;
-      case SXQ_EMBEDDING: fuzz_embedding(op); break;
+      case SXQ_EMBEDDING:
+      case SXQ_EMBEDDING_INTEGER: fuzz_embedding(op); break;
       case SXQ_MATMUL_INTEGER:
       case SXQ_MATMUL_INTEGER_SIGNED: fuzz_matmul_integer(op); break;
       case SXQ_NEURON: fuzz_neuron(op); break;
