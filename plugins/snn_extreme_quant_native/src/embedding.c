@@ -78,8 +78,8 @@ static OrtStatus* look_up(const lookup* l, size_t i, void* y) {
   const sxq_kernel* head = &l->kernel->head;
   const size_t columns = (size_t)l->kernel->columns;
   const int64_t rows = l->factor.shape[0];
-  const int64_t row =
-      l->ids.type == ORT_TYPE_INT64 ? ((const int64_t*)l->ids.data)[i] : ((const int32_t*)l->ids.data)[i];
+  const void* ids = l->ids.data;
+  const int64_t row = l->ids.type == ORT_TYPE_INT64 ? ((const int64_t*)ids)[i] : ((const int32_t*)ids)[i];
   if (row < 0 || row >= rows) {
     return sxq_error(
         head->api, "%s has %lld rows; there is no row %lld.", head->op->name, (long long)rows, (long long)row);
