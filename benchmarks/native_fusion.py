@@ -1,13 +1,14 @@
 """Products and neurons as one node each, in time relative to the same kernels as two nodes.
 
-Usage: python benchmarks/native_fusion.py [--seconds S]. Chains of four ternary products with a LIF layer behind each, run as
-``session`` runs them and with fusion left out; runs are interleaved in one process, and a ratio is between the fastest
-of each, in processor time of the one thread. Weights and spikes are drawn at random.
+Usage: python benchmarks/native_fusion.py [--seconds S]. Chains of four ternary products with a LIF layer behind each, run
+as ``session`` runs them and with fusion left out; runs are interleaved in one process, and a ratio is between the
+fastest of each, in processor time of the one thread. Weights and spikes are drawn at random.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import time
 from typing import Any
@@ -34,7 +35,7 @@ def chain(widths: list[int]) -> onnx.ModelProto:
     rng = np.random.default_rng(0)
     constants: dict[str, Any] = {"v0": np.float32(0), "tau": np.float32(2)}
     nodes, value = [], "x"
-    for layer, (k, n) in enumerate(zip(widths, widths[1:], strict=False)):
+    for layer, (k, n) in enumerate(itertools.pairwise(widths)):
         constants[f"w{layer}"] = pack(rng.integers(-1, 2, (k, n)).astype(np.int8), "ternary4")
         constants[f"s{layer}"] = np.ones(n, np.float32)
         constants[f"t{layer}"] = np.float32(1.1 * np.sqrt(DENSITY * k * 2 / 3))
