@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import onnx
 
 from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_synchronous
+from .native_attention import fuse_attention
+from .native_fusion import FUSED, fuse
 
 __all__ = ["NativeChoice", "choose_kernels"]
 
@@ -25,6 +27,8 @@ _CARRIES = frozenset(
 _LARGE_WINDOW = 8192
 #: Under this name a kernel is registered a second time, for some nodes of an operator only. No file has it.
 _OF_SPIKES = "OfSpikes"
+#: Products that are fused with the neurons behind them.
+_FUSED_PRODUCTS = ("LinearInteger", "MatMulInteger")
 
 
 @dataclass(frozen=True)
@@ -34,23 +38,32 @@ class NativeChoice:
     Args:
         operators: operators of which every node does.
         nodes: nodes of further operators, by their first outputs.
+        spikes: names of the values that hold nothing but 0, 1 and -1.
     """
 
     operators: frozenset[str]
     nodes: frozenset[str]
+    spikes: frozenset[str] = frozenset()
 
-    def applied(self, model: onnx.ModelProto) -> tuple[onnx.ModelProto, set[str]]:
-        """Return a model whose chosen nodes have kernels' names, and all names to register.
+    def applied(self, model: onnx.ModelProto, *, own: bool = False) -> tuple[onnx.ModelProto, set[str]]:
+        """Return a model whose chosen nodes have kernels' names or are fused, and all names to register.
 
-        The model stays the same object if no node needs a name of its own.
+        Args:
+            model: stays as it is unless it is our own to change.
+            own: whether it is.
         """
-        if not self.nodes:
-            return model, set(self.operators)
-        made = onnx.ModelProto()
-        made.CopyFrom(model)
-        names = set(self.operators)
+        made = model if own else onnx.ModelProto()
+        if not own:
+            made.CopyFrom(model)
+        products = {
+            node.output[0]
+            for node in made.graph.node
+            if node.domain == DOMAIN and (node.output[0] in self.nodes or node.op_type in self.operators)
+            and node.op_type.removesuffix("Signed").endswith(_FUSED_PRODUCTS)
+        }  # fmt: skip
+        names = set(self.operators) | fuse(made, products) | fuse_attention(made, self.spikes)
         for node in made.graph.node:
-            if node.domain == DOMAIN and node.output[0] in self.nodes:
+            if node.domain == DOMAIN and node.output[0] in self.nodes and not node.op_type.startswith(FUSED):
                 node.op_type += _OF_SPIKES
                 names.add(node.op_type)
         return made, names
@@ -89,7 +102,7 @@ def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
             by_operator.setdefault(node.op_type, []).append((node.output[0], rule(node)))
     whole = {name for name, nodes in by_operator.items() if all(chosen for _, chosen in nodes)}
     single = {output for name, nodes in by_operator.items() if name not in whole for output, chosen in nodes if chosen}
-    return NativeChoice(frozenset(always | whole), frozenset(single))
+    return NativeChoice(frozenset(always | whole), frozenset(single), frozenset(spikes))
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:

@@ -17,7 +17,7 @@ from snn_extreme_quant.exported.operators import DOMAIN
 from snn_extreme_quant.exported.packed import damaged_weights
 
 from .native import native_library
-from .native_choice import NativeChoice, choose_kernels
+from .native_choice import choose_kernels
 
 __all__ = ["Opened", "open_session", "session"]
 
@@ -175,9 +175,10 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
         plain.detail = str(error)
         return plain
     choice = choose_kernels(proto)
-    if not isinstance(plain.model, onnx.ModelProto) and _has_external_data(proto):
-        choice = NativeChoice(choice.operators, frozenset())
-    renamed, names = choice.applied(proto)
+    opened, names = proto, set(choice.operators)
+    beside = not isinstance(plain.model, onnx.ModelProto) and _has_external_data(proto)
+    if not beside:
+        opened, names = choice.applied(proto)
     try:
         found = set(library.register(plain.options, names))
     except NativeLibraryError as error:
@@ -185,11 +186,11 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
             raise
         warnings.warn(f"{error} The functions in the file run instead.", RuntimeWarning, stacklevel=4)
         return _Kernels(_options(threads), plain.model, detail=str(error))
-    ours = [node.op_type in found for node in renamed.graph.node if node.domain == DOMAIN]
+    ours = [node.op_type in found for node in opened.graph.node if node.domain == DOMAIN]
     detail = "no operator of the file has a kernel that is faster than its function"
     if any(ours):
         detail = f"{library.instruction_set} kernels compute {sum(ours)} of {len(ours)} nodes of {DOMAIN}"
-    return _Kernels(plain.options, plain.model if renamed is proto else renamed, any(ours), detail)
+    return _Kernels(plain.options, plain.model if beside else opened, any(ours), detail)
 
 
 def _has_external_data(model: onnx.ModelProto) -> bool:

@@ -55,7 +55,7 @@ def test_how_a_header_is_read() -> None:
 
 def test_no_position_is_used_twice() -> None:
     positions = own_positions()
-    assert len(positions) == len(set(positions.values())) == 18
+    assert len(positions) == len(set(positions.values())) == 19
 
 
 def test_positions_are_those_of_the_header() -> None:

@@ -191,7 +191,8 @@ static sxq_outcome add_rows(const events* e) {
       to.sums = (int32_t*)sums;
       for (size_t i = 0; i < waiting * each; ++i) sums[i] = 0;
     }
-    c->kernels->products(&weights.codes, selected, waiting, &to);
+    c->kernels->products(
+        &weights.codes, 0, sxq_row_bytes(weights.codes.layout, weights.codes.columns), selected, waiting, &to);
     sxq_store_positions(c, e->band, sums, first + p + 1 - waiting, waiting);
     waiting = used = 0;
   }

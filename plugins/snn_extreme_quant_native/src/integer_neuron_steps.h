@@ -120,7 +120,7 @@ static void integer_neurons(const sxq_spec* spec, const sxq_integer_block* block
   const sxq_parameters place = sxq_spec_parameters(spec);
   const int32_t *gain = block->parameter[1], *bias = block->parameter[2];
   for (size_t t = 0; t < block->steps; ++t) {
-    const int32_t* x = block->x + t * block->pitch;
+    const int32_t* x = block->x + t * block->x_pitch;
     integer_lane current, s;
     for (size_t i = n; i < 2 * n; i += 64 / sizeof *x) __builtin_prefetch(x + i, 0, 2); /* as in neuron_steps.h */
     for (size_t i = n; i < 2 * n; i += 64) __builtin_prefetch(block->spikes + t * block->pitch + i, 1, 2);

@@ -22,11 +22,12 @@ typedef struct {
   size_t plus, minus;
 } sxq_selection;
 
-/* Where the sums of row m and column n go, to [m * pitch + n]. */
+/* Where the sums of row m and column n go, to [m * pitch + n]; columns count from the first one that is asked for. */
 typedef struct {
   size_t pitch;
-  float* y; /* y = ((float)sum * grid) * scale[n], two products, each rounded; NULL if sums are asked for */
+  float* y; /* y = ((float)sum * grid) * scale[n] + bias[n], each rounded; NULL if sums are asked for */
   const float* scale;
+  const float* bias; /* NULL for none */
   float grid;
   int32_t* sums; /* sums += weight * sum */
   int32_t weight;
@@ -49,6 +50,7 @@ typedef struct {
 
 typedef struct {
   const char* name;
+  size_t width; /* bytes of a register */
 
   /* Write k * pitch for each k with x[k] == unit and return how many; `others` says whether x holds anything else but
    * 0, and then what is written and returned means nothing. `rows` has room for SXQ_ACTIVE_ROOM more than count. */
@@ -76,8 +78,11 @@ typedef struct {
   /* to[n * pitch + m] = from[m * columns + n] */
   void (*transpose)(const uint32_t* from, size_t rows, size_t columns, uint32_t* to, size_t pitch);
 
-  /* The products of `count` rows of inputs with the codes. */
-  void (*products)(const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to);
+  /* The products of `count` rows of inputs with the codes in bytes `byte` to `until` of each row. The first of them is
+   * a multiple of `width`, the second too or the end. */
+  void (*products)(
+      const sxq_codes* codes, size_t byte, size_t until, const sxq_selection* selected, size_t count,
+      const sxq_target* to);
 
   /* y[m, n] = (sum_k x[m, k] * weight[k, n]) for n in a panel of SXQ_PANEL columns of floats */
   void (*panel_product)(const float* x, size_t rows, size_t inputs, const float* panel, float* y);
@@ -85,6 +90,9 @@ typedef struct {
   /* All steps of a block of up to SXQ_BLOCK neurons. */
   void (*neurons)(const sxq_spec* spec, const sxq_neuron_block* block);
   void (*integer_neurons)(const sxq_spec* spec, const sxq_integer_block* block);
+
+  /* sums = the sum of the rows that begin at these places; the length is a multiple of the 16-bit numbers in `width`. */
+  void (*sum_rows)(const uint16_t* rows, const uint32_t* places, size_t count, size_t length, uint16_t* sums);
 } sxq_kernels;
 
 enum { SXQ_ACTIVE_ROOM = 16, SXQ_PANEL = 32, SXQ_PLACES_AT_ONCE = 16, SXQ_SLACK = 64 };

@@ -31,6 +31,7 @@ typedef __m256i vector;
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
 #include "pixel_lists.h"
+#include "sum_rows.h"
 #include "transpose_x86.h"
 #include "active_signed.h"
 
@@ -108,6 +109,6 @@ static size_t list_bytes(
 }
 
 const sxq_kernels sxq_kernels_avx2 = {
-    "avx2", active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons,
+    "avx2", WIDTH, active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons, sum_rows,
 };
 #endif

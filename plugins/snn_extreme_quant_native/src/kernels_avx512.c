@@ -33,6 +33,7 @@ typedef __m512i vector;
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
 #include "pixel_lists.h"
+#include "sum_rows.h"
 #include "transpose_x86.h"
 
 /* The places k * pitch of sixteen inputs after the other. */
@@ -146,6 +147,6 @@ static size_t list_bytes(
 }
 
 const sxq_kernels sxq_kernels_avx512 = {
-    "avx512", active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons,
+    "avx512", WIDTH, active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons, sum_rows,
 };
 #endif

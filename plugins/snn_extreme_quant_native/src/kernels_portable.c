@@ -29,6 +29,7 @@ static inline uint64_t half(const uint8_t* from) {
 #include "neuron_steps.h"
 #include "integer_neuron_steps.h"
 #include "pixel_lists.h"
+#include "sum_rows.h"
 #include "active_signed.h"
 
 static size_t active(const float* x, size_t count, float unit, size_t pitch, uint32_t* rows, bool* others) {
@@ -90,5 +91,5 @@ static void transpose(const uint32_t* from, size_t rows, size_t columns, uint32_
 }
 
 const sxq_kernels sxq_kernels_portable = {
-    "portable", active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons,
+    "portable", WIDTH, active, active_signed, active_bytes, list_floats, list_bytes, join_lists, transpose, products, panel_product, neurons, integer_neurons, sum_rows,
 };

@@ -134,24 +134,27 @@ static void neurons(const sxq_spec* spec, const sxq_neuron_block* block) {
   const sxq_parameters place = sxq_spec_parameters(spec);
   const size_t states = sxq_spec_states(spec);
   for (size_t t = 0; t < block->steps; ++t) {
-    const float* x = block->x + t * block->pitch;
-    lane s;
+    const float* x = block->x + t * block->x_pitch;
+    lane own;
+    float* spikes = block->spikes ? block->spikes + t * block->pitch : NULL;
+    float* s = spikes ? spikes : own;
     /* The next block of this step: no prefetcher of a processor sees a pattern in blocks that lie a step apart. */
     for (size_t i = n; i < 2 * n; i += 64 / sizeof *x) {
       __builtin_prefetch(x + i, 0, 2);
-      __builtin_prefetch(block->spikes + t * block->pitch + i, 1, 2);
+      __builtin_prefetch(s + i, 1, 2);
     }
     if (spec->timing == SXQ_SAME_STEP) {
       same_step(spec, place, n, block->parameter, x, block->state, s);
     } else {
       delayed(spec, n, block->parameter, x, block->state, s);
     }
-    float* spikes = block->spikes + t * block->pitch;
     if (spec->graded) {
       const float* amplitude = block->parameter[place.amplitude];
-      EACH spikes[i] = s[i] * amplitude[i];
-    } else {
-      EACH spikes[i] = s[i];
+      EACH s[i] = s[i] * amplitude[i];
+    }
+    if (!spikes) {
+      int8_t* bytes = block->bytes + t * block->pitch;
+      EACH bytes[i] = (int8_t)(int)s[i];
     }
     for (size_t k = 0; k < states; ++k) {
       if (block->after[k]) memcpy(block->after[k] + t * block->pitch, block->state[k], n * sizeof(float));

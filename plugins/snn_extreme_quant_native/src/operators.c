@@ -37,12 +37,19 @@ static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   const sxq_spec* spec = &of(op)->spec;
   if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS) return ORT_TYPE_UINT8;
+  if (kind == SXQ_FUSED && index == 0) return of(op)->spikes;
   if (kind == SXQ_NEURON && spec->integer && index == 0) {
     return spec->fire == SXQ_TERNARY ? ORT_TYPE_INT8 : ORT_TYPE_UINT8;
   }
   return spec->integer || sums_integers(kind) || kind == SXQ_EMBEDDING_INTEGER ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
 }
 static int required(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_INPUT_REQUIRED; }
+/* What a fused node reads depends on the neuron: it has inputs of any number and any type. */
+static int input_characteristic(const OrtCustomOp* op, size_t index) {
+  (void)index;
+  return of(op)->kind >= SXQ_FUSED ? ORT_INPUT_VARIADIC : ORT_INPUT_REQUIRED;
+}
+static int homogeneous(const OrtCustomOp* op) { return of(op)->kind < SXQ_FUSED; }
 static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_MEMORY_DEFAULT; }
 static int one(const OrtCustomOp* op) { (void)op; return 1; }
 static int last_version(const OrtCustomOp* op) { (void)op; return 1; }
@@ -57,12 +64,14 @@ static void destroy(void* kernel) {
     case SXQ_MATMUL_INTEGER_SIGNED: sxq_matmul_integer_destroy(kernel); break;
     case SXQ_EMBEDDING:
     case SXQ_EMBEDDING_INTEGER: sxq_embedding_destroy(kernel); break;
+    case SXQ_FUSED: sxq_fused_destroy(kernel); break;
     default: free(kernel);
   }
 }
 
 static int get_input_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
+  if (kind >= SXQ_FUSED) return ORT_TYPE_ANY;
   if (kind == SXQ_SYNCHRONOUS_FOLDED && index == 0) return ORT_TYPE_INT32;
   if (kind >= SXQ_NEURON) return of(op)->spec.integer ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
   if (index == 1) return ORT_TYPE_UINT8;
@@ -84,6 +93,8 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_EMBEDDING:
     case SXQ_EMBEDDING_INTEGER: return sxq_embedding_create(op, api, info, kernel);
     case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
+    case SXQ_FUSED: return sxq_fused_create(op, api, info, kernel);
+    case SXQ_ATTENTION: return sxq_attention_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_create(op, api, info, kernel);
@@ -101,6 +112,8 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_EMBEDDING:
     case SXQ_EMBEDDING_INTEGER: return sxq_embedding_compute(kernel, context);
     case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
+    case SXQ_FUSED: return sxq_fused_compute(kernel, context);
+    case SXQ_ATTENTION: return sxq_attention_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_compute(kernel, context);
@@ -121,11 +134,11 @@ static sxq_operator* add(sxq_kind kind, size_t inputs, size_t outputs) {
       .get_output_type = get_output_type,
       .get_output_type_count = get_output_count,
       .kernel_destroy = destroy,
-      .get_input_characteristic = required,
+      .get_input_characteristic = input_characteristic,
       .get_output_characteristic = required,
       .get_input_memory_type = memory_type,
       .get_variadic_input_min_arity = one,
-      .get_variadic_input_homogeneity = one,
+      .get_variadic_input_homogeneity = homogeneous,
       .get_variadic_output_min_arity = one,
       .get_variadic_output_homogeneity = one,
       .create_kernel_v2 = create,
@@ -214,6 +227,38 @@ static void add_synchronous(void) {
   }
 }
 
+/* A product and its neurons; which ones, the attributes say. The name says what onnxruntime needs to know. */
+static void add_fused(void) {
+  static const struct {
+    int type;
+    const char* name;
+  } spikes[] = {{ORT_TYPE_FLOAT, "float"}, {ORT_TYPE_UINT8, "bytes"}, {ORT_TYPE_INT8, "signed"}};
+  for (size_t i = 0; i < sizeof spikes / sizeof *spikes; ++i) {
+    for (size_t states = 0; states <= SXQ_MAX_STATES; ++states) {
+      for (int integer = 0; integer < 2; ++integer) {
+        if (integer && (!states || spikes[i].type == ORT_TYPE_FLOAT)) continue;
+        sxq_operator* op = add(SXQ_FUSED, 1, 1 + states);
+        op->spikes = spikes[i].type;
+        op->spec.integer = integer;
+        const int written = snprintf(op->name, sizeof op->name, "FusedNeurons_%s", spikes[i].name);
+        if (states) {
+          snprintf(
+              op->name + written, sizeof op->name - (size_t)written, "_%zu_%s_states", states,
+              integer ? "integer" : "float");
+        }
+      }
+    }
+  }
+}
+
+static void add_attention(void) {
+  for (int integer = 0; integer < 2; ++integer) {
+    sxq_operator* op = add(SXQ_ATTENTION, 1, 1);
+    op->spec.integer = integer;
+    snprintf(op->name, sizeof op->name, "FusedAttention_%s", integer ? "integer" : "float");
+  }
+}
+
 /* Make the table; the first caller does it, and a second one at the same time waits. */
 static bool prepare(void) {
   static atomic_int progress; /* 0 nothing, 1 in the making, 2 ready */
@@ -227,6 +272,8 @@ static bool prepare(void) {
     add_layers();
     add_neurons();
     add_synchronous();
+    add_fused();
+    add_attention();
     atomic_store(&progress, 2);
   }
   while (atomic_load(&progress) == 1) continue;
@@ -243,6 +290,13 @@ SXQ_EXPORT const char* sxq_operator_name(size_t index) {
 
 SXQ_EXPORT size_t sxq_copied_bytes(void) {
   return sxq_copied_plane_bytes();
+}
+
+const sxq_operator* sxq_find_operator(const char* name) {
+  for (size_t i = 0; i < operator_count; ++i) {
+    if (!strcmp(operators[i].name, name)) return &operators[i];
+  }
+  return NULL;
 }
 
 SXQ_EXPORT const char* sxq_instruction_set(void) {

@@ -8,7 +8,7 @@
 typedef enum {
   SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_CONV_INTEGER, SXQ_CONV_INTEGER_SIGNED, SXQ_EMBEDDING,
   SXQ_EMBEDDING_INTEGER, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_NEURON,
-  SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES
+  SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES, SXQ_FUSED, SXQ_ATTENTION
 } sxq_kind;
 
 typedef struct {
@@ -19,8 +19,12 @@ typedef struct {
   const sxq_byte_table* table; /* of its layout */
   sxq_spec spec;               /* of a neuron */
   bool signed_counts;          /* of a synchronous neuron */
+  int spikes;                  /* of a fused product and neuron: the type of its spikes */
   size_t inputs, outputs;
 } sxq_operator;
+
+/* The operator of this name; NULL if there is none. */
+const sxq_operator* sxq_find_operator(const char* name);
 
 /* A kernel begins so. */
 typedef struct {
@@ -44,6 +48,11 @@ OrtStatus* sxq_matmul_integer_compute(void* kernel, OrtKernelContext*);
 void sxq_matmul_integer_destroy(void* kernel);
 OrtStatus* sxq_neuron_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_neuron_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_fused_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_fused_compute(void* kernel, OrtKernelContext*);
+void sxq_fused_destroy(void* kernel);
+OrtStatus* sxq_attention_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_attention_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_synchronous_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_synchronous_compute(void* kernel, OrtKernelContext*);
 

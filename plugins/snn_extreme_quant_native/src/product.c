@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "bit_planes.h"
+#include "spike_lists.h"
 
 /* Rows of x that are multiplied together: as many as fit, with those that follow them and the part of the weights that
  * they share, into the second cache, and as long as there is room for the lists of their spikes. */
@@ -18,6 +19,8 @@ size_t sxq_rows_a_task(const sxq_codes* codes, size_t rows) {
   const size_t each = tasks > 1 ? (rows + tasks - 1) / tasks : rows;
   return each < MOST ? each : MOST;
 }
+
+static size_t row_bytes(const sxq_codes* codes) { return sxq_row_bytes(codes->layout, codes->columns); }
 
 bool sxq_sums_fit(const sxq_codes* codes, double most) {
   const double rows = (double)codes->rows, bytes = rows * (double)sxq_row_bytes(codes->layout, codes->columns);
@@ -46,10 +49,8 @@ typedef struct {
   const float* scale;
   const sxq_byte_table* table;
   float grid, inverse_grid;
-  uint32_t* list;  /* where the lists of all selected rows are */
-  uint32_t* minus; /* one more list */
-  bool is_signed;
-  size_t one_list, room, used, together;
+  sxq_spike_lists lists; /* of all selected rows */
+  size_t one_list, room, together;
   int32_t* total;
   int16_t* values;
   sxq_selection selected[MOST_TOGETHER];
@@ -61,19 +62,21 @@ static bool prepare(product* p, size_t rows, size_t size) {
   const size_t inputs = p->codes->rows;
   p->together = TOGETHER_BYTES / (inputs * size + 1) + 1;
   if (p->together > MOST_TOGETHER) p->together = MOST_TOGETHER;
-  p->one_list = inputs + 2 * SXQ_ACTIVE_ROOM;
+  p->one_list = sxq_list_room(p->codes);
   p->room = rows > 1 && p->one_list < LIST_ROOM ? LIST_ROOM : p->one_list;
-  p->list = malloc(
-      (p->room + p->one_list) * sizeof *p->list + p->codes->columns * sizeof *p->total + inputs * sizeof *p->values);
-  if (!p->list) return false;
-  p->minus = p->list + p->room;
-  p->total = (int32_t*)(p->minus + p->one_list);
+  uint32_t* entries = malloc(
+      (p->room + p->one_list) * sizeof *entries + p->codes->columns * sizeof *p->total + inputs * sizeof *p->values);
+  if (!entries) return false;
+  p->lists = (sxq_spike_lists){
+      .kernels = p->kernels, .codes = p->codes, .grid = p->grid, .rows = entries, .minus = entries + p->room,
+  };
+  p->total = (int32_t*)(p->lists.minus + p->one_list);
   p->values = (int16_t*)(p->total + p->codes->columns);
   return true;
 }
 
 static bool is_full(const product* p) {
-  return p->count == p->together || p->used + p->one_list > p->room;
+  return p->count == p->together || p->lists.used + p->one_list > p->room;
 }
 
 /* The product of the rows that wait; the target is that of the row behind them, and `soon` that row's input, which
@@ -83,43 +86,8 @@ static void flush(product* p, const void* soon, size_t bytes, sxq_target to) {
   to.soon_bytes = bytes < TOGETHER_BYTES ? bytes : TOGETHER_BYTES;
   if (to.y) to.y -= p->count * to.pitch;
   if (to.sums) to.sums -= p->count * to.pitch;
-  if (p->count) p->kernels->products(p->codes, p->selected, p->count, &to);
-  p->count = p->used = 0;
-}
-
-/* Let a row of 0, grid and -grid wait for its product; false if it holds anything else. */
-static bool select_spikes(product* p, const float* x) {
-  const sxq_codes* codes = p->codes;
-  const size_t pitch = sxq_row_bytes(codes->layout, codes->columns);
-  uint32_t* rows = p->list + p->used;
-  bool others = false;
-  size_t minus = 0, plus = 0;
-  /* Where one row has spikes of either sign, the next will. */
-  if (!p->is_signed) plus = p->kernels->active(x, codes->rows, p->grid, pitch, rows, &others);
-  p->is_signed |= others;
-  if (p->is_signed) {
-    plus = p->kernels->active_signed(x, codes->rows, p->grid, pitch, rows, p->minus, &minus, &others);
-    if (others) return false;
-    memcpy(rows + plus, p->minus, minus * sizeof *rows);
-  }
-  p->selected[p->count++] = (sxq_selection){rows, plus, minus};
-  p->used += plus + minus;
-  return true;
-}
-
-/* The same for bytes: 0, 1, and -1 (255) where they are signed. */
-static bool select_bytes(product* p, const uint8_t* x, bool is_signed) {
-  const size_t pitch = sxq_row_bytes(p->codes->layout, p->codes->columns);
-  uint32_t* rows = p->list + p->used;
-  size_t others = 0, minus = 0, rest = 0;
-  const size_t plus = p->kernels->active_bytes(x, p->codes->rows, 1, pitch, rows, &others);
-  if (others) {
-    if (is_signed) minus = p->kernels->active_bytes(x, p->codes->rows, 255, pitch, rows + plus, &rest);
-    if (minus != others) return false;
-  }
-  p->selected[p->count++] = (sxq_selection){rows, plus, minus};
-  p->used += plus + minus;
-  return true;
+  if (p->count) p->kernels->products(p->codes, 0, row_bytes(p->codes), p->selected, p->count, &to);
+  p->count = p->lists.used = 0;
 }
 
 /* total += values times codes, bit by bit of the values: a count is a sum of spikes of weight 1, 2, 4, ... */
@@ -128,19 +96,19 @@ static void whole_row(product* p, unsigned bits, int32_t* total) {
   const size_t pitch = sxq_row_bytes(codes->layout, codes->columns);
   for (int bit = 0; bit < 8; ++bit) {
     if (!(bits >> bit & 1)) continue;
-    sxq_selection selected = {p->list, 0, 0};
+    sxq_selection selected = {p->lists.rows, 0, 0};
     size_t found = 0;
     for (int sign = 1; sign >= -1; sign -= 2) {
       for (size_t k = 0; k < codes->rows; ++k) {
         const int magnitude = p->values[k] * sign;
-        p->list[found] = (uint32_t)(k * pitch);
+        p->lists.rows[found] = (uint32_t)(k * pitch);
         found += magnitude > 0 && (magnitude >> bit & 1);
       }
       if (sign > 0) selected.plus = found;
     }
     selected.minus = found - selected.plus;
     const sxq_target to = {.pitch = codes->columns, .sums = total, .weight = 1 << bit};
-    if (found) p->kernels->products(codes, &selected, 1, &to);
+    if (found) p->kernels->products(codes, 0, pitch, &selected, 1, &to);
   }
 }
 
@@ -188,7 +156,10 @@ bool sxq_product(
     const size_t bytes = (rows - m) * inputs * sizeof *x;
     unsigned bits;
     if (is_full(&p)) flush(&p, input, bytes, to);
-    if (spikes_fit && select_spikes(&p, input)) continue;
+    if (spikes_fit && sxq_list_floats(&p.lists, input, &p.selected[p.count])) {
+      ++p.count;
+      continue;
+    }
     flush(&p, input, bytes, to);
     if (!counts_fit || !whole_numbers(input, inputs, inverse_grid, p.values, &bits)) {
       /* Real numbers are rarely alone: all that is left goes the same way. */
@@ -200,7 +171,7 @@ bool sxq_product(
     for (size_t n = 0; n < columns; ++n) to.y[n] = ((float)p.total[n] * grid) * p.scale[n];
   }
   flush(&p, NULL, 0, to);
-  free(p.list);
+  free(p.lists.rows);
   return done;
 }
 
@@ -235,7 +206,10 @@ bool sxq_integer_product(
   for (size_t m = 0; m < rows; ++m, to.sums += columns) {
     const uint8_t* input = x + m * inputs;
     if (is_full(&p)) flush(&p, input, (rows - m) * inputs, to);
-    if (spikes_fit && select_bytes(&p, input, is_signed)) continue;
+    if (spikes_fit && sxq_list_bytes(&p.lists, input, is_signed, &p.selected[p.count])) {
+      ++p.count;
+      continue;
+    }
     flush(&p, input, (rows - m) * inputs, to);
     unsigned bits = 0;
     for (size_t k = 0; k < inputs; ++k) {
@@ -246,6 +220,6 @@ bool sxq_integer_product(
     else plain_row(&p, to.sums);
   }
   flush(&p, NULL, 0, to);
-  free(p.list);
+  free(p.lists.rows);
   return true;
 }

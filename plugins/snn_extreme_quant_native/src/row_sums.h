@@ -10,8 +10,12 @@
 
 /* One sum to the target; `at` is its place. */
 ALWAYS_INLINE void emit_one(int32_t sum, const sxq_target* to, size_t at, size_t n) {
-  if (to->y) to->y[at] = ((float)sum * to->grid) * to->scale[n];
-  else to->sums[at] += to->weight * sum;
+  if (to->y) {
+    const float y = ((float)sum * to->grid) * to->scale[n];
+    to->y[at] = to->bias ? y + to->bias[n] : y;
+  } else {
+    to->sums[at] += to->weight * sum;
+  }
 }
 
 /* PART neighbours, which are side by side from `plus` on (less those from `minus` on, if it is not NULL). */
@@ -25,6 +29,10 @@ ALWAYS_INLINE void emit_one(int32_t sum, const sxq_target* to, size_t at, size_t
       NAME##_floats scale, y = __builtin_convertvector(sum, NAME##_floats) * to->grid;                      \
       memcpy(&scale, to->scale + n, sizeof scale);                                                          \
       y *= scale;                                                                                           \
+      if (to->bias) {                                                                                       \
+        memcpy(&scale, to->bias + n, sizeof scale);                                                         \
+        y += scale;                                                                                         \
+      }                                                                                                     \
       memcpy(to->y + at, &y, sizeof y);                                                                     \
     } else {                                                                                                \
       NAME##_ints total;                                                                                    \
@@ -152,18 +160,21 @@ static void any_sums(const column_block* block, const uint32_t* rows, size_t cou
 }
 
 ALWAYS_INLINE void products_of(
-    const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to, int field) {
+    const sxq_codes* codes, size_t byte, size_t until, const sxq_selection* selected, size_t count,
+    const sxq_target* to, int field) {
   const size_t pitch = sxq_row_bytes(codes->layout, codes->columns);
   const size_t block_columns = WIDTH * 8 / (size_t)codes->layout->bits;
-  const size_t steps = count * ((pitch + WIDTH - 1) / WIDTH), soon_a_step = to->soon_bytes / (steps ? steps : 1) + 1;
-  size_t soon = 0;
+  const size_t last = codes->columns - byte * 8 / (size_t)codes->layout->bits; /* counted from the first one here */
+  const size_t steps = count * ((until - byte + WIDTH - 1) / WIDTH), soon_a_step = to->soon_bytes / (steps ? steps : 1) + 1;
+  size_t prefetched = 0;
   /* Block by block of the columns, so that the part of the weights that all rows of x need stays in the cache. */
-  for (size_t byte = 0, first = 0; byte < pitch; byte += WIDTH, first += block_columns) {
+  for (size_t first = 0; byte < until; byte += WIDTH, first += block_columns) {
     const column_block block = {codes, byte, pitch - byte < WIDTH ? pitch - byte : WIDTH};
-    const size_t columns = codes->columns - first < block_columns ? codes->columns - first : block_columns;
+    const size_t columns = last - first < block_columns ? last - first : block_columns;
     for (size_t m = 0; m < count; ++m) {
-      const size_t until = soon + soon_a_step < to->soon_bytes ? soon + soon_a_step : to->soon_bytes;
-      for (; soon < until; soon += 64) __builtin_prefetch(to->soon + soon, 0, 2);
+      size_t ahead = prefetched + soon_a_step;
+      ahead = ahead < to->soon_bytes ? ahead : to->soon_bytes;
+      for (; prefetched < ahead; prefetched += 64) __builtin_prefetch(to->soon + prefetched, 0, 2);
       const uint32_t *plus = selected[m].rows, *minus = plus + selected[m].plus;
       const size_t most = selected[m].plus > selected[m].minus ? selected[m].plus : selected[m].minus;
       const bool is_signed = selected[m].minus != 0;
@@ -189,10 +200,12 @@ ALWAYS_INLINE void products_of(
   }
 }
 
-static void products(const sxq_codes* codes, const sxq_selection* selected, size_t count, const sxq_target* to) {
+static void products(
+    const sxq_codes* codes, size_t byte, size_t until, const sxq_selection* selected, size_t count,
+    const sxq_target* to) {
   switch (codes->layout->bits) {
-    case 1: products_of(codes, selected, count, to, 1); break;
-    case 2: products_of(codes, selected, count, to, 2); break;
-    default: products_of(codes, selected, count, to, 0);
+    case 1: products_of(codes, byte, until, selected, count, to, 1); break;
+    case 2: products_of(codes, byte, until, selected, count, to, 2); break;
+    default: products_of(codes, byte, until, selected, count, to, 0);
   }
 }

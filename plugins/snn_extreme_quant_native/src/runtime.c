@@ -15,6 +15,7 @@ typedef OrtStatus* (*context_output_fn)(OrtKernelContext*, size_t, const int64_t
 typedef OrtStatus* (*constant_input_fn)(const OrtKernelInfo*, size_t, int*, const OrtValue**);
 typedef OrtStatus* (*attribute_float_fn)(const OrtKernelInfo*, const char*, float*);
 typedef OrtStatus* (*attribute_int_fn)(const OrtKernelInfo*, const char*, int64_t*);
+typedef OrtStatus* (*attribute_string_fn)(const OrtKernelInfo*, const char*, char*, size_t*);
 typedef OrtStatus* (*attribute_ints_fn)(const OrtKernelInfo*, const char*, int64_t*, size_t*);
 typedef OrtStatus* (*parallel_for_fn)(
     const OrtKernelContext*, void (*)(void*, size_t), size_t total, size_t batches, void* data);
@@ -85,6 +86,18 @@ OrtStatus* sxq_attribute_float(const OrtApi* api, const OrtKernelInfo* info, con
 
 OrtStatus* sxq_attribute_int(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* value) {
   return ((attribute_int_fn)api->entry[ORT_KERNEL_INFO_GET_ATTRIBUTE_INT64])(info, name, value);
+}
+
+OrtStatus* sxq_attribute_flag(const OrtApi* api, const OrtKernelInfo* info, const char* name, bool* flag) {
+  int64_t value = 0;
+  OrtStatus* status = sxq_attribute_int(api, info, name, &value);
+  *flag = value != 0;
+  return status;
+}
+
+OrtStatus* sxq_attribute_string(
+    const OrtApi* api, const OrtKernelInfo* info, const char* name, char* value, size_t size) {
+  return ((attribute_string_fn)api->entry[ORT_KERNEL_INFO_GET_ATTRIBUTE_STRING])(info, name, value, &size);
 }
 
 OrtStatus* sxq_attribute_ints(

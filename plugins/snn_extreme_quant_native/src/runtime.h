@@ -30,6 +30,10 @@ OrtStatus* sxq_constant_input(
 
 OrtStatus* sxq_attribute_float(const OrtApi* api, const OrtKernelInfo* info, const char* name, float* value);
 OrtStatus* sxq_attribute_int(const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* value);
+OrtStatus* sxq_attribute_flag(const OrtApi* api, const OrtKernelInfo* info, const char* name, bool* flag);
+/* `size` is the room in `value`, a zero at its end included. */
+OrtStatus* sxq_attribute_string(
+    const OrtApi* api, const OrtKernelInfo* info, const char* name, char* value, size_t size);
 /* `length` holds the room in `values` before and the number of values after. */
 OrtStatus* sxq_attribute_ints(
     const OrtApi* api, const OrtKernelInfo* info, const char* name, int64_t* values, size_t* length);

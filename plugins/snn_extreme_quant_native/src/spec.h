@@ -35,11 +35,12 @@ void sxq_spec_name(const sxq_spec* spec, char name[SXQ_NAME_LENGTH]);
 size_t sxq_spec_states(const sxq_spec* spec);
 sxq_parameters sxq_spec_parameters(const sxq_spec* spec);
 
-/* A block of neurons over all steps. Step t of neuron i is at [t * pitch + i]. */
+/* A block of neurons over all steps. Step t of neuron i is at [t * pitch + i], of its current at [t * x_pitch + i]. */
 typedef struct {
-  size_t count, steps, pitch;
+  size_t count, steps, pitch, x_pitch;
   const float* x;
   float* spikes;
+  int8_t* bytes; /* where spikes go if `spikes` is NULL */
   float* after[SXQ_MAX_STATES];          /* states after each step; NULL if not asked for */
   float (*state)[SXQ_BLOCK];             /* states before the first step; overwritten */
   const float (*parameter)[SXQ_BLOCK];   /* threshold, those of the charge, v_reset, amplitude, levels */
@@ -47,7 +48,7 @@ typedef struct {
 
 /* The same in fixed point. */
 typedef struct {
-  size_t count, steps, pitch;
+  size_t count, steps, pitch, x_pitch;
   const int32_t* x;
   uint8_t* spikes; /* int8_t where they have a sign */
   int32_t* after[SXQ_MAX_STATES];

@@ -7,20 +7,20 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "fuzz_tensors.h"
+#include "fuzz.h"
 
 OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base);
 
 static size_t errors;
 
-static void fail(const char* name, const char* what) {
+void fail(const char* name, const char* what) {
   fprintf(stderr, "%s: %s\n", name, what);
   exit(1);
 }
 
-/* Make the kernel and run it; returns whether it ran. Frees the inputs. */
-static int run(const sxq_operator* op, OrtKernelInfo* info, OrtKernelContext* context) {
+int run(const sxq_operator* op, OrtKernelInfo* info, OrtKernelContext* context) {
   void* kernel = NULL;
+  context->op = &op->base;
   if (one_in(4)) memset(info->constant, 0, sizeof info->constant);
   OrtStatus* status = op->base.create_kernel_v2(&op->base, &api, info, &kernel);
   if (!status) {
@@ -36,7 +36,7 @@ static int run(const sxq_operator* op, OrtKernelInfo* info, OrtKernelContext* co
   return ran;
 }
 
-static void finish(OrtKernelContext* context) {
+void finish(OrtKernelContext* context) {
   for (size_t i = 0; i < MOST; ++i) {
     drop(context->input[i]);
     free(context->output[i].data);
@@ -246,11 +246,13 @@ int main(int argc, char** argv) {
   if (RegisterCustomOps(NULL, &base) || !registered_count) fail("RegisterCustomOps", "registered nothing");
   size_t layers = 0;
   while (((const sxq_operator*)registered[layers])->kind != SXQ_NEURON) ++layers;
-  size_t synchronous = 0;
-  while (((const sxq_operator*)registered[registered_count - 1 - synchronous])->kind > SXQ_NEURON) ++synchronous;
+  size_t fused = 0, synchronous = 0;
+  while (((const sxq_operator*)registered[registered_count - 1 - fused])->kind >= SXQ_FUSED) ++fused;
+  const size_t others = registered_count - fused;
+  while (((const sxq_operator*)registered[others - 1 - synchronous])->kind > SXQ_NEURON) ++synchronous;
   const long rounds = strtol(argv[2], NULL, 10);
   for (long round = 0; round < rounds; ++round) {
-    const size_t index = round % 2 ? draw((uint32_t)layers) : draw((uint32_t)(registered_count - synchronous));
+    const size_t index = round % 2 ? draw((uint32_t)layers) : draw((uint32_t)(others - synchronous));
     const sxq_operator* op = (const sxq_operator*)registered[index];
     switch (op->kind) {
       case SXQ_CONV:
@@ -265,7 +267,13 @@ int main(int argc, char** argv) {
     }
   }
   for (long round = 0; round < rounds / 8; ++round) {
-    fuzz_synchronous((const sxq_operator*)registered[registered_count - 1 - draw((uint32_t)synchronous)]);
+    fuzz_synchronous((const sxq_operator*)registered[others - 1 - draw((uint32_t)synchronous)]);
+  }
+  for (long round = 0; round < rounds / 8; ++round) {
+    fuzz_attention((const sxq_operator*)registered[registered_count - 1 - draw(2)]);
+  }
+  for (long round = 0; round < rounds / 4; ++round) {
+    fuzz_fused((const sxq_operator*)registered[draw((uint32_t)layers)], (const sxq_operator*)registered[layers + draw((uint32_t)(others - layers - synchronous))]);
   }
   if (!errors || errors == (size_t)rounds) fail("fuzz", "damage is never refused, or everything is");
   printf("%ld rounds with %s, %zu refused\n", rounds, sxq_kernels_here()->name, errors);

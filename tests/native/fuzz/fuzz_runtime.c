@@ -68,10 +68,10 @@ size_t size_of(int type) {
 static OrtStatus* context_output(
     OrtKernelContext* context, size_t index, const int64_t* shape, size_t rank, OrtValue** value) {
   OrtValue* made = &context->output[index];
-  made->type = ORT_TYPE_FLOAT;
+  made->type = context->op->get_output_type(context->op, index);
   made->rank = rank;
   memcpy(made->shape, shape, rank * sizeof *shape);
-  made->data = malloc(count_of(made) * sizeof(float));
+  made->data = malloc(count_of(made) * size_of(made->type));
   *value = made;
   return NULL;
 }
@@ -88,7 +88,19 @@ static OrtStatus* attribute_float(const OrtKernelInfo* info, const char* name, f
   return NULL;
 }
 static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int64_t* value) {
-  *value = strcmp(name, "shift") ? info->group : info->shift;
+  if (!strcmp(name, "shift")) *value = info->shift;
+  else if (!strcmp(name, "has_bias")) *value = info->has_bias;
+  else if (!strcmp(name, "has_shape")) *value = info->has_shape;
+  else if (!strcmp(name, "allowzero")) *value = info->allowzero;
+  else if (!strcmp(name, "has_factor")) *value = info->has_factor;
+  else if (!strcmp(name, "scores_signed")) *value = info->scores_signed;
+  else *value = info->group;
+  return NULL;
+}
+static OrtStatus* attribute_string(const OrtKernelInfo* info, const char* name, char* value, size_t* size) {
+  const char* from = strcmp(name, "layer") ? info->neuron : info->layer;
+  if (*size < strlen(from) + 1) return create_status(1, "the room for an attribute is too small");
+  strcpy(value, from);
   return NULL;
 }
 static OrtStatus* attribute_ints(const OrtKernelInfo* info, const char* name, int64_t* values, size_t* length) {
@@ -98,6 +110,7 @@ static OrtStatus* attribute_ints(const OrtKernelInfo* info, const char* name, in
   if (!strcmp(name, "strides")) from = info->strides, count = info->axes;
   if (!strcmp(name, "dilations")) from = info->dilations, count = info->axes;
   if (!strcmp(name, "pads")) from = info->pads, count = 2 * info->axes;
+  if (strstr(name, "_order")) from = info->order, count = 4;
   if (*length < count) return create_status(1, "the room for an attribute is too small");
   memcpy(values, from, count * sizeof *values);
   *length = count;
@@ -131,6 +144,7 @@ void fill_api(void) {
   ENTRY(ORT_KERNEL_INFO_GET_CONSTANT_INPUT_TENSOR, constant_input);
   ENTRY(ORT_KERNEL_INFO_GET_ATTRIBUTE_FLOAT, attribute_float);
   ENTRY(ORT_KERNEL_INFO_GET_ATTRIBUTE_INT64, attribute_int);
+  ENTRY(ORT_KERNEL_INFO_GET_ATTRIBUTE_STRING, attribute_string);
   ENTRY(ORT_KERNEL_INFO_GET_ATTRIBUTE_ARRAY_INT64, attribute_ints);
   ENTRY(ORT_KERNEL_CONTEXT_PARALLEL_FOR, parallel_for);
 }

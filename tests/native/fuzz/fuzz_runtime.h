@@ -4,7 +4,7 @@
 
 #include "operators.h"
 
-enum { MOST = 16 };
+enum { MOST = 20 };
 
 struct OrtValue {
   int type;
@@ -21,8 +21,12 @@ struct OrtKernelInfo {
   int64_t group, columns, shift;
   int64_t weight_shape[5], strides[3], pads[6], dilations[3];
   size_t axes;
+  const char *layer, *neuron; /* of a fused node, with its flags */
+  int64_t has_bias, has_shape, allowzero;
+  int64_t order[4], has_factor, scores_signed; /* of attention */
 };
 struct OrtKernelContext {
+  const OrtCustomOp* op; /* whose outputs these are */
   OrtValue* input[MOST];
   OrtValue output[MOST];
 };

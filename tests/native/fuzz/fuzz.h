@@ -1,0 +1,21 @@
+/* One kernel in the runtime made up here, and the kinds that have a file of their own. */
+#ifndef FUZZ_H
+#define FUZZ_H
+
+#include "fuzz_tensors.h"
+
+void fail(const char* name, const char* what);
+
+/* Make the kernel and run it; returns whether it ran. */
+int run(const sxq_operator* op, OrtKernelInfo* info, OrtKernelContext* context);
+
+/* Free inputs and outputs. */
+void finish(OrtKernelContext* context);
+
+/* A product and its neurons as one node, compared with the two; nothing if the two are not fused. */
+void fuzz_fused(const sxq_operator* layer, const sxq_operator* neuron);
+
+/* Attention of random shapes and bytes, compared with plain loops. */
+void fuzz_attention(const sxq_operator* op);
+
+#endif
