@@ -1,8 +1,8 @@
 """Products and neurons as one node each, in time relative to the same kernels as two nodes.
 
-Usage: python benchmarks/native_fusion.py [--seconds S]. Chains of four ternary products, each with a LIF layer behind it, run
-as ``session`` runs them and with fusion left out; runs are interleaved in one process, and a ratio is between the
-fastest of each, in processor time of the one thread. Weights and spikes are drawn at random.
+Usage: python benchmarks/native_fusion.py [--seconds S]. Chains of four ternary products, each with a LIF layer behind
+it, run as ``session`` runs them and with fusion left out; runs are interleaved in one process, and a ratio is between
+the fastest of each, in processor time of the one thread. Weights and spikes are drawn at random.
 """
 
 from __future__ import annotations
