@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,14 +13,17 @@ import onnxruntime
 import pytest
 from onnx import helper, numpy_helper
 
+import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import session
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction, function_body
 from snn_extreme_quant.deploy.layer_functions import KINDS
 from snn_extreme_quant.deploy.native import native_library
-from snn_extreme_quant.deploy.native_choice import NativeChoice
+from snn_extreme_quant.deploy.native_choice import NativeChoice, choose_kernels
 from snn_extreme_quant.deploy.native_fusion import FUSED
 from snn_extreme_quant.quantizers.packing import pack
 from tests.deploy.bodies import Array, bits
+from tests.deploy.test_model_forms import FORMS, quantised
+from tests.deploy.test_model_forms import spikes as drawn_spikes
 
 from .test_integers import BYTES, codes_of, fixed_point_case, fixed_point_operators, integer_neuron
 from .test_neurons import FLOAT, values
@@ -344,3 +349,43 @@ def test_the_callers_model_stays_as_it_is(library: Any) -> None:
     before = model.SerializeToString(deterministic=True)
     session(model, native=True).run(None, inputs)
     assert model.SerializeToString(deterministic=True) == before
+
+
+@pytest.mark.parametrize("form", ["sequence", "streaming"])
+@pytest.mark.parametrize(
+    ("name", "integer", "layers"),
+    [("explicit loop", False, 2), ("explicit loop", True, 1), ("in-place mean", False, 1)],
+)
+def test_exported_networks_run_fused(
+    library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, form: Any, integer: bool, layers: int
+) -> None:
+    """Of both frameworks: verified, and shown by the profile of a run. A product of encoded inputs is not fused."""
+    build, shape, other, _ = FORMS[name]
+    model, path = quantised(build, sxq.Ternary()), tmp_path / "net.onnx"
+    sxq.export_onnx(model, drawn_spikes(*shape), path, input="spikes", form=form, integer=integer)
+    assert sxq.verify(model, path, drawn_spikes(*other), native=True).ok
+    changed, _ = choose_kernels(onnx.load(path)).applied(onnx.load(path))
+    expected = sorted(node.op_type for node in changed.graph.node if node.op_type.startswith(FUSED))
+    assert len(expected) == layers
+
+    plain = onnxruntime.SessionOptions
+
+    def profiled() -> Any:
+        options = plain()
+        options.enable_profiling, options.profile_file_prefix = True, str(tmp_path / "profile")
+        return options
+
+    monkeypatch.setattr(onnxruntime, "SessionOptions", profiled)
+    opened = session(path, native=True)
+    feeds = {
+        value.name: np.zeros([n if isinstance(n, int) else 2 for n in value.shape], _NUMPY[value.type])
+        for value in opened.get_inputs()
+    }
+    opened.run(None, feeds)
+    events = json.loads(Path(opened.end_profiling()).read_text())
+    ran = [e["args"]["op_name"] for e in events if e.get("cat") == "Node" and e["name"].endswith("kernel_time")]
+    assert sorted(operator for operator in ran if operator.startswith(FUSED)) == expected
+    assert integer or not any("LIF" in operator or operator.startswith("Ternary") for operator in ran)
+
+
+_NUMPY = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int8)": np.int8, "tensor(int32)": np.int32}
