@@ -176,9 +176,10 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
         return plain
     choice = choose_kernels(proto)
     opened, names = proto, set(choice.operators)
-    beside = not isinstance(plain.model, onnx.ModelProto) and _has_external_data(proto)
+    from_file = not isinstance(plain.model, onnx.ModelProto)
+    beside = from_file and _has_external_data(proto)
     if not beside:
-        opened, names = choice.applied(proto)
+        opened, names = choice.applied(proto, own=from_file)
     try:
         found = set(library.register(plain.options, names))
     except NativeLibraryError as error:
