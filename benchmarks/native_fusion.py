@@ -7,7 +7,6 @@ the fastest of each, in processor time of the one thread. Weights and spikes are
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import time
@@ -17,7 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
-from record import write
+from record import parser, write
 
 from snn_extreme_quant.deploy import native_status, session
 from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
@@ -91,9 +90,9 @@ def measure(widths: list[int], steps: int, rows: int, seconds: float) -> dict[st
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=5.0, help="of measuring, for each case")
-    seconds = parser.parse_args().seconds
+    options = parser(__doc__)
+    options.add_argument("--seconds", type=float, default=5.0, help="of measuring, for each case")
+    seconds = options.parse_args().seconds
     results = [measure(widths, *case, seconds) for widths in WIDTHS for case in CASES]
     write("native_fusion", {"kernels": native_status().instruction_set, "results": results})
 

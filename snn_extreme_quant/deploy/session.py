@@ -175,6 +175,7 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
         plain.detail = str(error)
         return plain
     choice = choose_kernels(proto)
+    total = sum(node.domain == DOMAIN for node in proto.graph.node)
     opened, names = proto, set(choice.operators)
     from_file = not isinstance(plain.model, onnx.ModelProto)
     beside = from_file and _has_external_data(proto)
@@ -187,11 +188,12 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
             raise
         warnings.warn(f"{error} The functions in the file run instead.", RuntimeWarning, stacklevel=4)
         return _Kernels(_options(threads), plain.model, detail=str(error))
-    ours = [node.op_type in found for node in opened.graph.node if node.domain == DOMAIN]
+    # A fused node stands for several of the file's, so those are counted that are left.
+    left = sum(node.domain == DOMAIN and node.op_type not in found for node in opened.graph.node)
     detail = "no operator of the file has a kernel that is faster than its function"
-    if any(ours):
-        detail = f"{library.instruction_set} kernels compute {sum(ours)} of {len(ours)} nodes of {DOMAIN}"
-    return _Kernels(plain.options, plain.model if beside else opened, any(ours), detail)
+    if found:
+        detail = f"{library.instruction_set} kernels compute {total - left} of {total} nodes of {DOMAIN}"
+    return _Kernels(plain.options, plain.model if beside else opened, bool(found), detail)
 
 
 def _has_external_data(model: onnx.ModelProto) -> bool:
