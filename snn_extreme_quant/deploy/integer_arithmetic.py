@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -224,18 +225,24 @@ def _magnitude(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     return affine_of(Term(node, term.unit.abs(), torch.zeros_like(high), high, torch.int32), value.shape)
 
 
+def _over_steps(rewriter: Rewriter, node: fx.Node, low: Tensor, high: Tensor, times: int) -> tuple[Tensor, Tensor]:
+    """Return the range of sums of so many times as many numbers; beyond those steps they may be larger still."""
+    if times == 1:
+        return low, high
+    rewriter.over_steps.add(node)
+    # Beyond max_steps a sum may leave a byte, to which nothing must cut it then.
+    low = torch.where(low < 0, low.clamp_max(-256 / times), low)
+    high = torch.where(high > 0, high.clamp_min(256 / times), high)
+    return torch.minimum(low, low * times), torch.maximum(high, high * times)
+
+
 def _sum(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     """A sum over some axes; one over all steps is bounded by the most steps that a file is proved for."""
-    value = given.affine(0)
+    value, summing = given.affine(0), node
     rank = len(value.shape)
     axes = [a % rank for a in (given.known[1] or range(rank))]
     keep = bool(given.known[2]) if len(given.known) > 2 else bool(given.known_kwargs.get("keepdim", False))
-    open_axes = rewriter.open_axes(given.nodes[0])
-    times = 1
-    for axis in axes:
-        if open_axes.get(axis, "T") != "T":
-            raise NotIntegerError("it sums over samples")
-        times *= rewriter.max_steps if axis in open_axes else 1
+    times = math.prod(rewriter.times_longer(given.nodes[0], axis) for axis in axes)
     if times > 1 and value.has_offset:
         raise NotIntegerError("it sums a constant over all steps")
 
@@ -249,13 +256,8 @@ def _sum(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
         node = rewriter.emitter.typed(term, torch.int32).node
         new = rewriter.emitter.call(aten.sum.dim_IntList, node, axes, keep, dtype=torch.int32)
         unit = term.unit.expand(value.shape).amax(axes, keepdim=keep)
-        low, high = summed(term.low), summed(term.high)
-        if times > 1:
-            # Beyond max_steps it may leave a byte, to which nothing must cut it then.
-            low = torch.where(low < 0, low.clamp_max(-256 / times), low)
-            high = torch.where(high > 0, high.clamp_min(256 / times), high)
-        whole = Term(new, unit, torch.minimum(low, low * times), torch.maximum(high, high * times), torch.int32)
-        terms.append(rewriter.emitter.checked(whole, "its sums"))
+        low, high = _over_steps(rewriter, summing, summed(term.low), summed(term.high), times)
+        terms.append(rewriter.emitter.checked(Term(new, unit, low, high, torch.int32), "its sums"))
     result = summed(offset)
     return Affine(tuple(result.shape), tuple(terms), result)
 
@@ -272,6 +274,12 @@ def _matrix_product(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Valu
     most = [torch.maximum(t.low.abs(), t.high.abs()).expand(v.shape) for t, v in zip((a, b), values, strict=True)]
     high = torch.matmul(*most)
     low = torch.zeros_like(high) if min(a.bounds[0], b.bounds[0]) >= 0 else -high
+    # The numbers that are summed lie along the last axis of one and the last but one of the other.
+    left, right = given.nodes[:2]
+    times = rewriter.times_longer(left, len(values[0].shape) - 1)
+    if rewriter.times_longer(right, len(values[1].shape) - 2) != times:
+        raise NotIntegerError("it multiplies matrices whose lengths agree for some numbers of steps only")
+    low, high = _over_steps(rewriter, node, low, high, times)
     a, b = rewriter.emitter.fitting(a), rewriter.emitter.fitting(b)
     if not a.dtype is b.dtype is torch.uint8:
         a, b = rewriter.emitter.typed(a, torch.int32), rewriter.emitter.typed(b, torch.int32)

@@ -50,6 +50,7 @@ class NeuronCalls:
         calls: how often the layer is called in ``max_steps`` time steps.
         own_length: steps of the longest sequence of the model's own length that it is called over, however many steps
             the input has.
+        over_steps: whether its current holds sums over all steps, whose range is known for ``max_steps`` of them.
     """
 
     spec: NeuronSpec
@@ -62,6 +63,7 @@ class NeuronCalls:
     recurrent: RecurrentSums | None = None
     calls: int = 0
     own_length: int = 0
+    over_steps: bool = False
 
     def folded(self, layer: str, decay_bits: int, max_steps: int) -> FixedPointNeuron:
         """Return the layer in fixed point, proved for all its calls within ``max_steps`` steps."""
@@ -77,6 +79,8 @@ class NeuronCalls:
             max_steps=max(max_steps, self.calls),
             layer=layer,
         )
+        if self.over_steps:
+            return replace(found, steps=max_steps)
         return found if found.steps is None else replace(found, steps=max(max_steps, self.own_length))
 
 
@@ -130,6 +134,7 @@ def neuron(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     if rewriter.folded is None:
         known = rewriter.calls[call.layer]
         known.calls += _count(rewriter, given) if call.sequence else 1
+        known.over_steps |= given.nodes[0] in rewriter.over_steps
         if call.sequence and 0 not in rewriter.open_axes(given.nodes[0]):
             known.own_length = max(known.own_length, rewriter.closed_shape(given.nodes[0])[0])
         fixed = None

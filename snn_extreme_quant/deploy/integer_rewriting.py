@@ -88,6 +88,8 @@ class Rewriter:
         self.neurons: dict[fx.Node, NeuronValues] = {}
         self.inputs: dict[str, Term] = {}
         self.inside = self._before_neurons()
+        #: Recorded values whose range is that of sums over the most steps, up to the next neurons.
+        self.over_steps: set[fx.Node] = set()
 
     def run(self) -> fx.GraphModule:
         """Return the integer graph."""
@@ -111,6 +113,8 @@ class Rewriter:
 
     def evaluate(self, node: fx.Node) -> None:
         """Find what a node of the recorded graph is, given those before it."""
+        if node.target not in NEURONS and not self.over_steps.isdisjoint(node.all_input_nodes):
+            self.over_steps.add(node)
         if self.states is not None and self.states.knows(node):
             self.values[node] = self.states.value(self, node)
         elif node.op == "placeholder":
@@ -133,6 +137,22 @@ class Rewriter:
     def closed_shape(self, node: fx.Node) -> tuple[int, ...]:
         """Return the shape of a value of the recorded graph, open axes being 1."""
         return self.shapes.closed[node]
+
+    def times_longer(self, node: fx.Node, axis: int) -> int:
+        """Return how many times as long as in :meth:`closed_shape` an axis is at most, in ``max_steps`` steps.
+
+        Raises:
+            NotIntegerError: its length goes with the samples, of which there may be any number, or not in proportion
+                to the steps.
+        """
+        depends = self.open_axes(node).get(axis)
+        if depends is None:
+            return 1
+        if depends != "T":
+            raise NotIntegerError("it sums over samples")
+        if self.shape_of(node)[axis] != 3 * self.closed_shape(node)[axis]:
+            raise NotIntegerError("it sums over a part of the steps, or over pairs of them")
+        return self.max_steps
 
     def read(self, layer: str, term: Term) -> None:
         """Note the integers that a layer reads: over all its calls those of the largest magnitude."""
