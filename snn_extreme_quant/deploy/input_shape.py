@@ -58,9 +58,9 @@ def check_shape(path: Path, axes: Sequence[int | str], shape: Sequence[int], fac
 def warn_of_long_input(
     path: Path, model: onnx.ModelProto, axes: Sequence[int | str], shape: Sequence[int], facts: Mapping[str, Any]
 ) -> None:
-    """Warn of more steps than an integer file is proved for, where states would wrap around rather than stay.
+    """Warn of more steps than an integer file is proved for, where states or sums would wrap around.
 
-    A neuron of a single state stays at the limit beyond its proof (``docs/integer.md``).
+    A neuron of a single state stays at the limit beyond its proof (``docs/integer.md``), if what it reads fits.
     """
     if "T" not in axes:
         return
@@ -72,11 +72,11 @@ def warn_of_long_input(
     }
     for entry in facts.get("fixed_point", ()):
         most = entry["max_steps"]
-        if most is not None and steps > most and entry["name"] in wrapping:
+        if most is not None and steps > most and (entry["name"] in wrapping or entry.get("over_steps")):
             warnings.warn(
                 f"{path}: layer {entry['name']!r} is proved for {most} time steps, and the input has {steps}. Beyond"
-                " them its states may leave 32 bits, and its spikes be wrong; sxq verify says whether they do. Export"
-                " with a larger IntegerOptions(max_steps=...).",
+                " them its states or sums may leave 32 bits, and its spikes be wrong; sxq verify says whether they do."
+                " Export with a larger IntegerOptions(max_steps=...).",
                 RuntimeWarning,
                 stacklevel=3,
             )

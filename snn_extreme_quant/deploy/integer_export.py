@@ -41,6 +41,7 @@ class FixedPointReport:
         max_steps: for how many time steps that is proved; None for any number.
         coarse: how many channels that can fire have fewer than 8 bits behind the point, where the rounding of threshold
             and bias may be seen.
+        over_steps: whether its current holds sums over all steps, which may leave 32 bits after more steps than that.
     """
 
     name: str
@@ -51,9 +52,10 @@ class FixedPointReport:
     headroom: float
     max_steps: int | None
     coarse: int = 0
+    over_steps: bool = False
 
     @classmethod
-    def of(cls, name: str, neuron: FixedPointNeuron) -> FixedPointReport:
+    def of(cls, name: str, neuron: FixedPointNeuron, over_steps: bool) -> FixedPointReport:
         """Read it from a layer."""
         return cls(
             name,
@@ -64,6 +66,7 @@ class FixedPointReport:
             round(neuron.headroom, 2),
             neuron.steps,
             neuron.coarse,
+            over_steps,
         )
 
     def __str__(self) -> str:
@@ -103,7 +106,10 @@ def rewritten(graph: fx.GraphModule, recording: Recording, request: Request, opt
 
 def integer_facts(integer: IntegerGraph) -> list[dict[str, Any]]:
     """Return JSON-ready facts of each neuron layer."""
-    return [asdict(FixedPointReport.of(name, neuron)) for name, neuron in integer.neurons.items()]
+    return [
+        asdict(FixedPointReport.of(name, neuron, integer.fed[name].over_steps))
+        for name, neuron in integer.neurons.items()
+    ]
 
 
 def layer_magnitudes(integer: IntegerGraph) -> dict[str, int]:

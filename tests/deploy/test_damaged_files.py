@@ -45,17 +45,17 @@ def _damaged(data: bytes, dice: random.Random) -> bytes:
 
 
 def test_damaged_files_give_our_errors(exported: bytes, tmp_path: Path) -> None:
-    dice, path, refused = random.Random(4), tmp_path / "net.onnx", 0
+    dice, path = random.Random(4), tmp_path / "net.onnx"
     for _ in range(400):
-        path.write_bytes(_damaged(exported, dice))
-        try:
+        damaged = _damaged(exported, dice)
+        if damaged == exported:  # each flipped byte is the byte that was there
+            continue
+        path.write_bytes(damaged)
+        with pytest.raises(ModelFileError):
             read_model(path)
-        except ModelFileError:
-            refused += 1
         for read in (inspect_file, lambda p: read_model(p, allow_edited=True)):
             with contextlib.suppress(ModelFileError):
                 read(path)
-    assert refused >= 395  # a flipped byte may be the byte that was there
 
 
 def test_damaged_files_run_or_give_our_errors(exported: bytes, tmp_path: Path) -> None:
