@@ -25,7 +25,7 @@ class OutputVerification:
     ratio: float = 0.0
 
     def add(self, ours: Tensor, theirs: Tensor) -> None:
-        """Add the comparison of a batch: each is measured by its own values.
+        """Add the comparison of a batch: each is measured by its own values; truth values count as 0 and 1.
 
         Args:
             ours: what the file gives.
@@ -39,6 +39,7 @@ class OutputVerification:
         """
         if not theirs.numel():
             return
+        ours, theirs = (value.to(torch.uint8) if value.dtype is torch.bool else value for value in (ours, theirs))
         difference = _largest_difference(ours, theirs)
         finite = theirs[theirs.isfinite()]
         scale = float(finite.abs().max()) if finite.numel() else 0.0
