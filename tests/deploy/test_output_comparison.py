@@ -82,3 +82,11 @@ def test_truth_values_are_0_and_1(integer: bool, tmp_path: Path) -> None:
     other = sxq.verify(_Decision(0), tmp_path / "net.onnx", x)
     assert other.spikes_different == 0
     assert not other.ok
+
+
+def test_the_output_that_differs_is_named(tmp_path: Path) -> None:
+    x = (torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    sxq.export_onnx(_Decision(), x, tmp_path / "net.onnx", input="spikes")
+    said = "output 'output' differs by up to 1, though all spikes are the same"
+    assert said not in str(sxq.verify(_Decision(), tmp_path / "net.onnx", x))
+    assert said in str(sxq.verify(_Decision(0), tmp_path / "net.onnx", x))
