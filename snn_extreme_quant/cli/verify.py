@@ -83,8 +83,8 @@ def _show(report: VerifyReport) -> None:
     )
     if report.first_difference is not None:
         typer.echo(f"first difference: {report.first_difference}")
-    if report.output_difference:
-        typer.echo(f"outputs differ by up to {report.output_difference:.3g}")
+    for sentence in report.different_outputs:
+        typer.echo(sentence)
     if report.batch_norms is not None:
         typer.echo(str(report.batch_norms))
     if report.integer is not None:

@@ -16,7 +16,7 @@ from snn_extreme_quant.errors import ExportError
 
 from .graphs import NEURONS
 from .integer_graph import IntegerGraph
-from .integer_values import Affine, broadcast
+from .integer_values import Affine, broadcast, compressed
 
 __all__ = ["IntegerSpikes", "check_integer_graph", "check_integer_run"]
 
@@ -55,9 +55,9 @@ class _Values(IntegerSpikes):
         """Return what a value's integers stand for; None if they were not needed and not computed."""
         if any(term.node not in self.env for term in value.terms):
             return None
-        total = value.offset
+        total = compressed(value.offset)  # its axes of the same values may be longer here
         for term in value.terms:
-            total = total + self.env[term.node].double() * term.unit
+            total = total + self.env[term.node].double() * compressed(term.unit)
         return total
 
 

@@ -86,6 +86,11 @@ def _convolution(rewriter: Rewriter, node: fx.Node, given: Arguments, operator: 
     value = rewriter.layer_input(given)
     _, packed, scale, weight_shape, *geometry, layout, layer = given.known
     groups, axes = geometry[-1], range(2, len(value.shape))
+    if set(axes) & set(rewriter.open_axes(given.nodes[0])):
+        raise UnsupportedModelError(
+            f"Layer {layer!r} slides over steps or samples, whose number is known only when the file runs: integer"
+            " files prove the range of sums over a fixed one. Convolve over other axes, or export without integer=True."
+        )
     term = _grouped(rewriter, value, groups)
     codes = _unpacked(*_key(packed.value), weight_shape[0], layout, tuple(weight_shape))
     low, high = _range(term, value.shape, codes, lambda x, c: sums(x, c, *geometry))

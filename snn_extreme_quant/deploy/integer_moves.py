@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, fx
 
 from .integer_emission import NotIntegerError
-from .integer_values import Affine, Constant, Term, Value
+from .integer_values import Affine, Constant, Term, Value, uniform
 
 if TYPE_CHECKING:
     from .integer_rewriting import Arguments, Rewriter
 
-__all__ = ["IDENTITIES", "JOINS", "MOVES", "join", "move", "pad"]
+__all__ = ["IDENTITIES", "JOINS", "MOVES", "join", "move", "pad", "settled"]
 
 aten = torch.ops.aten
 _OURS = torch.ops.snn_xq
@@ -35,6 +36,60 @@ MOVES = {
     aten._unsafe_view.default, _OURS.transpose.default,
 }  # fmt: skip
 JOINS = {aten.cat.default, aten.concat.default, aten.stack.default}
+#: Give parts of their first argument along the axis that is their last.
+_PARTS = {
+    aten.unbind.int: 1, aten.split.Tensor: 2, aten.split_with_sizes.default: 2, aten.chunk.default: 2,
+}  # fmt: skip
+
+
+def settled(rewriter: Rewriter, node: fx.Node, value: Affine, *, always: bool = False) -> Affine:
+    """Return a value whose units, ranges and offset hold for any number of steps and samples.
+
+    An open axis of length 1 stands for all steps or samples. Where a move joins one with another axis, or takes a part
+    of it, what is known of its elements is known of no others: along that axis all must be of one unit, and have the
+    range of all.
+
+    Args:
+        rewriter: the graph.
+        node: the value in the recorded graph.
+        value: what was found of it.
+        always: also if only moves read it, which may take the axis apart again.
+
+    Raises:
+        NotIntegerError: they are not of one unit.
+    """
+    axes = [axis for axis in rewriter.open_axes(node) if value.shape[axis] != 1]
+    if any(value.shape[axis] == 0 for axis in axes):
+        raise NotIntegerError("it takes some of the steps or samples only")
+    readers = {user.target for user in node.users}
+    if not axes or (not always and readers <= MOVES | IDENTITIES | {aten.sym_size.int}):
+        return value
+    if not all(
+        uniform(v.expand(value.shape), [a]) for v in (value.offset, *(t.unit for t in value.terms)) for a in axes
+    ):
+        raise NotIntegerError(
+            "steps or samples share an axis with values of different scales or biases; leave them an axis of their own"
+        )
+    terms = [
+        replace(
+            t,
+            low=t.low.expand(value.shape).amin(axes, keepdim=True).expand(value.shape),
+            high=t.high.expand(value.shape).amax(axes, keepdim=True).expand(value.shape),
+        )
+        for t in value.terms
+    ]
+    return replace(value, terms=tuple(terms))
+
+
+def _within_steps(rewriter: Rewriter, node: fx.Node, given: Arguments) -> None:
+    """Refuse to take parts along an axis of which only one element is known."""
+    index = _PARTS.get(cast("Any", node.target))
+    if index is None:
+        return
+    axis = given.known[index] if len(given.known) > index else given.known_kwargs.get("dim", 0)
+    if axis % len(given.affine(0).shape) in rewriter.open_axes(given.nodes[0]):
+        raise NotIntegerError("it takes steps or samples apart")
+    settled(rewriter, given.nodes[0], given.affine(0), always=True)
 
 
 def move(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
@@ -42,14 +97,22 @@ def move(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     value = given.affine(0)
     rest, kwargs = given.known[1:], given.known_kwargs
     target: Any = node.target
+    _within_steps(rewriter, node, given)
 
     def moved(values: Tensor) -> Any:
         return target(values.expand(value.shape).contiguous(), *rest, **kwargs)
 
-    offsets = moved(value.offset)
+    try:
+        offsets = moved(value.offset)
+    except (IndexError, RuntimeError) as error:
+        if not rewriter.open_axes(given.nodes[0]):
+            raise
+        # What moves elements of several steps or samples need not have a meaning for one.
+        raise NotIntegerError("where its elements go depends on the number of steps or samples") from error
     moves = [(t, given.again(t.node), moved(t.unit), moved(t.low), moved(t.high)) for t in value.terms]
     if isinstance(offsets, Tensor):
-        return Affine(tuple(offsets.shape), tuple(Term(n, u, a, b, t.dtype) for t, n, u, a, b in moves), offsets)
+        terms = tuple(Term(n, u, a, b, t.dtype) for t, n, u, a, b in moves)
+        return settled(rewriter, node, Affine(tuple(offsets.shape), terms, offsets))
     call = rewriter.emitter.call
     return tuple(
         Affine(
@@ -63,6 +126,11 @@ def move(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
 
 def pad(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     """Pad with zeros: integers with 0, which needs a value without offset; copies of elements are moves."""
+    rank, padded = len(given.affine(0).shape), range(len(given.known[1]) // 2)
+    if any(
+        rank - 1 - i in rewriter.open_axes(given.nodes[0]) and any(given.known[1][2 * i : 2 * i + 2]) for i in padded
+    ):
+        raise NotIntegerError("it adds steps or samples")
     mode = given.known_kwargs.get(
         "mode", given.known[2] if node.target is aten.pad.default and len(given.known) > 2 else "constant"
     )
@@ -107,4 +175,4 @@ def join(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
         new = rewriter.emitter.call(target, [t.node for t in group], *rest, **given.known_kwargs)
         unit, low, high = (joined([getattr(t, name) for t in group]) for name in ("unit", "low", "high"))
         terms.append(Term(new, unit, low, high, group[0].dtype))
-    return Affine(tuple(offset.shape), tuple(terms), offset)
+    return settled(rewriter, node, Affine(tuple(offset.shape), tuple(terms), offset), always=True)

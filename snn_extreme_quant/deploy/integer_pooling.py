@@ -54,8 +54,16 @@ def comparable(rewriter: Rewriter, value: Affine, axes: Sequence[int]) -> tuple[
     return oriented(rewriter, rewriter.emitter.single(value, axes)), torch.zeros_like(value.offset)
 
 
+def _check_windows(rewriter: Rewriter, given: Arguments, axes: int) -> None:
+    """Refuse windows over steps or samples: how many there are is known only when the file runs."""
+    rank = len(given.affine(0).shape)
+    if set(range(rank - axes, rank)) & set(rewriter.open_axes(given.nodes[0])):
+        raise NotIntegerError("its windows are of steps or samples")
+
+
 def _max_pool(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     axes = _POOLS[cast("Any", node.target)]
+    _check_windows(rewriter, given, axes)
     _, kernel, *rest = given.known
     value = given.affine(0)
     names: tuple[tuple[str, Any], ...] = (("stride", []), ("padding", 0), ("dilation", 1), ("ceil_mode", False))
@@ -72,6 +80,7 @@ def _max_pool(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
 
 def _adaptive_max_pool(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     axes = _ADAPTIVE[cast("Any", node.target)]
+    _check_windows(rewriter, given, axes)
     value, size = given.affine(0), each_axis(given.known[1], axes)
     inner = value.shape[-axes:]
     if any(i % o for i, o in zip(inner, size, strict=True)):
@@ -143,6 +152,7 @@ def _sum_pool(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     _, kernel, stride, padding, channels = given.known
     value = given.affine(0)
     convolve, axes = _WINDOWS[len(value.shape)]
+    _check_windows(rewriter, given, axes)
     ones = torch.ones((channels, 1, *kernel), dtype=torch.float64)
 
     def pooled(values: Tensor) -> Tensor:

@@ -102,6 +102,7 @@ def relative_difference(ours: Tensor, theirs: Tensor) -> float:
 def answers(outputs: Sequence[Tensor]) -> Tensor:
     """Return the class of each sample, from a first output ``(B, classes)`` or ``(T, B, classes)``; else nothing."""
     output = outputs[0] if outputs else torch.zeros(0)
+    output = output.to(torch.uint8) if output.dtype is torch.bool else output
     scores = output.sum(0) if output.dim() == 3 else output
     return scores.argmax(1) if scores.dim() == 2 else torch.zeros(0)
 

@@ -18,14 +18,16 @@ class OutputVerification:
         difference: the largest; infinite if only one of two values is NaN, or infinite.
         scale: the largest finite magnitude of the output in torch.
         ratio: the largest difference in a batch, by the largest finite magnitude in that batch.
+        name: the output's name in the file.
     """
 
     difference: float = 0.0
     scale: float = 0.0
     ratio: float = 0.0
+    name: str = ""
 
     def add(self, ours: Tensor, theirs: Tensor) -> None:
-        """Add the comparison of a batch: each is measured by its own values.
+        """Add the comparison of a batch: each is measured by its own values; truth values count as 0 and 1.
 
         Args:
             ours: what the file gives.
@@ -35,10 +37,11 @@ class OutputVerification:
             >>> found = OutputVerification()
             >>> found.add(torch.tensor([0.5, -torch.inf]), torch.tensor([1.0, -torch.inf]))
             >>> found
-            OutputVerification(difference=0.5, scale=1.0, ratio=0.5)
+            OutputVerification(difference=0.5, scale=1.0, ratio=0.5, name='')
         """
         if not theirs.numel():
             return
+        ours, theirs = (value.to(torch.uint8) if value.dtype is torch.bool else value for value in (ours, theirs))
         difference = _largest_difference(ours, theirs)
         finite = theirs[theirs.isfinite()]
         scale = float(finite.abs().max()) if finite.numel() else 0.0

@@ -20,7 +20,7 @@ from .graphs import SEQUENCE, STEP, dims, neuron_calls, without_repetition
 from .step_graph import StepGraph
 from .step_record import StepRecorder
 from .step_values import Series, keep_shape
-from .timefold import FoldError
+from .timefold import FoldError, difference
 
 __all__ = ["record_step", "step_counts"]
 
@@ -213,7 +213,7 @@ class _LoopRecorder(StepRecorder):
             raise FoldError("steps differ in structure")
         if not any(n in self.varying for n in nodes):
             if any(n is not first for n in nodes):
-                raise FoldError(f"steps differ at {first.name!r}")
+                raise FoldError(difference(first))
             value = self.value(first)
             if isinstance(value, Series):
                 raise FoldError(f"a step reads all of {first.name!r}")
@@ -221,7 +221,7 @@ class _LoopRecorder(StepRecorder):
         known = self.known.get((first, start))
         if known is not None:
             if any(self.known.get((n, start + i), known) is not known for i, n in enumerate(nodes)):
-                raise FoldError(f"steps differ at {first.name!r}")
+                raise FoldError(difference(first))
             return known
         if first not in self.varying:
             return self._carried_or_deeper(nodes, start, name)
@@ -246,7 +246,7 @@ class _LoopRecorder(StepRecorder):
     def _carried(self, nodes: list[fx.Node], start: int, name: str) -> fx.Node:
         """A value of the step before, with another before the first step: a state."""
         if start or any(n not in self.varying for n in nodes[1:]):
-            raise FoldError(f"steps differ at {nodes[0].name!r}")
+            raise FoldError(difference(nodes[0]))
         initial = self.constant(nodes[0])
         found = self.crossed.get(nodes[1])
         if found is not None:
@@ -263,14 +263,14 @@ class _LoopRecorder(StepRecorder):
     def _packed(self, nodes: list[fx.Node], start: int) -> fx.Node:
         first = nodes[0]
         if any(n.op != "call_function" or n.target != first.target for n in nodes):
-            raise FoldError(f"steps differ at {first.name!r}")
+            raise FoldError(difference(first))
         if first.target is operator.getitem and first.args[0] in self.position:
             return self._neuron_output(nodes, start)
         at = self._index(first)
         if at is not None:
             return self._indexed(nodes, start, at)
         if any(len(n.args) != len(first.args) or n.kwargs.keys() != first.kwargs.keys() for n in nodes):
-            raise FoldError(f"steps differ at {first.name!r}")
+            raise FoldError(difference(first))
         args = [self._pack_argument([n.args[i] for n in nodes], start) for i in range(len(first.args))]
         kwargs = {k: self._pack_argument([n.kwargs[k] for n in nodes], start) for k in first.kwargs}
         made = self.graph.create_node("call_function", cast("Any", first.target), tuple(args), kwargs)

@@ -230,7 +230,7 @@ def check_structure(
         calls = recorder.currents.get(neuron.name, [])
         if not neuron.read().multi_step and len(calls) == 1 and calls[0].dim() > expected[0].dim():
             calls = list(calls[0])  # one call on a folded sequence
-        elif neuron.read().multi_step and len(calls) == length and calls[0].dim() < expected[0].dim():
+        elif neuron.read().multi_step and 0 < len(calls) == length and calls[0].dim() < expected[0].dim():
             calls = [torch.stack(calls)]
         # A call whose spikes nothing reads is not in the graph; it can only be a layer's last.
         for ours, theirs in zip(calls, expected, strict=False):

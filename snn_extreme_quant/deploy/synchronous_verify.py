@@ -148,7 +148,9 @@ def _verify_batch(
         for (operator, _), theirs in zip(file.tensors[layer.name], run.emitted[layer.name], strict=False):
             ours = _emitted(torch.from_numpy(next(found)), operator, neuron)
             _compare(report, layer, ours, theirs if file.on == "spikes" else _steps_of(theirs, neuron), file)
-    _compare_outputs(report, [torch.from_numpy(o) for o in outputs], run.outputs)
+    _compare_outputs(
+        report, [entry.name for entry in file.plain.get_outputs()], [torch.from_numpy(o) for o in outputs], run.outputs
+    )
     report.samples += int(batch.shape[1] if train else batch.shape[0])
 
 
@@ -190,10 +192,10 @@ def _compare(report: VerifyReport, layer: LayerVerification, ours: Tensor, their
     report.first_difference = Difference(layer.name, step, sample, tuple(place[1:]), expected, got)
 
 
-def _compare_outputs(report: VerifyReport, ours: list[Tensor], theirs: list[Tensor]) -> None:
+def _compare_outputs(report: VerifyReport, names: list[str], ours: list[Tensor], theirs: list[Tensor]) -> None:
     if len(ours) != len(theirs):
         raise ModelFileError(f"{report.path} gives {len(ours)} outputs, the model {len(theirs)}: another model.")
-    report.outputs = report.outputs or [OutputVerification() for _ in ours]
+    report.outputs = report.outputs or [OutputVerification(name=name) for name in names]
     for value, expected, found in zip(ours, theirs, report.outputs, strict=True):
         if value.shape != expected.shape:
             raise ModelFileError(

@@ -24,7 +24,7 @@ from snn_extreme_quant.neurons import NeuronSpec
 
 from .graphs import SEQUENCE, STEP, ancestors, dims, neuron_calls, without_repetition
 
-__all__ = ["FoldError", "fold_time"]
+__all__ = ["FoldError", "difference", "fold_time"]
 
 aten = torch.ops.aten
 _TRANSPOSE = torch.ops.snn_xq.transpose.default
@@ -33,6 +33,13 @@ _ADDS = (aten.add.Tensor,)
 
 class FoldError(Exception):
     """The graph does not have the form of a loop over time steps; the message says where."""
+
+
+def difference(first: fx.Node) -> str:
+    """Say where steps differ, by what the first step has there: its name in the graph says nothing to a reader."""
+    if first.op == "get_attr":
+        return "the first step reads a constant where later ones read what an earlier one left"
+    return f"steps differ at {getattr(first.target, '__name__', str(first.target)).split('.')[0]!r}"
 
 
 def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.GraphModule:
@@ -305,14 +312,14 @@ class _Folder:
         if self.steps > 1 and all(n is first for n in nodes):
             return _Static(self.emit(first), first)
         if any(n.op != "call_function" or n.target != first.target for n in nodes):
-            raise FoldError(f"steps differ at {first.name!r}")
+            raise FoldError(difference(first))
         if first.target is operator.getitem and first.args[0] in self.position:
             return self._neuron_output(nodes)
         indexed = self._indexed(nodes)
         if indexed is not None:
             return indexed
         if any(len(n.args) != len(first.args) or set(n.kwargs) != set(first.kwargs) for n in nodes):
-            raise FoldError(f"steps differ at {first.name!r}")
+            raise FoldError(difference(first))
         args = [self._pack_argument([n.args[i] for n in nodes]) for i in range(len(first.args))]
         kwargs = {k: self._pack_argument([n.kwargs[k] for n in nodes]) for k in first.kwargs}
         if not any(_has_folded(a) for a in (*args, *kwargs.values())):

@@ -140,6 +140,12 @@ class VerifyReport:
         return max((output.difference for output in self.outputs), default=0.0)
 
     @property
+    def different_outputs(self) -> list[str]:
+        """A sentence for each output that differs."""
+        same = "" if self.spikes_different else ", though all spikes are the same"
+        return [f"output {o.name!r} differs by up to {o.difference:.3g}{same}" for o in self.outputs if o.difference]
+
+    @property
     def firing_rate(self) -> float:
         """Mean over all neurons, steps and samples."""
         return sum(layer.fired for layer in self.layers) / max(1, self.spikes_compared)
@@ -165,8 +171,7 @@ class VerifyReport:
         ]
         if self.first_difference is not None:
             rows.append(f"first difference: {self.first_difference}")
-        if self.output_difference:
-            rows.append(f"outputs differ by up to {self.output_difference:.3g}")
+        rows += self.different_outputs
         if self.batch_norms is not None:
             rows.append(str(self.batch_norms))
         if self.integer is not None:
@@ -340,7 +345,9 @@ def _verify_batch(
         raise ModelFileError(
             f"{report.path} gives {len(outputs)} outputs, the model {len(run.outputs)}: another model."
         )
-    report.outputs = report.outputs or [OutputVerification() for _ in outputs]
+    # A streaming file has states behind its outputs.
+    names = [entry.name for entry in file.plain.get_outputs()][: len(outputs)]
+    report.outputs = report.outputs or [OutputVerification(name=name) for name in names]
     for theirs, ours_array, found in zip(run.outputs, outputs, report.outputs, strict=True):
         ours = torch.from_numpy(ours_array)
         if ours.shape != theirs.shape:

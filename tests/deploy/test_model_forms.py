@@ -355,3 +355,27 @@ def test_export_and_verify_leave_the_model_as_it_was(tmp_path: Path) -> None:
     assert {m: set(vars(m)) for m in model.modules()} == attributes
     model(torch.rand(3, 6)).sum().backward()
     assert model[0].weight.grad.abs().sum() > 0
+
+
+class SpareNeuron(nn.Module):
+    """A multi-step neuron that the forward pass never calls."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.fires, self.spare = sj_layer.Linear(6, 5), sj_neuron.LIFNode(), sj_neuron.LIFNode()
+        functional.set_step_mode(self, "m")
+
+    def forward(self, x: Tensor) -> Tensor:
+        spikes: Tensor = self.fires(self.fc(x))
+        return spikes
+
+
+@pytest.mark.parametrize("form", ["sequence", "streaming"])
+@pytest.mark.parametrize("integer", [False, True])
+def test_a_neuron_that_is_never_called(form: Any, integer: bool, tmp_path: Path) -> None:
+    model = quantised(SpareNeuron, sxq.Ternary())
+    report = sxq.export_onnx(model, spikes(4, 2, 6), tmp_path / "net.onnx", input="spikes", form=form, integer=integer)
+    assert report.time.startswith("free")
+    result = sxq.verify(model, tmp_path / "net.onnx", spikes(7, 3, 6))
+    assert [layer.name for layer in result.layers] == ["fires"]
+    assert result.ok, str(result)

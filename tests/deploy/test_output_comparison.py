@@ -60,3 +60,33 @@ def test_values_that_are_not_finite(ours: float, theirs: float, ratio: float) ->
     found = OutputVerification()
     found.add(torch.tensor([ours]), torch.tensor([theirs]))
     assert found.ratio == ratio
+
+
+class _Decision(nn.Module):
+    """Whether a class fired more than once."""
+
+    def __init__(self, more_than: int = 1) -> None:
+        super().__init__()
+        self.spikes = neuron.IFNode(v_threshold=1.0, v_reset=None, step_mode="m")
+        self.more_than = more_than
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.spikes(x).sum(0) > self.more_than
+
+
+@pytest.mark.parametrize("integer", [False, True])
+def test_truth_values_are_0_and_1(integer: bool, tmp_path: Path) -> None:
+    x = (torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    sxq.export_onnx(_Decision(), x, tmp_path / "net.onnx", input="spikes", integer=integer)
+    assert sxq.verify(_Decision(), tmp_path / "net.onnx", x).ok
+    other = sxq.verify(_Decision(0), tmp_path / "net.onnx", x)
+    assert other.spikes_different == 0
+    assert not other.ok
+
+
+def test_the_output_that_differs_is_named(tmp_path: Path) -> None:
+    x = (torch.rand(4, 3, 5, generator=torch.Generator().manual_seed(0)) < 0.5).float()
+    sxq.export_onnx(_Decision(), x, tmp_path / "net.onnx", input="spikes")
+    said = "output 'output' differs by up to 1, though all spikes are the same"
+    assert said not in str(sxq.verify(_Decision(), tmp_path / "net.onnx", x))
+    assert said in str(sxq.verify(_Decision(0), tmp_path / "net.onnx", x))
