@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tomllib
@@ -106,6 +107,21 @@ def test_a_full_disk_is_said_in_a_line():
         )
     assert done.returncode == 2
     assert done.stderr == "sxq: error: standard output cannot be written: no space is left where it goes.\n"
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["plugins"], ["plugins", "--json"]])
+def test_a_closed_pipe_is_no_answer(arguments):
+    """Nobody reads: the status is that of SIGPIPE, not 1, and nothing is said."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "from snn_extreme_quant.cli import main; main()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_main_runs_the_application(monkeypatch, capsys):
