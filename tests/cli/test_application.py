@@ -79,7 +79,8 @@ def test_wrong_usage_is_one_line(arguments):
 
 def test_without_a_command_the_help_is_shown():
     result = run()
-    assert "Commands" in result.output
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.rstrip() == run("--help").stdout.rstrip()
 
 
 def test_a_bug_shows_where_it_is_and_is_no_answer(failing, monkeypatch, capsys):
