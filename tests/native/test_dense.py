@@ -109,12 +109,12 @@ def test_counts_at_the_ends_of_the_planes(instruction_set: str, layout: str) -> 
         codes = np.full((k, columns), sign)
         if layout != "binary8":
             codes[:, 1::3], codes[:, 2::3] = -sign, 0
-        # Five inputs: so few that the rows of the weights are summed.
-        x = np.array([np.arange(k) < count for count in (2047, 2048, 4095, 4096, 4097)], np.uint8)
-        expected = x.astype(np.int64) @ codes
-        assert np.array_equal(sums(layout, x, codes), expected), (sign, columns)
         one = np.ones(columns, np.float32)
-        assert np.array_equal(linear(layout, x, codes, one, 1.0), expected), (sign, columns)
+        for counts in ((2047, 2048), (4095, 4096), (4097,)):  # few inputs, so that the rows of the weights are summed
+            x = np.array([np.arange(k) < count for count in counts], np.uint8)
+            expected = x.astype(np.int64) @ codes
+            assert np.array_equal(sums(layout, x, codes), expected), (sign, columns, counts)
+            assert np.array_equal(linear(layout, x, codes, one, 1.0), expected), (sign, columns, counts)
 
 
 def test_what_is_not_a_number_is_no_spike(library: Any) -> None:
