@@ -63,8 +63,10 @@ def _in_one_line(*, debug: bool = False) -> Iterator[None]:
         note("error", message)
         raise typer.Exit(2) from None
     except _UsageError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":  # `sxq` alone shows the help
-            raise
+        if type(error).__name__ == "NoArgsIsHelpError":  # `sxq` alone: what the error would say is the help
+            if text := error.format_message():  # with rich it was printed when it was made
+                typer.echo(text)
+            raise typer.Exit(0) from None
         context = getattr(error, "ctx", None)
         help_of = f" See {context.command_path} --help." if context is not None else ""
         said = error.format_message()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import sys
 import warnings
@@ -14,12 +15,36 @@ import typer
 
 __all__ = ["note", "own_stdout", "plain_warnings", "quiet_onnxruntime", "to_stderr"]
 
+#: Exit status where nobody reads the results any more: 128 and the number of SIGPIPE, as shells give it.
+CLOSED_PIPE = 141
+
 _PACKAGE = str(Path(__file__).resolve().parents[1])
 
 
 def note(kind: str, message: str) -> None:
     """Say something about a run in one line on standard error."""
     typer.echo(f"sxq: {kind}: {' '.join(message.split())}", err=True)
+
+
+class _Results(io.TextIOWrapper):
+    """Standard output; where its reader has gone (``| head -1``), the command ends as if by SIGPIPE.
+
+    The status must be none of a command's answers. Libraries that print would end it with 1.
+    """
+
+    def write(self, text: str) -> int:
+        """Write, or leave."""
+        try:
+            return super().write(text)
+        except BrokenPipeError:
+            raise SystemExit(CLOSED_PIPE) from None
+
+    def flush(self) -> None:
+        """Write what is buffered, or leave."""
+        try:
+            super().flush()
+        except BrokenPipeError:
+            raise SystemExit(CLOSED_PIPE) from None
 
 
 @contextlib.contextmanager
@@ -40,7 +65,8 @@ def own_stdout() -> Iterator[None]:
         yield
         return
     sys.stdout.flush()
-    results = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    line_by_line = os.isatty(kept)
+    results = _Results(os.fdopen(kept, "wb"), sys.stdout.encoding, sys.stdout.errors, line_buffering=line_by_line)
     os.dup2(2, 1)
     sys.stdout = results
     try:

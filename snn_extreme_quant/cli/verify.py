@@ -71,9 +71,7 @@ def _facts(report: VerifyReport) -> dict[str, object]:
 
 
 def _show(report: VerifyReport) -> None:
-    typer.echo(
-        f"{report.path} on {report.runtime}: {report.spikes_different} of {report.spikes_compared} spikes differ"
-    )
+    typer.echo(report.verdict)
     print_table(
         ("layer", "different", "compared", "firing rate", "guaranteed", "why"),
         (

@@ -45,6 +45,10 @@ def check_shape(path: Path, axes: Sequence[int | str], shape: Sequence[int], fac
     if fits:
         return
     said = f"{path} takes an input of shape ({', '.join(map(str, axes))}); got {tuple(shape)}."
+    if 0 in shape and len(shape) == len(axes):
+        empty = axes[list(shape).index(0)]
+        what = {"T": "one time step", "B": "one sample"}.get(str(empty), "one value along each axis")
+        raise SampleError(f"{said} At least {what} is needed.")
     time = str(facts.get("time", "free"))
     fixed = time.startswith("fixed at the sample's") and len(shape) == len(axes) and isinstance(axes[0], int)
     if fixed and list(shape[1:]) and shape[0] != axes[0]:

@@ -70,8 +70,8 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
         )
     if not allow_edited and not is_sealed(data):
         raise ModelEditedError(
-            f"{path} was changed after it was exported (its SHA-256 does not fit); export it again, or pass"
-            " allow_edited=True to compare it as it is."
+            f"{path} was changed after it was exported (its SHA-256 does not fit); export it again, or take it as"
+            " it is with --allow-edited (in Python allow_edited=True)."
         )
     try:
         facts = json.loads(metadata[METADATA_KEY])

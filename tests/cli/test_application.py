@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 import tomllib
@@ -78,7 +79,8 @@ def test_wrong_usage_is_one_line(arguments):
 
 def test_without_a_command_the_help_is_shown():
     result = run()
-    assert "Commands" in result.output
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert result.stdout.rstrip() == run("--help").stdout.rstrip()
 
 
 def test_a_bug_shows_where_it_is_and_is_no_answer(failing, monkeypatch, capsys):
@@ -106,6 +108,21 @@ def test_a_full_disk_is_said_in_a_line():
         )
     assert done.returncode == 2
     assert done.stderr == "sxq: error: standard output cannot be written: no space is left where it goes.\n"
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["plugins"], ["plugins", "--json"]])
+def test_a_closed_pipe_is_no_answer(arguments):
+    """Nobody reads: the status is that of SIGPIPE, not 1, and nothing is said."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = "from snn_extreme_quant.cli import main; main()"
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", program, *arguments], stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (141, "")
 
 
 def test_main_runs_the_application(monkeypatch, capsys):

@@ -53,13 +53,20 @@ def test_an_integer_file_is_verified(sxq: Run, here: Path, integer_file: Path) -
 
 
 def test_an_integer_file_of_another_model(sxq: Run, here: Path, integer_file: Path) -> None:
-    command = ("verify", "cli_models:other", integer_file, "--precision", "ternary", "--data", "x.npy", "--json")
-    result = sxq(*command)
+    command = ("verify", "cli_models:other", integer_file, "--precision", "ternary", "--data", "x.npy")
+    result = sxq(*command, "--json")
     assert result.exit_code == 1
     facts = json.loads(result.stdout)
-    assert facts["spikes_different"] == 0, "onnxruntime and the golden model run the same file"
-    assert facts["integer"]["torch_different"] > 0
+    assert not facts["ok"]
+    different = facts["integer"]["torch_different"]
+    assert facts["spikes_different"] == different > 0
     assert facts["integer"]["agreement"] < 1
+    first = facts["first_difference"]
+    assert first["golden_spike"] == first["file_spike"] == 1 - first["torch_spike"]
+    shown = sxq(*command)
+    assert shown.exit_code == 1
+    assert f": {different} of 648 spikes differ ({different} between" in shown.stdout.splitlines()[0]
+    assert f"first difference: layer {first['layer']!r}, step {first['step']}, sample {first['sample']}" in shown.stdout
 
 
 def test_an_integer_file_is_inspected(sxq: Run, here: Path, integer_file: Path) -> None:

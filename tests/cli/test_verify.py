@@ -58,6 +58,7 @@ def test_an_edited_file(sxq: Run, here: Path, tmp_path: Path) -> None:
     result = sxq(*command)
     assert result.exit_code == 2
     assert "was changed after it was exported" in result.stderr
+    assert "--allow-edited" in result.stderr
     result = sxq(*command, "--allow-edited", "--json")
     assert result.exit_code == 1
     assert json.loads(result.stdout)["first_difference"]["layer"] == "1"
@@ -74,6 +75,7 @@ def test_a_network_without_neurons_is_not_ok(sxq: Run, here: Path, tmp_path: Pat
 
 def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "narrow.npy", np.zeros((2, 1, 15), np.float32))
+    np.save(tmp_path / "empty.npy", np.zeros((0, 1, 16), np.float32))
     np.save(tmp_path / "real.npy", np.full((2, 1, 16), 0.5, np.float32))
     np.save(tmp_path / "nan.npy", np.full((2, 1, 16), np.nan, np.float32))
     (tmp_path / "cut.onnx").write_bytes((here / "net.onnx").read_bytes()[:-900])
@@ -87,6 +89,7 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
         "no data": ([model, "net.onnx", "--data", "no_such.npy"], "cannot be read"),
         "no numbers": ([model, "net.onnx", "--data", "net.onnx"], "no array of numbers"),
         "another shape": ([model, "net.onnx", "--data", tmp_path / "narrow.npy"], "(T, B, 16); got (2, 1, 15)"),
+        "no step": ([model, "net.onnx", "--data", tmp_path / "empty.npy"], "At least one time step is needed"),
         "no spikes": ([model, "net.onnx", "--data", tmp_path / "real.npy"], "not 0 and 1 only"),
         "not a number": ([model, "net.onnx", "--data", tmp_path / "nan.npy"], "NaN"),
         "another model": (["cli_models:Words", "net.onnx", *data], "is of another model"),

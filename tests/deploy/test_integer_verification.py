@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.deploy import run_file
 
 
 class Readout(nn.Module):
@@ -81,3 +82,31 @@ def test_other_model_of_the_same_spikes(exported: tuple[Readout, Path, torch.Ten
     assert report.integer.torch_different == 0
     assert report.integer.torch_output_difference > 0.1
     assert not report.ok
+    assert "outputs differ" in str(report).splitlines()[0]
+
+
+@pytest.mark.parametrize("form", ["sequence", "streaming"])
+def test_other_weights(tmp_path: Path, form: str) -> None:
+    """Spikes of the file that are not the model's are counted, and the first is named."""
+
+    def build(quantizer: sxq.Ternary | sxq.Binary) -> nn.Module:
+        torch.manual_seed(3)
+        fire = {"beta": 0.9, "threshold": 0.3, "init_hidden": True}
+        model = nn.Sequential(nn.Linear(20, 16), snn.Leaky(**fire), nn.Linear(16, 7), snn.Leaky(**fire))
+        sxq.quantize_(model, quantizer)
+        return model.eval()
+
+    x = torch.randint(0, 2, (6, 3, 20), generator=torch.Generator().manual_seed(1)).float()
+    model, other, path = build(sxq.Ternary()), build(sxq.Binary()), tmp_path / "net.onnx"
+    sxq.export_onnx(model, x, path, input="spikes", integer=True, form=form)
+    assert sxq.verify(model, path, x).first_difference is None
+    report = sxq.verify(other, path, [x[:, :1], x[:, 1:]])
+    found, integer = report.first_difference, report.integer
+    assert not report.ok
+    assert integer is not None
+    assert report.spikes_different == integer.torch_different == sum(e.different for e in report.layers) > 0
+    assert f"{report.spikes_different} of {report.spikes_compared} spikes differ (" in str(report).splitlines()[0]
+    assert found is not None
+    place = (found.step, found.sample, *found.channel)
+    assert run_file(path, x.numpy(), spikes=True).spikes[found.layer][place] == found.file_spike == found.golden_spike
+    assert found.torch_spike != found.file_spike

@@ -97,6 +97,26 @@ def test_each_instruction_set(instruction_set: str, inputs: str) -> None:
         assert np.array_equal(sums(layout, x, codes), x.astype(np.int64) @ codes)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_counts_at_the_ends_of_the_planes(instruction_set: str, layout: str) -> None:
+    """Spikes on weights of one sign set every plane of the row counts, up to the highest, and go beyond it.
+
+    Twelve planes count to 4095. Sums of weights of either sign stay far below, so they leave the highest plane empty.
+    """
+    k = 4100
+    # Narrow rows of weights are counted two at a time, each in half a register; wide ones in whole registers.
+    for sign, columns in ((1, 21), (-1, 21), (1, 530), (-1, 530)):
+        codes = np.full((k, columns), sign)
+        if layout != "binary8":
+            codes[:, 1::3], codes[:, 2::3] = -sign, 0
+        one = np.ones(columns, np.float32)
+        for counts in ((2047, 2048), (4095, 4096), (4097,)):  # few inputs, so that the rows of the weights are summed
+            x = np.array([np.arange(k) < count for count in counts], np.uint8)
+            expected = x.astype(np.int64) @ codes
+            assert np.array_equal(sums(layout, x, codes), expected), (sign, columns, counts)
+            assert np.array_equal(linear(layout, x, codes, one, 1.0), expected), (sign, columns, counts)
+
+
 def test_what_is_not_a_number_is_no_spike(library: Any) -> None:
     codes = codes_of("binary8", 40, 20)
     x = np.ones((8, 40), np.float32)
