@@ -272,6 +272,16 @@ class SpikingBert(_Block):
         """Return all layers of neurons, in the order in which they fire."""
         return [(name, module) for name, module in self.named_modules() if isinstance(module, (ChannelIF, StepIF))]
 
+    def set_time_steps(self, T: int) -> None:
+        """Run with another number of time steps from now on.
+
+        Raises:
+            ConfigError: the schedule does not take that number.
+        """
+        self.config = replace(self.config, T=T)
+        for _, neurons in self.named_neurons():
+            neurons.T = T
+
     def set_weights(self, weights: Weights) -> None:
         """Give the layers another precision; the latent weights, and the Parameters, stay the same.
 

@@ -18,7 +18,7 @@ from snn_extreme_quant.models.spiking_bert import EncoderLayer, Neurons, Spiking
 __all__ = ["best_threshold", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
 
 #: Thresholds tried, as fractions of the largest current, and tokens that they are tried on.
-_FRACTIONS, _TOKENS = 48, 4096
+_FRACTIONS, _TOKENS = 32, 2048
 #: Fields of the student that the teacher's sizes decide.
 _SIZES = ("vocab", "positions", "types", "layers", "hidden", "heads", "ffn", "classes", "norm_eps")
 
@@ -101,7 +101,7 @@ def teacher_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int,
 def best_threshold(current: Tensor, T: int, signed: bool, per_channel: bool) -> Tensor:
     r"""Return the threshold whose rates represent a current best.
 
-    Of 48 fractions of the largest \|f\| it is the one that minimises the squared error of
+    Of 32 fractions of the largest \|f\| it is the one that minimises the squared error of
     :math:`\vartheta\,\mathrm{clip}(\mathrm{round}(T f/\vartheta), 0, T) / T` (signed: from -T).
 
     Args:
