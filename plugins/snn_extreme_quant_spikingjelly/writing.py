@@ -89,7 +89,9 @@ WRITERS: dict[str, Callable[[NeuronReading], Any]] = {
 
 
 def write_neuron(reading: NeuronReading) -> nn.Module:
-    """Make the ``IFNode``, ``TernaryIFNode``, ``LIFNode``, ``ParametricLIFNode`` or ``CUBALIFNode`` that reads as ``reading``.
+    """Make the neuron that reads as ``reading``.
+
+    It is an ``IFNode``, ``TernaryIFNode``, ``LIFNode``, ``ParametricLIFNode`` or ``CUBALIFNode``.
 
     Raises:
         UnsupportedNeuronError: SpikingJelly has no such neuron.

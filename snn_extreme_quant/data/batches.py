@@ -89,7 +89,8 @@ def collate(sentences: Sentences, rows: Ints) -> Batch:
     """Pad the sentences with these numbers to a batch.
 
     Example:
-        >>> two = Sentences(np.arange(5, dtype=np.int32), np.zeros(5, np.int8), np.array([0, 2, 5]), np.zeros(2, np.float32))
+        >>> ids, starts = np.arange(5, dtype=np.int32), np.array([0, 2, 5])
+        >>> two = Sentences(ids, np.zeros(5, np.int8), starts, np.zeros(2, np.float32))
         >>> collate(two, np.array([1, 0])).ids.tolist()
         [[2, 3, 4], [0, 1, 0]]
     """
@@ -106,8 +107,8 @@ def collate(sentences: Sentences, rows: Ints) -> Batch:
 def batch_order(lengths: Ints, batch: int, seed: Sequence[int]) -> list[Ints]:
     """Return the batches of one epoch, of sentences of similar length, in random order.
 
-    The sentences are shuffled, sorted by length among each 64 batches, cut, and the batches shuffled. The last batch may
-    be smaller.
+    The sentences are shuffled, sorted by length among each 64 batches, cut, and the batches shuffled. The last batch
+    may be smaller.
 
     Args:
         lengths: of all sentences.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,9 +158,9 @@ def _label(task: Task, value: Any, where: str) -> float:
         return float(_index(task.labels, value))
     try:
         number = float(value)
-    except ValueError:
-        number = float("nan")
-    if number != number or (not task.regression and (number < 0 or number != int(number))):
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or (not task.regression and (number < 0 or number != int(number))):
         kind = "a number" if task.regression else f"a whole number from 0{' or ' if task.labels else ''}"
         raise DataError(f"{where}: the label {value!r} is not {kind}{' or '.join(map(repr, task.labels))}.")
     return number

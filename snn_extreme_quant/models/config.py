@@ -19,7 +19,9 @@ _MOST_SYNCHRONOUS, _MOST_STEPS = 128, 1024
 
 
 def weights_from_data(data: Any) -> Weights:
-    """Return what ``weights`` means: a word, a precision's dictionary, or a plan's (``{"default": ..., "rules": ...}``).
+    """Return what ``weights`` means: a word, a precision's dictionary, or a plan's.
+
+    A plan is ``{"default": ..., "rules": [{"name": ..., "config": ...}]}``.
 
     Raises:
         ConfigError: none of these.

@@ -105,8 +105,11 @@ def _unpack(model: SpikingBert, path: Path) -> None:
         spread = layer.quantizer.granularity.spread(scale if scale.dim() == 2 else scale.unsqueeze(1), value)
         tensors[f"{name}.weight"], scales[name] = value * spread, scale
     try:
-        model.load_state_dict(tensors, strict=False)
+        missing, unexpected = model.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
         raise CheckpointError(f"{path} is not of this model: {error}") from error
+    wrong = [*unexpected, *(name for name in missing if ".weight_quant." not in name)]
+    if wrong:
+        raise CheckpointError(f"{path} is not of this model: {wrong[0]!r} is in one of them alone.")
     for name, scale in scales.items():
         model.get_submodule(name).quantizer.fix_scale(scale)  # type: ignore[union-attr, operator]

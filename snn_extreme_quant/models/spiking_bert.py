@@ -20,7 +20,7 @@ from snn_extreme_quant.config import Float
 from snn_extreme_quant.errors import ConfigError, SampleError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.cells import framework_cell
-from snn_extreme_quant.models.config import SpikingBertConfig, Weights
+from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
 from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
@@ -124,11 +124,12 @@ class Attention(_Block):
 
     def _split(self, x: Tensor) -> Tensor:
         """Return ``(..., heads, S, head size)``."""
-        return x.unflatten(-1, (self.config.heads, self._head_size)).transpose(-2, -3)
+        heads: Tensor = x.unflatten(-1, (self.config.heads, self._head_size))  # type: ignore[no-untyped-call]
+        return heads.transpose(-2, -3)
 
 
 def _softmax(scores: Tensor) -> Tensor:
-    return scores.float().softmax(-1)
+    return scores.softmax(-1)
 
 
 class EncoderLayer(_Block):
@@ -203,9 +204,7 @@ class SpikingBert(_Block):
         """Return the logits."""
         return self.details(ids, attention_mask, types).logits
 
-    def details(
-        self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None
-    ) -> BertDetails:
+    def details(self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None) -> BertDetails:
         """Return the logits and what distillation compares, in the model's mode.
 
         Raises:
@@ -291,7 +290,7 @@ class SpikingBert(_Block):
         Raises:
             UnmatchedNameError: a name in the plan matches no layer.
         """
-        self.config = replace(self.config, weights=weights)
+        self.config = replace(self.config, weights=weights_from_data(weights))
         for name, layer in list(self.named_modules()):
             if isinstance(layer, IntegerFirst):
                 parent, _, attribute = name.rpartition(".")

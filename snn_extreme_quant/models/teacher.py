@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
 from snn_extreme_quant.models.config import SpikingBertConfig
-from snn_extreme_quant.models.spiking_bert import EncoderLayer, Neurons, SpikingBert
+from snn_extreme_quant.models.spiking_bert import Neurons, SpikingBert
 
 __all__ = ["best_threshold", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
 
@@ -54,7 +54,7 @@ def _checked(model: Any) -> Any:
         found = getattr(config, name, value if name == "position_embedding_type" else None)
         if found != value:
             raise UnsupportedModelError(
-                f"{type(model).__name__} has {name}={found!r}; a SpikingBert can be made from a BERT with {name}={value!r}."
+                f"{type(model).__name__} has {name}={found!r}; a SpikingBert is made from a BERT with {name}={value!r}."
             )
     return model
 

@@ -1,8 +1,8 @@
 r"""Average spiking rates, the steady state they settle at, and neurons that train at it.
 
 A layer of integrate-and-fire neurons that is fed long enough spikes at a rate that no longer depends on time. Training
-at this steady state (Bal & Sengupta 2024, arXiv:2308.10873; Xiao et al. 2021) needs one ordinary backward pass, whatever
-the number of time steps.
+at this steady state (Bal & Sengupta 2024, arXiv:2308.10873; Xiao et al. 2021) needs one ordinary backward pass,
+whatever the number of time steps.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def average_rate(spikes: Tensor, leak: float = 1.0) -> Tensor:
         return spikes.sum(0) / spikes.shape[0]
     steps = spikes.shape[0]
     weights = torch.tensor([leak ** (steps - 1 - t) for t in range(steps)], dtype=spikes.dtype, device=spikes.device)
-    return torch.tensordot(weights / weights.sum(), spikes, dims=1)
+    average: Tensor = torch.tensordot(weights / weights.sum(), spikes, dims=1)
+    return average
 
 
 def steady_state(current: Tensor, threshold: Tensor, signed: bool = False) -> Tensor:
@@ -93,6 +94,11 @@ class _CountedRate(torch.autograd.Function):
         inside = torch.where((ratio >= ctx.lowest) & (ratio <= 1.0), gradients[0], 0.0).div_(threshold)
         for_threshold = -(inside * ratio).sum_to_size(ctx.shape) if ctx.needs_input_grad[1] else None
         return (inside if ctx.needs_input_grad[0] else None), for_threshold, None, None
+
+
+def not_half(current: Tensor) -> Tensor:
+    """Return a current in float32 where autocast left it in half precision."""
+    return current.float() if current.dtype in (torch.bfloat16, torch.float16) else current
 
 
 def log_thresholds(channels: int | None, threshold: float) -> Tensor:
@@ -167,11 +173,13 @@ class ChannelIF(SynchronousIF):
     def forward(self, current: Tensor | SpikeTrain) -> Tensor | SpikeTrain:
         """Return the rates, or the spikes of all steps."""
         if not isinstance(current, SpikeTrain):
-            current = current.float()  # under autocast a product is in half precision
+            current = not_half(current)
             if self.mode == "equilibrium":
                 return steady_state(current, self.threshold, self.signed)
             if self.schedule == "counts" and torch.is_grad_enabled():
-                rates: Tensor = _CountedRate.apply(current, self.threshold, self.T, self.signed)
+                rates: Tensor = _CountedRate.apply(  # type: ignore[no-untyped-call]
+                    current, self.threshold, self.T, self.signed
+                )
                 return rates
         return super().forward(current)
 

@@ -1,7 +1,7 @@
 r"""Neurons of the schedule ``"step"`` that train at their steady state, or through time.
 
-They measure the current in thresholds and put it on a grid of 1/4096, so that every sum and every comparison is exact in
-float32. A framework's own neuron inside (``cell``) then gives the very same spikes, in whatever order it adds.
+They measure the current in thresholds and put it on a grid of 1/4096, so that every sum and every comparison is exact
+in float32. A framework's own neuron inside (``cell``) then gives the very same spikes, in whatever order it adds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.neurons.equilibrium import Mode, average_rate, log_thresholds, steady_state
+from snn_extreme_quant.neurons.equilibrium import Mode, average_rate, log_thresholds, not_half, steady_state
 
 __all__ = ["GRID", "Cell", "StepIF", "on_grid"]
 
@@ -28,8 +28,8 @@ def on_grid(current: Tensor, threshold: Tensor, T: int) -> Tensor:
     .. math:: c = \mathrm{clip}(\mathrm{round}(4096 f / \vartheta) / 4096, \pm 1024 / T)
 
     :math:`T |c| \le 2^{10}`, so potentials stay below :math:`2^{11}` on a grid of :math:`2^{-13}` (half a point for
-    :class:`Cell`.shift): 24 bits, what float32 holds. The gradient passes straight
-    through the rounding.
+    :class:`Cell`.shift): 24 bits, what float32 holds. The gradient passes straight through the
+    rounding.
 
     Args:
         current: :math:`f`, any shape.
@@ -40,8 +40,8 @@ def on_grid(current: Tensor, threshold: Tensor, T: int) -> Tensor:
         >>> on_grid(torch.tensor([0.30001, 1e9]), torch.tensor(1.0), 16).tolist()
         [0.300048828125, 64.0]
     """
-    ratio = (current.float() / threshold).clamp(-1024.0 / T, 1024.0 / T)
-    return ratio + ((ratio * GRID).round() / GRID - ratio).detach()
+    ratio = (not_half(current) / threshold).clamp(-1024.0 / T, 1024.0 / T)
+    return ((ratio * GRID).round() / GRID).detach() + (ratio - ratio.detach())
 
 
 @dataclass(frozen=True)
@@ -68,8 +68,8 @@ class StepIF(nn.Module):
     with :math:`c_t` from :func:`on_grid`; signed: :math:`s_t = [p_t \ge 1] - [-p_t \ge 1]`.
 
     What it gives depends on ``mode``: all spikes with a surrogate gradient (``"surrogate"``), the steady state
-    (``"equilibrium"``), or (``"simulated"``) the rates that the last call in ``"surrogate"`` had, with the gradient of the
-    steady state.
+    (``"equilibrium"``), or (``"simulated"``) the rates that the last call in ``"surrogate"`` had, with the gradient of
+    the steady state.
 
     Args:
         T: number of time steps.
@@ -146,7 +146,7 @@ class StepIF(nn.Module):
             spikes = self._run(scaled.expand(self.T, *scaled.shape) if constant else scaled)
             self.last = average_rate(spikes.detach(), self.leak)
             return spikes
-        soft = steady_state(current.float(), self.threshold, self.signed)
+        soft = steady_state(not_half(current), self.threshold, self.signed)
         if self.mode == "equilibrium":
             return soft
         if self.last is None or self.last.shape != soft.shape:

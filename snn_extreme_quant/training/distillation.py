@@ -9,6 +9,7 @@ with means over tokens that are no pads, and over the batch.
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -84,8 +85,8 @@ class Teacher:
 
 
 def _scores(query: Tensor, key: Tensor, heads: int) -> Tensor:
-    q, k = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (query, key))
-    return q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
+    q, k = (x.reshape(*x.shape[:2], heads, -1).transpose(1, 2) for x in (query, key))
+    return q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])
 
 
 class Distiller(nn.Module):
@@ -120,7 +121,7 @@ class Distiller(nn.Module):
         if weights.labels:
             losses["labels"] = self._labels(details.logits, batch.labels)
         total = sum(getattr(weights, name) * value for name, value in losses.items())
-        return {"loss": total, **losses}  # type: ignore[dict-item]
+        return {"loss": total, **losses}
 
     def _hidden(self, ours: tuple[Tensor, ...], theirs: Tensor, mask: Tensor) -> Tensor:
         kept = mask.bool()

@@ -17,6 +17,7 @@ from torch import Tensor
 from snn_extreme_quant.data import Batch, Sentences, batch_order, collate, read_rows
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError, TrainingError
 from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.models.config import weights_from_data
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer, teacher_layers
 from snn_extreme_quant.output_files import write_whole
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
@@ -88,7 +89,7 @@ class _Run:
         from accelerate.utils import set_seed
 
         self.recipe, self.folder, self.report = recipe, folder, report
-        self.accelerator = Accelerator(mixed_precision=recipe.train.precision, cpu=not torch.cuda.is_available())
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
         self.tokenizer = load_tokenizer(recipe.teacher)
         rows = read_rows(recipe.task, recipe.data, "train")
         self.train = Sentences.tokenise(rows, self.tokenizer, recipe.max_tokens)
@@ -148,7 +149,7 @@ class _Run:
     def begin(self, stage: Stage) -> None:
         """Set precision, mode and optimiser of a stage."""
         student = self.student
-        if stage.weights != "":
+        if stage.weights != "" and weights_from_data(stage.weights) != student.config.weights:
             student.set_weights(stage.weights)
         student.mode = stage.mode  # type: ignore[assignment]
         frozen = _frozen(self.accelerator.unwrap_model(self.distiller), stage)
@@ -191,11 +192,12 @@ class _Run:
         self.distiller.train()
         parts = _parts(batch, options.accumulate, accelerator.process_index, accelerator.num_processes)
         found: dict[str, float] = {}
-        for part in parts:
-            part = part.to(accelerator.device)
-            with accelerator.autocast():
+        for share_of_batch in parts:
+            part = share_of_batch.to(accelerator.device)
+            # Not accelerate's own precision: that is one for the whole process.
+            with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                 theirs = teacher(part) if _needs_teacher(stage) else TeacherOutputs(None, None, None)
-            losses: dict[str, Tensor] = self.distiller(part, theirs, stage.loss)
+                losses: dict[str, Tensor] = self.distiller(part, theirs, stage.loss)
             share = len(part.labels) * accelerator.num_processes / len(batch.labels)
             accelerator.backward(losses["loss"] * share)
             for name, value in losses.items():
@@ -216,7 +218,13 @@ class _Run:
             if not self.best or result.metrics[first] > self.best[first]:
                 self.best = figures
                 self._keep("best")
-            line = {"stage": stage.name, "step": self.step, "seconds": round(seconds, 1), "losses": losses, "dev": figures}
+            line = {
+                "stage": stage.name,
+                "step": self.step,
+                "seconds": round(seconds, 1),
+                "losses": losses,
+                "dev": figures,
+            }
             with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
         return figures
@@ -247,11 +255,12 @@ class _Run:
         self.pending = read_state(self.folder / "checkpoint.pt", self.recipe)
         self.stage, self.step, self.best = (self.pending[name] for name in ("stage", "step", "best"))
         self.student.set_weights(self.pending["weights"])
+        self._restore(self.pending)
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
             self.accelerator.unwrap_model(self.distiller).load_state_dict(state["model"])
-            if state["step"]:
+            if state["step"] and self.optimizer is not None:
                 self.optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{self.folder / 'checkpoint.pt'} does not fit the student: {error}") from error
@@ -286,7 +295,9 @@ def _frozen(model: Distiller, stage: Stage) -> int:
 
 def _groups(model: Distiller, stage: Stage, decay: float) -> list[dict[str, Any]]:
     """Return groups of parameters: matrices decay, thresholds have their own rate."""
-    matrices, vectors, thresholds = [], [], []
+    matrices: list[Tensor] = []
+    vectors: list[Tensor] = []
+    thresholds: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             kind = thresholds if name.endswith("log_threshold") else matrices if parameter.dim() > 1 else vectors
@@ -313,15 +324,15 @@ def train(
     Args:
         recipe: what to do.
         folder: where log, checkpoint and models go; it is made if it does not exist.
-        resume: go on from the checkpoint in ``folder``; the result is that of an uninterrupted run, bit for bit, on the
-            same machine with the same number of threads.
+        resume: go on from the checkpoint in ``folder``; the result is that of an uninterrupted run, bit for bit, on
+            the same machine with the same number of threads.
         report: called after each step.
 
     Raises:
         ConfigError: the recipe does not fit its teacher or data.
         DataError: the data cannot be read.
-        CheckpointError: there is nothing to resume, or it is of another recipe; or, without ``resume``, the folder holds
-            a checkpoint already.
+        CheckpointError: there is nothing to resume, or it is of another recipe; or, without ``resume``, the folder
+            holds a checkpoint already.
         TrainingError: the loss is not finite.
     """
     folder = Path(folder)

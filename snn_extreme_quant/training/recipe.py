@@ -31,8 +31,8 @@ class LossWeights:
         logits: of the soft cross-entropy.
         labels: of the cross-entropy (regression: squared error) of the labels.
         temperature: of the teacher's logits.
-        layer_map: for the input neurons and each student layer, the teacher's (0: its embeddings); empty: the layers that
-            the student was made from.
+        layer_map: for the input neurons and each student layer, the teacher's (0: its embeddings); empty: the layers
+            that the student was made from.
     """
 
     hidden: float = 0.0
@@ -77,7 +77,11 @@ class Stage:
         """Refuse what has no meaning."""
         if (self.epochs > 0) == (self.steps > 0):
             raise ConfigError(f"stage {self.name!r}: give epochs or steps, one of them, above 0.")
-        for name, good in (("lr", self.lr > 0), ("warmup", 0 <= self.warmup < 1), ("threshold_lr", self.threshold_lr >= 0)):
+        for name, good in (
+            ("lr", self.lr > 0),
+            ("warmup", 0 <= self.warmup < 1),
+            ("threshold_lr", self.threshold_lr >= 0),
+        ):
             if not good:
                 raise ConfigError(f"stage {self.name!r}: {name}={getattr(self, name)} is out of range.")
         if self.schedule not in ("linear", "constant"):
@@ -174,7 +178,8 @@ def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
 
     Args:
         source: a TOML file, or the name of a recipe that comes with the package.
-        changes: values to set instead, as ``"train.seed=1"`` or ``"stage.0.steps=10"``; the value is TOML, or else text.
+        changes: values to set instead, as ``"train.seed=1"`` or ``"stage.0.steps=10"``; the value is TOML, or else
+            text.
 
     Raises:
         ConfigError: the recipe cannot be read; a key is unknown; a value means nothing.

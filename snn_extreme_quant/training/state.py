@@ -58,5 +58,7 @@ def _difference(old: Any, new: Any, where: str) -> str:
                 return found
         return ""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return next(filter(None, (_difference(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(old, new, strict=True)))), "")
+        return next(
+            filter(None, (_difference(a, b, f"{where}.{i}") for i, (a, b) in enumerate(zip(old, new, strict=True)))), ""
+        )
     return "" if old == new else f"{where} was {old!r}, is {new!r}"
