@@ -24,6 +24,7 @@ from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherO
 from snn_extreme_quant.training.evaluation import Evaluation, evaluate, over_time_steps
 from snn_extreme_quant.training.recipe import Recipe, Stage
 from snn_extreme_quant.training.state import read_state, write_state
+from snn_extreme_quant.training.teacher_cache import CachedTeacher
 
 __all__ = ["Progress", "TrainingResult", "train"]
 
@@ -169,7 +170,12 @@ class _Run:
         levels = stage.loss.layer_map or self.layer_map
         if len(levels) != len(self.layer_map):
             raise ConfigError(f"stage {stage.name!r}: layer_map needs {len(self.layer_map)} levels, from the input on.")
-        teacher = Teacher(self.teacher, levels, stage.loss.hidden > 0, stage.loss.scores > 0)
+        asked = Teacher(self.teacher, levels, stage.loss.hidden > 0, stage.loss.scores > 0)
+        teacher: Teacher | CachedTeacher = asked
+        if self.recipe.cache == "all" and _needs_teacher(stage):
+            with self.accelerator.main_process_first():
+                folder = self.folder / "teacher_outputs"
+                teacher = CachedTeacher(asked, self.train, folder, options.precision)
         started = time.perf_counter()
         for batch in self.batches(self.step, steps):
             factor = learning_rate(stage, self.step, steps)
@@ -186,7 +192,7 @@ class _Run:
             if not last and options.save_every and self.step % options.save_every == 0:
                 self.save()
 
-    def update(self, stage: Stage, teacher: Teacher, batch: Batch) -> dict[str, float]:
+    def update(self, stage: Stage, teacher: Teacher | CachedTeacher, batch: Batch) -> dict[str, float]:
         """Make one step of the optimiser; return the losses, of this process."""
         accelerator, options = self.accelerator, self.recipe.train
         self.distiller.train()

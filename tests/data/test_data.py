@@ -13,7 +13,7 @@ from snn_extreme_quant.errors import ConfigError, DataError
 
 
 def test_tsv_without_quoting_plain_and_compressed(tmp_path):
-    text = 'sentence\tlabel\nso "good\t1\nit \'s bad \t0\n'
+    text = "sentence\tlabel\nso \"good\t1\nit 's bad \t0\n"
     (tmp_path / "train.tsv").write_text(text, encoding="utf-8")
     with gzip.open(tmp_path / "dev.tsv.gz", "wb") as file:
         file.write(text.replace("\n", "\r\n").encode())

@@ -53,7 +53,9 @@ def test_packed_files_are_small(tmp_path):
     model = build("ternary")
     for packed in (False, True):
         model.save_pretrained(tmp_path / str(packed), packed=packed)
-    weights = sum(p.numel() for n, p in model.named_parameters() if n.startswith(("encoder", "pooler")) and p.dim() == 2)
+    weights = sum(
+        p.numel() for n, p in model.named_parameters() if n.startswith(("encoder", "pooler")) and p.dim() == 2
+    )
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("False", "True")]
     assert sizes[0] - sizes[1] > weights * (4 - 0.25) * 0.8
 

@@ -76,9 +76,7 @@ def test_frameworks_give_the_very_spikes_of_the_spec(ids, mask, signed, others, 
     own(ids, mask)
     assert sum(float(spikes.detach().abs().sum()) for spikes in expected) > 1000
     for name in others:
-        other = build(
-            schedule="step", T=9, signed=signed, weights="ternary", head="pooled", start=start, neurons=name
-        )
+        other = build(schedule="step", T=9, signed=signed, weights="ternary", head="pooled", start=start, neurons=name)
         other.load_state_dict(own.state_dict(), strict=False)
         other.mode = "surrogate"
         found, _ = rates_of(other)
@@ -208,7 +206,7 @@ def test_a_framework_that_is_switched_off_is_an_error(monkeypatch):
 
 
 def test_modes_that_do_not_exist_are_refused():
-    with pytest.raises(ConfigError, match="schedule=\"step\""):
+    with pytest.raises(ConfigError, match='schedule="step"'):
         build().mode = "surrogate"
     with pytest.raises(ConfigError, match="no mode"):
         build().mode = "fast"

@@ -14,10 +14,11 @@ from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher
 from snn_extreme_quant.training.metrics import measure
 from snn_extreme_quant.training.recipe import LossWeights, load_recipe, shipped_recipes
+from snn_extreme_quant.training.teacher_cache import CachedTeacher
 from tests.tiny_bert import save_task, save_teacher
 
 pytest.importorskip("accelerate")
-from snn_extreme_quant.training.loop import train  # noqa: E402
+from snn_extreme_quant.training.loop import train
 
 RECIPE = """
 [task]
@@ -104,14 +105,14 @@ def test_what_is_frozen_stays(finished, recipe):
 
 @pytest.mark.parametrize("stop", [("float", 5), ("float", 6), ("ternary", 5)])
 def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(recipe, finished, tmp_path, stop):
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def interrupt(progress):
         if (progress.stage, progress.step) == stop:
-            raise Stop
+            raise StopError
 
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(load_recipe(recipe), tmp_path, report=interrupt)
     if stop == ("float", 6):  # stopped before the stage's own checkpoint: the one of step 4 is the last
         assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["state"]["step"] == 4
@@ -144,7 +145,13 @@ def test_runs_do_not_mix(recipe, finished, tmp_path):
 
 def test_distillation_teaches(recipe, tmp_path):
     losses = []
-    changes = ["stage.0.steps=40", "stage.0.weights=ternary", "stage.0.lr=3e-3", "train.batch=32", "student.dropout=0.0"]
+    changes = [
+        "stage.0.steps=40",
+        "stage.0.weights=ternary",
+        "stage.0.lr=3e-3",
+        "train.batch=32",
+        "student.dropout=0.0",
+    ]
     only = load_recipe(recipe, changes)
     train(only, tmp_path, report=lambda p: losses.append(p.losses["loss"]))
     assert np.mean(losses[35:40]) < 0.6 * np.mean(losses[:5])
@@ -158,6 +165,39 @@ def test_parts_of_a_batch_add_up(recipe, tmp_path):
         train(load_recipe(recipe, [*same, f"train.accumulate={parts}"]), tmp_path / str(parts))
     logs = [json.loads((tmp_path / str(n) / "log.jsonl").read_text().splitlines()[0])["losses"] for n in (1, 4)]
     assert logs[0]["logits"] == pytest.approx(logs[1]["logits"], rel=1e-5)
+
+
+def test_outputs_that_were_kept_are_the_teachers(recipe, tmp_path):
+    same = ["stage.0.loss.scores=0.0", "stage.1.epochs=0", "stage.1.steps=2"]
+    results = {}
+    for cache in ("none", "all"):
+        losses = []
+        loaded = load_recipe(recipe, [*same, f"teacher.cache={cache}"])
+        train(loaded, tmp_path / cache, report=lambda p, losses=losses: losses.append(p.losses))
+        results[cache] = losses
+    assert results["all"][0]["hidden"] == pytest.approx(results["none"][0]["hidden"], rel=1e-3)
+    assert results["all"][-1]["hidden"] == pytest.approx(results["none"][-1]["hidden"], rel=0.05)
+    kept = tmp_path / "all/teacher_outputs/hidden.bin"
+    before = kept.stat().st_mtime_ns
+    train(loaded, tmp_path / "all", resume=True)
+    assert kept.stat().st_mtime_ns == before
+    with pytest.raises(ConfigError, match="scores"):
+        train(load_recipe(recipe, ["teacher.cache=all"]), tmp_path / "scores")
+
+
+def test_outputs_of_other_weights_are_computed_anew(recipe, tmp_path):
+    loaded = load_recipe(recipe)
+    model, tokenizer = load_teacher(loaded.teacher), load_tokenizer(loaded.teacher)
+    sentences = Sentences.tokenise(read_rows(GLUE["sst2"], loaded.data, "dev"), tokenizer, 16)
+    batch = collate(sentences, np.array([5, 0, 9]))
+    for change in (0.0, 0.5):
+        with torch.no_grad():
+            model.bert.encoder.layer[0].output.dense.bias.add_(change)
+        teacher = Teacher(model, (0, 1, 2), True, False)
+        kept, fresh = CachedTeacher(teacher, sentences, tmp_path, "no")(batch), teacher(batch)
+        torch.testing.assert_close(kept.logits, fresh.logits, atol=1e-5, rtol=0)
+        used = batch.mask.bool()
+        torch.testing.assert_close(kept.hidden[:, used].float(), fresh.hidden[:, used], atol=2e-3, rtol=1e-3)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(recipe, tmp_path):
@@ -185,10 +225,12 @@ def test_losses_are_their_equations(recipe):
     expected = {"hidden": 0.0, "scores": 0.0}
     for ours, theirs in zip(details.hidden, reference.hidden_states, strict=True):
         errors = [(ours[i, :n] - theirs[i, :n]).square() for i, n in enumerate(batch.mask.sum(1).tolist())]
-        expected["hidden"] += float(torch.cat(errors).mean())
+        expected["hidden"] += torch.cat(errors).mean().item()
     for ours, theirs in zip(details.scores, outputs.scores, strict=True):
-        errors = [(ours[i, :, :n, :n] - theirs[i, :, :n, :n]).square().flatten() for i, n in enumerate(batch.mask.sum(1))]
-        expected["scores"] += float(torch.cat(errors).mean())
+        errors = [
+            (ours[i, :, :n, :n] - theirs[i, :, :n, :n]).square().flatten() for i, n in enumerate(batch.mask.sum(1))
+        ]
+        expected["scores"] += torch.cat(errors).mean().item()
     soft = (reference.logits / 2).softmax(-1)
     expected["logits"] = float(-(soft * (details.logits / 2).log_softmax(-1)).sum(-1).mean())
     picked = details.logits.log_softmax(-1)[torch.arange(6), batch.labels.long()]
