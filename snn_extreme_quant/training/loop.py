@@ -73,7 +73,9 @@ def learning_rate(stage: Stage, step: int, steps: int) -> float:
     """Return the learning rate's factor at a step: it rises, then falls to 0 or stays.
 
     Example:
-        >>> [learning_rate(Stage(steps=4, warmup=0.5, loss=LossWeights(labels=1)), n, 4) for n in range(4)]
+        >>> from snn_extreme_quant.training.recipe import LossWeights
+        >>> stage = Stage(steps=4, warmup=0.5, loss=LossWeights(labels=1.0))
+        >>> [learning_rate(stage, n, 4) for n in range(4)]
         [0.5, 1.0, 1.0, 0.5]
     """
     rise = math.ceil(stage.warmup * steps)
