@@ -1,6 +1,6 @@
 """Where a SpikingBERT starts on SST-2: the student of a teacher before any training, and after a few hundred steps.
 
-    python benchmarks/spiking_bert_start.py TEACHER SST2 [--steps 400]
+    python benchmarks/spiking_bert_start.py TEACHER SST2 [--run FOLDER]
 
 Every figure is the accuracy on the dev set of the rates on T levels (synchronous schedule), in float32.
 """
@@ -8,7 +8,7 @@ Every figure is the accuracy on the dev set of the rates on T levels (synchronou
 from __future__ import annotations
 
 import argparse
-import tempfile
+import json
 from pathlib import Path
 
 import record
@@ -18,8 +18,6 @@ from snn_extreme_quant.data import GLUE, Sentences, read_rows
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.teacher import load_tokenizer
 from snn_extreme_quant.training.evaluation import evaluate
-from snn_extreme_quant.training.loop import train
-from snn_extreme_quant.training.recipe import load_recipe
 
 STUDENTS = [
     {"T": 4},
@@ -49,22 +47,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("teacher")
     parser.add_argument("data")
-    parser.add_argument("--steps", type=int, default=0, help="steps of the recipe sst2_ternary to measure too")
+    parser.add_argument("--run", type=Path, help="folder of a run of sxq train, whose figures are recorded too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     result: dict[str, object] = {"untrained": untrained(arguments.teacher, arguments.data)}
-    if arguments.steps:
-        changes = [f"task.data={arguments.data}", f"teacher.path={arguments.teacher}"]
-        changes += [f"stage.0.steps={arguments.steps}", "stage.0.epochs=0", "teacher.cache=none"]
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = train(load_recipe("sst2_ternary", changes), Path(folder))
-        result["ternary"] = {
-            "recipe": "sst2_ternary",
-            "steps": arguments.steps,
-            "last": outcome.metrics,
-            "firing_rate": outcome.firing_rate,
-            "by_time_steps": outcome.by_time_steps,
-        }
+    if arguments.run is not None:
+        outcome = json.loads((arguments.run / "result.json").read_text())
+        log = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text().splitlines()]
+        kept = ("metrics", "firing_rate", "by_time_steps")
+        stages = [
+            {name: stage[name] for name in ("steps", "epochs", "lr", "weights")}
+            for stage in outcome["recipe"]["stages"]
+        ]
+        dev = [{name: line[name] for name in ("stage", "step", "dev")} for line in log]
+        result["trained"] = {**{name: outcome[name] for name in kept}, "stages": stages, "dev": dev}
     record.write("spiking_bert_start", result)
 
 

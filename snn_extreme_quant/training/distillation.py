@@ -23,7 +23,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.training.recipe import LossWeights
 
-__all__ = ["Distiller", "Teacher", "TeacherOutputs"]
+__all__ = ["Distiller", "Shares", "Teacher", "TeacherOutputs"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,35 @@ class TeacherOutputs:
     logits: Tensor | None
     hidden: Tensor | None
     scores: Tensor | None
+
+
+@dataclass(frozen=True)
+class Shares:
+    """What part of a batch is computed here, by what a loss is the mean over; 1 each for all of it.
+
+    Args:
+        rows: of the sentences.
+        tokens: of the tokens.
+        pairs: of the pairs of tokens of one sentence.
+    """
+
+    rows: float = 1.0
+    tokens: float = 1.0
+    pairs: float = 1.0
+
+    @classmethod
+    def of(cls, part: Batch, batch: Batch, processes: int) -> Shares:
+        """Return the shares of a part, times the processes, as their gradients are averaged."""
+        ours, all_ = part.mask.sum(1).double(), batch.mask.sum(1).double()
+        return cls(
+            processes * len(ours) / len(all_),
+            processes * float(ours.sum() / all_.sum()),
+            processes * float(ours.square().sum() / all_.square().sum()),
+        )
+
+
+#: What each loss is the mean over.
+_MEAN_OVER = {"hidden": "tokens", "scores": "pairs", "logits": "rows", "labels": "rows"}
 
 
 class Teacher:
@@ -107,8 +136,10 @@ class Distiller(nn.Module):
             nn.init.eye_(self.projection.weight)
             nn.init.zeros_(self.projection.bias)
 
-    def forward(self, batch: Batch, teacher: TeacherOutputs, weights: LossWeights) -> dict[str, Tensor]:
-        """Return each loss, unweighted, and their weighted sum as ``"loss"``."""
+    def forward(
+        self, batch: Batch, teacher: TeacherOutputs, weights: LossWeights, shares: Shares = Shares()
+    ) -> dict[str, Tensor]:
+        """Return each loss times its share, unweighted, and their weighted sum as ``"loss"``."""
         details = self.student.details(batch.ids, batch.mask, batch.types)
         losses: dict[str, Tensor] = {}
         if weights.hidden:
@@ -120,6 +151,7 @@ class Distiller(nn.Module):
             losses["logits"] = self._logits(details.logits, logits, weights.temperature)
         if weights.labels:
             losses["labels"] = self._labels(details.logits, batch.labels)
+        losses = {name: value * getattr(shares, _MEAN_OVER[name]) for name, value in losses.items()}
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         return {"loss": total, **losses}
 

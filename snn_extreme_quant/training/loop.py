@@ -20,7 +20,7 @@ from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.config import weights_from_data
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer, teacher_layers
 from snn_extreme_quant.output_files import write_whole
-from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
+from snn_extreme_quant.training.distillation import Distiller, Shares, Teacher, TeacherOutputs
 from snn_extreme_quant.training.evaluation import Evaluation, evaluate, over_time_steps
 from snn_extreme_quant.training.recipe import Recipe, Stage
 from snn_extreme_quant.training.state import read_state, write_state
@@ -88,11 +88,13 @@ class _Run:
     """One run: its data, student, teacher and place."""
 
     def __init__(self, recipe: Recipe, folder: Path, report: Callable[[Progress], None]) -> None:
-        from accelerate import Accelerator
+        from accelerate import Accelerator, DistributedDataParallelKwargs
         from accelerate.utils import set_seed
 
         self.recipe, self.folder, self.report = recipe, folder, report
-        self.accelerator = Accelerator(cpu=not torch.cuda.is_available())
+        # A stage without a loss of hidden states leaves the projection without gradient.
+        unused = DistributedDataParallelKwargs(find_unused_parameters=True)
+        self.accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
         self.tokenizer = load_tokenizer(recipe.teacher)
         rows = read_rows(recipe.task, recipe.data, "train")
         self.train = Sentences.tokenise(rows, self.tokenizer, recipe.max_tokens)
@@ -205,11 +207,11 @@ class _Run:
             # Not accelerate's own precision: that is one for the whole process.
             with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=options.precision == "bf16"):
                 theirs = teacher(part) if _needs_teacher(stage) else TeacherOutputs(None, None, None)
-                losses: dict[str, Tensor] = self.distiller(part, theirs, stage.loss)
-            share = len(part.labels) * accelerator.num_processes / len(batch.labels)
-            accelerator.backward(losses["loss"] * share)
+                shares = Shares.of(share_of_batch, batch, accelerator.num_processes)
+                losses: dict[str, Tensor] = self.distiller(part, theirs, stage.loss, shares)
+            accelerator.backward(losses["loss"])
             for name, value in losses.items():
-                found[name] = found.get(name, 0.0) + float(value.detach()) * share
+                found[name] = found.get(name, 0.0) + float(value.detach())
         if not math.isfinite(found["loss"]):
             raise TrainingError(f"stage {stage.name!r}, step {self.step}: the loss is {found['loss']}; lower lr.")
         accelerator.clip_grad_norm_(self.distiller.parameters(), options.clip)
