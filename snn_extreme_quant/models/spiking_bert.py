@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_extreme_quant.config import Float
-from snn_extreme_quant.errors import ConfigError, SampleError
+from snn_extreme_quant.errors import ConfigError, SampleError, SxqError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.cells import framework_cell
 from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
@@ -216,11 +216,20 @@ class SpikingBert(_Block):
                 f" {ids.dtype}. Truncate longer texts."
             )
         if self.config.schedule == "step" and self.mode == "simulated":
-            with torch.no_grad():  # the neurons keep the rates of this simulation
-                self._set_modes("surrogate")
-                self._pass(ids, attention_mask, types)
-            self._set_modes("simulated")
+            self._simulate(ids, attention_mask, types)
         return self._pass(ids, attention_mask, types)
+
+    @torch.no_grad()
+    def _simulate(self, ids: Tensor, attention_mask: Tensor | None, types: Tensor | None) -> None:
+        """Run all time steps, without dropout; the neurons keep their rates."""
+        training = self.training
+        self.eval()
+        self._set_modes("surrogate")
+        try:
+            self._pass(ids, attention_mask, types)
+        finally:
+            self._set_modes("simulated")
+            self.train(training)
 
     def _pass(self, ids: Tensor, attention_mask: Tensor | None, types: Tensor | None) -> BertDetails:
         mask = torch.zeros((), device=ids.device)
@@ -290,14 +299,22 @@ class SpikingBert(_Block):
         Raises:
             UnmatchedNameError: a name in the plan matches no layer.
         """
-        self.config = replace(self.config, weights=weights_from_data(weights))
-        for name, layer in list(self.named_modules()):
-            if isinstance(layer, IntegerFirst):
-                parent, _, attribute = name.rpartition(".")
-                setattr(self.get_submodule(parent), attribute, _latent(layer))
-        plan = self.config.plan
-        if any(not isinstance(config, Float) for config in (plan.default, *(config for _, config in plan.rules))):
-            quantize_(self, plan)
+        config = replace(self.config, weights=weights_from_data(weights))
+        old = [(name, layer) for name, layer in self.named_modules() if isinstance(layer, IntegerFirst)]
+        for name, layer in old:
+            self._set_layer(name, _latent(layer))
+        if any(not isinstance(c, Float) for c in (config.plan.default, *(c for _, c in config.plan.rules))):
+            try:
+                quantize_(self, config.plan)
+            except SxqError:
+                for name, layer in old:
+                    self._set_layer(name, layer)
+                raise
+        self.config = config
+
+    def _set_layer(self, name: str, layer: nn.Module) -> None:
+        parent, _, attribute = name.rpartition(".")
+        setattr(self.get_submodule(parent), attribute, layer)
 
     # Making, saving and loading.
 

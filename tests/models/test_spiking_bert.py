@@ -99,6 +99,14 @@ def test_simulated_has_the_value_of_all_steps_and_the_gradient_of_the_steady_sta
     assert model.encoder[0].attention.query.weight.grad.abs().max() > 0
 
 
+def test_the_simulation_runs_without_dropout(ids):
+    model = build(schedule="step", T=4, dropout=0.5)
+    expected = model.details(ids).hidden[-1]
+    model.train()
+    assert torch.equal(model.details(ids).hidden[-1], expected)
+    assert model.encoder[0].dropout.training
+
+
 def test_long_simulations_approach_the_equilibrium(ids):
     errors = []
     for T in (4, 64):
@@ -145,8 +153,12 @@ def test_precision_changes_and_latent_weights_stay(ids):
     model.set_weights("float")
     assert model.encoder[1].output.weight is latent
     assert torch.equal(model(ids), logits)
+    model.set_weights("ternary")
+    before = model(ids)
     with pytest.raises(UnmatchedNameError, match="nowhere"):
         model.set_weights(sxq.PrecisionPlan({"nowhere": sxq.Binary()}))
+    assert model.config.weights == "ternary"
+    assert torch.equal(model(ids), before)
 
 
 def test_time_steps_are_a_run_time_knob(ids):
