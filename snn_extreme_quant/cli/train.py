@@ -10,8 +10,8 @@ import typer
 
 from snn_extreme_quant.errors import ConfigError
 
-from .models import to_stderr
 from .output import AsJson, print_json, print_table
+from .streams import to_stderr
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
