@@ -41,10 +41,25 @@ def load_teacher(source: str | Path | nn.Module) -> Any:
         architectures = AutoConfig.from_pretrained(source).architectures or []
         classifies = any(name.endswith("ForSequenceClassification") for name in architectures)
         loader: Any = AutoModelForSequenceClassification if classifies else AutoModel
-        model = loader.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
+        with _quiet():
+            model = loader.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
     except (OSError, ValueError, KeyError) as error:
         raise ModelSourceError(f"{source} cannot be loaded as a teacher: {error}") from error
     return _checked(model.eval().requires_grad_(False))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the bar for the tensors of a small model off the screen."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _checked(model: Any) -> Any:

@@ -224,7 +224,8 @@ def test_losses_are_their_equations(recipe):
     student = SpikingBert.from_teacher(loaded.teacher, T=8).eval()
     weights = LossWeights(hidden=1.0, scores=2.0, logits=3.0, labels=4.0, temperature=2.0)
     found = Distiller(student, 32, False).eval()(batch, outputs, weights)
-    details = student.details(batch.ids, batch.mask, batch.types)
+    with torch.no_grad():
+        details = student.details(batch.ids, batch.mask, batch.types)
     expected = {"hidden": 0.0, "scores": 0.0}
     for ours, theirs in zip(details.hidden, reference.hidden_states, strict=True):
         errors = [(ours[i, :n] - theirs[i, :n]).square() for i, n in enumerate(batch.mask.sum(1).tolist())]
