@@ -7,7 +7,6 @@ Every figure is the accuracy on the dev set of the rates on T levels (synchronou
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def untrained(teacher: str, data: str) -> list[dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = record.parser(__doc__)
     parser.add_argument("teacher")
     parser.add_argument("data")
     parser.add_argument("--run", type=Path, help="folder of a run of sxq train, whose figures are recorded too")

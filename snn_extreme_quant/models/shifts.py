@@ -23,7 +23,7 @@ def shift_softmax(scores: Tensor) -> Tensor:
 
     .. math:: p_j = 2^{\max(r_j - \max r, -15)}, \quad r = \mathrm{round}(z \log_2 e), \quad A_j = p_j / 2^k
 
-    with the least k for which :math:`2^k \ge \sum_j p_j`. Scores of -10000 and below give exactly 0. The gradient is
+    with :math:`k = \mathrm{round}(\log_2 \sum_j p_j)`. Scores of -10000 and below give exactly 0. The gradient is
     the softmax's.
 
     Args:
@@ -31,14 +31,14 @@ def shift_softmax(scores: Tensor) -> Tensor:
 
     Example:
         >>> shift_softmax(torch.tensor([[0.0, 0.0, -0.7]])).tolist()
-        [[0.25, 0.25, 0.125]]
+        [[0.5, 0.5, 0.25]]
     """
     with torch.no_grad():
         z = scores.detach().float()
         exponent = (z * math.log2(math.e)).round()
         exponent = exponent - exponent.amax(-1, keepdim=True)
         power = torch.exp2(exponent.clamp_min(_LEAST_EXPONENT)) * (exponent > -5000.0)
-        hard = power / torch.exp2(power.sum(-1, keepdim=True).log2().ceil())
+        hard = power / torch.exp2(power.sum(-1, keepdim=True).log2().round())
     if not (torch.is_grad_enabled() and scores.requires_grad):
         return hard
     soft = scores.float().softmax(-1)

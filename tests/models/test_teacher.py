@@ -47,6 +47,17 @@ def test_thresholds_from_texts_serve_better_than_a_guess(teacher):
     assert (logits_of(teacher, student)[1] - expected).abs().mean() > 2 * good
 
 
+def test_norms_by_shifts_start_at_the_teachers_scale(teacher):
+    student = SpikingBert.from_teacher(teacher, texts=TEXTS, T=128, profile="integer").eval()
+    batch = load_tokenizer(teacher)(TEXTS[:40], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        found = student.details(batch["input_ids"], batch["attention_mask"]).hidden
+        expected = load_teacher(teacher)(**batch, output_hidden_states=True).hidden_states
+    for ours, theirs in zip(found, expected, strict=True):
+        slope = (ours * theirs).sum() / theirs.square().sum()
+        assert slope == pytest.approx(1.0, abs=0.1)
+
+
 def test_without_texts_random_tokens_serve(teacher):
     student = SpikingBert.from_teacher(teacher, T=64)
     expected, found = logits_of(teacher, student)
