@@ -51,8 +51,9 @@ def load_teacher(source: str | Path | nn.Module) -> Any:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the bar for the tensors of a small model off the screen."""
-    from transformers.utils import logging
+    import transformers.utils.logging
 
+    logging: Any = transformers.utils.logging
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
