@@ -41,11 +41,11 @@ class _Rates:
     def __init__(self) -> None:
         self.total, self.count, self.mask = 0.0, 0, torch.ones(())
 
-    def add(self, output: Tensor) -> None:
-        """Add what a layer of neurons gives; pads do not count."""
+    def add(self, neurons: Any, _: Any, output: Tensor) -> None:
+        """Add the rates that a layer of neurons gives; pads do not count, nor do the spikes of single steps."""
+        if neurons.mode == "surrogate":  # the steps that lead to the rates
+            return
         rates = output.abs()
-        if rates.dim() == 4:
-            rates = rates.mean(0)
         if rates.dim() == 3:
             rates = rates[self.mask.bool()]
         self.total, self.count = self.total + float(rates.sum()), self.count + rates.numel()
@@ -56,7 +56,7 @@ def _watched(student: SpikingBert) -> Iterator[_Rates]:
     rates = _Rates()
     with ExitStack() as stack:
         for _, neurons in student.named_neurons():
-            stack.callback(neurons.register_forward_hook(lambda _, __, output: rates.add(output)).remove)
+            stack.callback(neurons.register_forward_hook(rates.add).remove)
         yield rates
 
 

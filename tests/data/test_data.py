@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from snn_extreme_quant.data import GLUE, Sentences, Task, batch_order, collate, read_rows
 from snn_extreme_quant.data.tasks import task_named
-from snn_extreme_quant.errors import ConfigError, DataError
+from snn_extreme_quant.errors import ConfigError, DataError, MissingDependencyError
 
 
 def test_tsv_without_quoting_plain_and_compressed(tmp_path):
@@ -52,6 +54,28 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, text, words):
     (tmp_path / "dev.tsv").write_text(text, encoding="utf-8")
     with pytest.raises(DataError, match=words):
         read_rows(GLUE["sst2"], tmp_path, "dev")
+
+
+def test_glue_from_the_hub(monkeypatch):
+    asked = []
+
+    class Table(list):
+        column_names = ("sentence1", "sentence2", "premise", "hypothesis", "label", "idx")
+
+    def load_dataset(*names, split):
+        asked.append((*names, split))
+        row = dict.fromkeys(Table.column_names, "a text")
+        return Table([{**row, "label": 2.5 if names[1] == "stsb" else 1}])
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
+    assert read_rows(GLUE["stsb"], "hub", "train").labels == [2.5]
+    assert read_rows(GLUE["mnli"], "hub", GLUE["mnli"].dev).pairs == ["a text"]
+    assert read_rows(GLUE["rte"], "hub", GLUE["rte"].dev).labels == [1.0]
+    glue = "nyu-mll/glue"
+    assert asked == [(glue, "stsb", "train"), (glue, "mnli", "validation_matched"), (glue, "rte", "validation")]
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingDependencyError, match="pip install datasets"):
+        read_rows(GLUE["rte"], "hub", "train")
 
 
 def test_files_that_are_not_there_or_broken(tmp_path):

@@ -203,6 +203,22 @@ def test_outputs_of_other_weights_are_computed_anew(recipe, tmp_path):
         torch.testing.assert_close(kept.hidden[:, used].float(), fresh.hidden[:, used], atol=2e-3, rtol=1e-3)
 
 
+@pytest.mark.parametrize("mode", ["simulated", "equilibrium", "surrogate"])
+def test_the_step_schedule_is_trained_in_each_mode(recipe, tmp_path, mode):
+    changes = ["student.schedule=step", "student.T=6", f"stage.0.mode={mode}", f"stage.1.mode={mode}"]
+    changes += ["stage.0.steps=2", "stage.1.epochs=0", "stage.1.steps=1", "student.dropout=0.0"]
+    seen = []
+    result = train(load_recipe(recipe, changes), tmp_path, report=lambda p: seen.append(p.losses["hidden"]))
+    assert 0 < result.firing_rate < 1
+    assert seen[1] != seen[0]
+    student = SpikingBert.from_pretrained(tmp_path / "last").eval()
+    rows = read_rows(GLUE["sst2"], load_recipe(recipe).data, "dev")
+    sentences = Sentences.tokenise(rows, load_tokenizer(tmp_path / "last"), 16)
+    batch = collate(sentences, np.arange(len(sentences)))
+    found = student(batch.ids, batch.mask, batch.types).argmax(-1)  # simulated, whatever it was trained in
+    assert (found == batch.labels).float().mean() == pytest.approx(result.metrics["accuracy"])
+
+
 def test_a_loss_that_is_not_finite_stops_the_run(recipe, tmp_path):
     with pytest.raises(TrainingError, match="stage 'float', step"):
         train(load_recipe(recipe, ["stage.0.lr=1e30", "stage.0.warmup=0.0", "train.clip=1e30"]), tmp_path)
