@@ -50,8 +50,9 @@ class ShiftNorm(nn.LayerNorm):
 
     .. math:: y = (x - \bar x)\,m 2^{-k} \cdot w + b
 
-    where :math:`m 2^{-k}`, with m in {1, 1.25, 1.5, 1.75}, is nearest to :math:`1 / \mathrm{mean}|x - \bar x|` (1 if
-    that is infinite). The gradient takes the factor as a constant of the token. Parameters are ``nn.LayerNorm``'s.
+    where :math:`m 2^{-k}`, with m in {1, 1.25, 1.5, 1.75}, is nearest to the reciprocal of the standard deviation (1 if
+    that is 0): integers find it by comparing sums of squares, without a root. The gradient takes the factor as a
+    constant of the token. Parameters are ``nn.LayerNorm``'s.
 
     Example:
         >>> ShiftNorm(4)(torch.tensor([[1.0, -1.0, 1.0, -1.0]])).tolist()
@@ -62,7 +63,7 @@ class ShiftNorm(nn.LayerNorm):
         """Return the normalised input."""
         centred = input.float() - input.float().mean(-1, keepdim=True)
         with torch.no_grad():
-            reciprocal = 1.0 / centred.abs().mean(-1, keepdim=True)
+            reciprocal = centred.square().mean(-1, keepdim=True).rsqrt()
             reciprocal = torch.where(torch.isfinite(reciprocal), reciprocal, 1.0)
             power = torch.exp2(reciprocal.log2().floor())
             factor = (reciprocal / power * _MANTISSA).round() / _MANTISSA * power

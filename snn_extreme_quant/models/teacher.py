@@ -212,10 +212,8 @@ def student_of(
     with torch.no_grad():
         _copy(student, trunk, parts, classifier)
         ids, mask = _sample(source, texts, theirs)
-        with _recording(trunk, parts, config) as currents, _spreads(trunk, parts, mask) as spreads:
+        with _recording(trunk, parts, config) as currents:
             trunk(input_ids=ids, attention_mask=mask)
-        if config.profile == "integer":
-            _rescale_norms(student, spreads)
         neurons = dict(student.named_neurons())
         for name, current in currents.items():
             kept = current if current.dim() == 2 else current[mask.bool()]
@@ -282,35 +280,6 @@ def _recording(trunk: Any, parts: Sequence[_Layer], config: SpikingBertConfig) -
 
             stack.callback(module.register_forward_hook(keep).remove)
         yield found
-
-
-@contextmanager
-def _spreads(trunk: Any, parts: Sequence[_Layer], mask: Tensor) -> Iterator[list[float]]:
-    """Measure mean|x - mean x| / std x of what each norm reads, embeddings first, then two a layer."""
-    norms: list[Any] = [trunk.embeddings.LayerNorm]
-    for part in parts:
-        norms += [part.weights["attention_norm"], part.weights["output_norm"]]
-    found = [1.0] * len(norms)
-    with ExitStack() as stack:
-        for index, norm in enumerate(norms):
-
-            def measure(_: Any, given: Any, index: int = index) -> None:
-                centred = given[0] - given[0].mean(-1, keepdim=True)
-                ratio = centred.abs().mean(-1) / centred.square().mean(-1).sqrt()
-                found[index] = float(ratio[mask.bool()].mean())
-
-            stack.callback(norm.register_forward_pre_hook(measure).remove)
-        yield found
-
-
-def _rescale_norms(student: SpikingBert, spreads: Sequence[float]) -> None:
-    """Make norms that divide by the mean magnitude give what the teacher's, by the standard deviation, give."""
-    norms: list[Any] = [student.embeddings.norm]
-    for module in student.encoder:
-        layer: Any = module
-        norms += [layer.attention_norm, layer.output_norm]
-    for norm, spread in zip(norms, spreads, strict=True):
-        norm.weight.mul_(spread)
 
 
 def _absorb(student: SpikingBert) -> None:
