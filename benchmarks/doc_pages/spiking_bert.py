@@ -40,8 +40,8 @@ def trained() -> str:
     steps = sum(stage["steps"] for stage in result["stages"])
     return (
         table(["T", "SST-2 dev", "firing rate"], rows)
-        + f"\n\nThe recipe `sst2_ternary` cut to {steps} steps of 64 sentences, one seed, trained at T = 16, run at each T"
-        "\n(`benchmarks/results/spiking_bert_start.json`)."
+        + f"\n\nThe recipe `sst2_ternary` cut to {steps} steps of 64 sentences, one seed, trained at T = 16, run at"
+        " each T\n(`benchmarks/results/spiking_bert_start.json`)."
     )
 
 
