@@ -9,6 +9,7 @@ from __future__ import annotations
 __all__ = [
     "CheckpointError",
     "ConfigError",
+    "DataError",
     "ExportError",
     "MissingDependencyError",
     "ModelEditedError",
@@ -22,6 +23,7 @@ __all__ = [
     "RegistryError",
     "SampleError",
     "SxqError",
+    "TrainingError",
     "UnmatchedNameError",
     "UnsupportedModelError",
     "UnsupportedNeuronError",
@@ -34,6 +36,10 @@ class SxqError(Exception):
 
 class ConfigError(SxqError, ValueError):
     """A configuration holds a value, or a combination of values, that means nothing."""
+
+
+class DataError(SxqError, ValueError):
+    """A file of texts and labels cannot be read, or holds what it should not."""
 
 
 class RegistryError(SxqError, LookupError):
@@ -90,6 +96,10 @@ class ModelEditedError(ModelFileError):
 
 class ModelSourceError(SxqError, ValueError):
     """What a command line names as a model cannot be imported, or gives none."""
+
+
+class TrainingError(SxqError, RuntimeError):
+    """Training went wrong."""
 
 
 class NativeLibraryError(SxqError, RuntimeError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import deployment, integer, native, quantisers, readme, runtimes, speed, synchronous
+from . import deployment, integer, native, quantisers, readme, runtimes, speed, spiking_bert, synchronous
 
 #: By page, its tables by the name between their markers.
 PAGES: dict[str, Mapping[str, Callable[[], str]]] = {
@@ -16,4 +16,5 @@ PAGES: dict[str, Mapping[str, Callable[[], str]]] = {
     "docs/quantisers.md": quantisers.TABLES,
     "docs/synchronous.md": synchronous.TABLES,
     "docs/speed.md": speed.TABLES,
+    "docs/spiking_bert.md": spiking_bert.TABLES,
 }

@@ -32,7 +32,8 @@ def _options(reading: NeuronReading) -> dict[str, Any]:
 def _integrate(reading: NeuronReading) -> Any:
     from spikingjelly.activation_based import neuron
 
-    return neuron.IFNode(**_options(reading))
+    make = neuron.TernaryIFNode if reading.spec.fire == "ternary" else neuron.IFNode
+    return make(**_options(reading))
 
 
 def _relax(reading: NeuronReading) -> Any:
@@ -88,13 +89,16 @@ WRITERS: dict[str, Callable[[NeuronReading], Any]] = {
 
 
 def write_neuron(reading: NeuronReading) -> nn.Module:
-    """Make the ``IFNode``, ``LIFNode``, ``ParametricLIFNode`` or ``CUBALIFNode`` that reads as ``reading``.
+    """Make the neuron that reads as ``reading``.
+
+    It is an ``IFNode``, ``TernaryIFNode``, ``LIFNode``, ``ParametricLIFNode`` or ``CUBALIFNode``.
 
     Raises:
         UnsupportedNeuronError: SpikingJelly has no such neuron.
     """
     spec = reading.spec
-    plain = spec.fire == "spike" and spec.feedback == "none" and not spec.graded
+    fires = spec.fire == "spike" or (spec.fire == "ternary" and spec.charge == "integrate")
+    plain = fires and spec.feedback == "none" and not spec.graded
     fits = plain and spec.comparison == "ge" and spec.timing == "same_step"
     write = WRITERS.get(spec.charge)
     if write is None or not fits or spec.reset not in ("subtract", "value"):

@@ -19,6 +19,7 @@ from snn_extreme_quant.cli.inspect import inspect
 from snn_extreme_quant.cli.plugins import plugins
 from snn_extreme_quant.cli.run import run
 from snn_extreme_quant.cli.streams import note
+from snn_extreme_quant.cli.train import train
 from snn_extreme_quant.cli.verify import verify
 from snn_extreme_quant.errors import SxqError
 
@@ -26,13 +27,16 @@ __all__ = ["EXTRAS", "app"]
 
 #: Top-level packages that this package needs for some commands only: what they are called, and the extra with them.
 EXTRAS = {
+    "accelerate": ("accelerate", "train"),
     "matplotlib": ("matplotlib", "demo"),
     "onnx": ("onnx", "onnx"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),
+    "scipy": ("scipy", "train"),
     "sklearn": ("scikit-learn", "demo"),
     "snntorch": ("snntorch", "snntorch"),
     "spikingjelly": ("spikingjelly", "spikingjelly"),
+    "transformers": ("transformers", "text"),
 }
 
 
@@ -113,5 +117,5 @@ def options(
     """1-bit and 1.58-bit weights for spiking networks in snnTorch and SpikingJelly."""
 
 
-for _command in (export, verify, inspect, run, demo, plugins):
+for _command in (export, verify, inspect, run, train, demo, plugins):
     app.command()(_command)

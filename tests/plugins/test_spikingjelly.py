@@ -604,3 +604,15 @@ def test_spec_says_what_spikingjelly_does() -> None:
     assert (spec.comparison, spec.timing, spec.reset) == ("ge", "same_step", "value")
     threshold: Tensor = plugin.read_neuron(neuron.IFNode()).parameters["threshold"]
     assert neuron.IFNode()(threshold.reshape(1, 1)).item() == 1.0
+
+
+def test_a_signed_neuron_is_written_as_it_was_read():
+    node = neuron.TernaryIFNode(v_threshold=0.75, v_reset=None)
+    reading = plugin.read_neuron(node)
+    twin = plugin.write_neuron(reading)
+    assert type(twin) is type(node)
+    assert plugin.read_neuron(twin).spec == reading.spec
+    currents = torch.randn(20, 50)
+    spikes = [torch.stack([each(x) for x in currents]) for each in (node, twin)]
+    assert torch.equal(*spikes)
+    assert spikes[0].min() == -1

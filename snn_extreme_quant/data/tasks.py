@@ -1,0 +1,182 @@
+"""The GLUE tasks by name, and any table of sentences and labels: local TSV or CSV files, or the hub of ``datasets``."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snn_extreme_quant.errors import ConfigError, DataError, MissingDependencyError
+from snn_extreme_quant.registry import suggest
+
+__all__ = ["GLUE", "Rows", "Task", "read_rows"]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: where its texts and labels are in a table, and what its quality is measured by.
+
+    Args:
+        name: its name.
+        text: column of the sentence.
+        label: column of the label.
+        pair: column of a second sentence, or None.
+        labels: names of the labels where they are words, in the order of their numbers; else they are whole numbers.
+        regression: labels are real numbers.
+        metrics: names in :data:`snn_extreme_quant.training.metrics.METRICS`; the first one selects the best model.
+        dev: name of the split that is measured.
+    """
+
+    name: str
+    text: str = "sentence"
+    label: str = "label"
+    pair: str | None = None
+    labels: tuple[str, ...] = ()
+    regression: bool = False
+    metrics: tuple[str, ...] = ("accuracy",)
+    dev: str = "dev"
+
+
+_NLI = ("entailment", "not_entailment")
+_PAIR: dict[str, Any] = {"text": "sentence1", "pair": "sentence2"}
+#: The tasks of GLUE (Wang et al. 2019, table 1) with its metrics.
+GLUE: dict[str, Task] = {
+    "cola": Task("cola", metrics=("matthews", "accuracy")),
+    "mnli": Task(
+        "mnli", "premise", pair="hypothesis", labels=("entailment", "neutral", "contradiction"), dev="dev_matched"
+    ),
+    "mrpc": Task("mrpc", **_PAIR, metrics=("accuracy", "f1")),
+    "qnli": Task("qnli", **_PAIR, labels=_NLI),
+    "qqp": Task("qqp", "question1", pair="question2", metrics=("accuracy", "f1")),
+    "rte": Task("rte", **_PAIR, labels=_NLI),
+    "sst2": Task("sst2"),
+    "stsb": Task("stsb", **_PAIR, label="score", regression=True, metrics=("pearson", "spearman")),
+    "wnli": Task("wnli", **_PAIR),
+}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Texts and labels of one split.
+
+    Args:
+        texts: sentences.
+        pairs: second sentences, or None.
+        labels: a number for each text.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    labels: list[float]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.texts)
+
+
+def read_rows(task: Task, data: str | Path, split: str) -> Rows:
+    """Read one split of a task.
+
+    Args:
+        task: which columns.
+        data: a folder that holds ``<split>.tsv``, ``.csv``, ``.tsv.gz`` or ``.csv.gz`` with a line of column names (TSV
+            without quoting, as GLUE's), or ``"hub"``: GLUE by the package ``datasets``.
+        split: ``"train"`` or ``task.dev``.
+
+    Raises:
+        DataError: a file, a column or a label is not there or makes no sense; the message names file and line.
+        MissingDependencyError: ``datasets`` is not installed.
+    """
+    if str(data) == "hub":
+        return _rows(task, _hub_table(task, split), f"{task.name} of the hub")
+    folder = Path(data)
+    for ending in ("tsv", "csv", "tsv.gz", "csv.gz"):
+        path = folder / f"{split}.{ending}"
+        if path.is_file():
+            return _rows(task, _table(path), str(path))
+    raise DataError(f"{folder} holds no {split}.tsv, .csv, .tsv.gz or .csv.gz; give the folder of {task.name}'s data.")
+
+
+def _table(path: Path) -> Iterable[dict[str, str]]:
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        text = raw.decode("utf-8")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.") from error
+    if ".csv" in path.name:
+        yield from csv.DictReader(io.StringIO(text, newline=""))
+        return
+    lines = [line.rstrip("\r") for line in text.split("\n")]
+    head = lines[0].split("\t")
+    for number, line in enumerate(lines[1:], 2):
+        if line:
+            cells = line.split("\t")
+            if len(cells) != len(head):
+                raise DataError(f"{path}, line {number}: {len(cells)} columns, but the first line has {len(head)}.")
+            yield dict(zip(head, cells, strict=True))
+
+
+def _hub_table(task: Task, split: str) -> Iterable[dict[str, Any]]:
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingDependencyError('data = "hub" needs: pip install datasets') from error
+    name = {"dev": "validation"}.get(split, split.replace("dev_", "validation_"))
+    try:
+        table = datasets.load_dataset("nyu-mll/glue", task.name, split=name)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{task.name} cannot be had from the hub: {error}") from error
+    label = "label" if task.label not in table.column_names else task.label
+    return ({**row, task.label: row[label]} for row in table)
+
+
+def _rows(task: Task, table: Iterable[dict[str, Any]], where: str) -> Rows:
+    texts: list[str] = []
+    pairs: list[str] = []
+    labels: list[float] = []
+    columns = [column for column in (task.text, task.pair, task.label) if column is not None]
+    for number, row in enumerate(table, 2):
+        for column in columns:
+            if row.get(column) is None:
+                raise DataError(f"{where}, line {number}: no column {column!r}. {suggest(column, list(row))}")
+        texts.append(row[task.text])
+        labels.append(_label(task, row[task.label], f"{where}, line {number}"))
+        if task.pair is not None:
+            pairs.append(row[task.pair])
+    if not texts:
+        raise DataError(f"{where} holds no rows.")
+    return Rows(texts, pairs if task.pair is not None else None, labels)
+
+
+def _label(task: Task, value: Any, where: str) -> float:
+    if isinstance(value, str) and value in task.labels:
+        return float(_index(task.labels, value))
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number) or (not task.regression and (number < 0 or number != int(number))):
+        kind = "a number" if task.regression else f"a whole number from 0{' or ' if task.labels else ''}"
+        raise DataError(f"{where}: the label {value!r} is not {kind}{' or '.join(map(repr, task.labels))}.")
+    return number
+
+
+def _index(labels: Sequence[str], value: str) -> int:
+    return list(labels).index(value)
+
+
+def task_named(name: str) -> Task:
+    """Return a GLUE task; raises :class:`ConfigError` if there is none of that name.
+
+    Example:
+        >>> task_named("sst2").metrics
+        ('accuracy',)
+    """
+    if name not in GLUE:
+        raise ConfigError(f"There is no GLUE task {name!r}. {suggest(name, GLUE)}")
+    return GLUE[name]

@@ -1,0 +1,163 @@
+"""What a SpikingBERT is made of: one frozen dataclass that goes to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NoReturn, get_args, get_type_hints
+
+from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary, WeightConfig, config_from_dict
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.registry import suggest
+
+__all__ = ["WEIGHTS", "SpikingBertConfig", "Weights", "weights_from_data"]
+
+Weights = str | WeightConfig | PrecisionPlan
+#: Precisions that go by a word.
+WEIGHTS: dict[str, WeightConfig] = {"float": Float(), "ternary": Ternary(), "binary": Binary()}
+_MOST_SYNCHRONOUS, _MOST_STEPS = 128, 1024
+
+
+def weights_from_data(data: Any) -> Weights:
+    """Return what ``weights`` means: a word, a precision's dictionary, or a plan's.
+
+    A plan is ``{"default": ..., "rules": [{"name": ..., "config": ...}]}``.
+
+    Raises:
+        ConfigError: none of these.
+
+    Example:
+        >>> weights_from_data("binary"), weights_from_data({"kind": "ternary", "per": "tensor"})
+        ('binary', Ternary(per='tensor'))
+    """
+    if isinstance(data, (WeightConfig, PrecisionPlan)):
+        return data
+    if isinstance(data, str):
+        if data not in WEIGHTS:
+            raise ConfigError(f"weights={data!r}: {suggest(data, WEIGHTS)}")
+        return data
+    if isinstance(data, Mapping) and "default" in data:
+        rules = [(rule["name"], config_from_dict(rule["config"])) for rule in data.get("rules", ())]
+        return PrecisionPlan(rules, config_from_dict(data["default"]))
+    return config_from_dict(data)
+
+
+@dataclass(frozen=True)
+class SpikingBertConfig:
+    """Sizes, neurons, weights and profile of a :class:`~snn_extreme_quant.models.SpikingBert`.
+
+    ``docs/spiking_bert.md`` says what each field means.
+
+    Raises:
+        ConfigError: a value, or a combination of values, that means nothing; the message names the field.
+
+    Example:
+        >>> config = SpikingBertConfig(layers=2, hidden=64, heads=4, ffn=128, weights="ternary")
+        >>> SpikingBertConfig.from_dict(config.to_dict()) == config
+        True
+    """
+
+    vocab: int = 30522
+    positions: int = 512
+    types: int = 2
+    layers: int = 4
+    hidden: int = 768
+    heads: int = 12
+    ffn: int = 3072
+    classes: int = 2
+    head: Literal["cls", "pooled"] = "cls"
+    dropout: float = 0.1
+    norm_eps: float = 1e-12
+    T: int = 16
+    schedule: Literal["synchronous", "step"] = "synchronous"
+    signed: bool = True
+    threshold: float = 1.0
+    threshold_per: Literal["channel", "tensor"] = "channel"
+    learn_thresholds: bool = True
+    amplitude: Literal["threshold", "unit"] = "threshold"
+    leak: float = 1.0
+    start: float = 0.0
+    neurons: str | None = None
+    weights: Weights = "float"
+    profile: Literal["reference", "integer"] = "reference"
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        self._check_types()
+        for name in ("vocab", "positions", "types", "layers", "hidden", "heads", "ffn", "classes", "T"):
+            if getattr(self, name) < 1:
+                self._refuse(name, "use 1 or more")
+        if self.hidden % self.heads:
+            self._refuse("heads", f"use a divisor of hidden={self.hidden}")
+        if not 0.0 <= self.dropout < 1.0:
+            self._refuse("dropout", "use a number from 0 to below 1")
+        if not self.norm_eps >= 0.0:
+            self._refuse("norm_eps", "use a number from 0")
+        if not 0.0 < self.threshold < float("inf"):
+            self._refuse("threshold", "use a positive number")
+        weights_from_data(self.weights)
+        self._check_schedule()
+
+    def _check_types(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            if hint in (int, bool) and type(value) is not hint:
+                self._refuse(field.name, "use True or False" if hint is bool else "use a whole number")
+            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                self._refuse(field.name, "use a number")
+            if isinstance(field.default, str) and field.name != "weights" and value not in get_args(hint):
+                self._refuse(field.name, "use " + " or ".join(repr(choice) for choice in get_args(hint)))
+
+    def _check_schedule(self) -> None:
+        if self.schedule == "synchronous":
+            if self.T > _MOST_SYNCHRONOUS or self.T & (self.T - 1):
+                self._refuse("T", "the synchronous schedule takes 1, 2, 4, 8, 16, 32, 64 or 128")
+            for name, default in (("leak", 1.0), ("start", 0.0), ("neurons", None)):
+                if getattr(self, name) != default:
+                    self._refuse(name, f"only schedule='step' has it; leave it {default}, or use schedule='step'")
+            return
+        if self.T > _MOST_STEPS:
+            self._refuse("T", f"use at most {_MOST_STEPS}")
+        if not 0.0 < self.leak <= 1.0:
+            self._refuse("leak", "use a number above 0 and up to 1; 1 is no leak")
+        if self.neurons is not None and self.leak != 1.0:
+            self._refuse("leak", f"the frameworks round leaks differently; use leak=1 with neurons={self.neurons!r}")
+        if self.neurons == "snntorch" and self.signed:
+            self._refuse("signed", "snnTorch has no signed neuron; use signed=False, or neurons=None or 'spikingjelly'")
+
+    def _refuse(self, field: str, remedy: str) -> NoReturn:
+        raise ConfigError(f"SpikingBertConfig({field}={getattr(self, field)!r}): {remedy}.")
+
+    @property
+    def plan(self) -> PrecisionPlan:
+        """The precisions as a plan over the names of layers."""
+        weights = weights_from_data(self.weights)
+        if isinstance(weights, PrecisionPlan):
+            return weights
+        config = WEIGHTS[weights] if isinstance(weights, str) else weights
+        names = ("encoder.*", "pooler") if self.head == "pooled" else ("encoder.*",)
+        return PrecisionPlan(dict.fromkeys(names, config))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; :meth:`from_dict` is the inverse."""
+        weights: Any = self.weights
+        if isinstance(weights, PrecisionPlan):
+            rules = [{"name": name, "config": config.to_dict()} for name, config in weights.rules]
+            weights = {"default": weights.default.to_dict(), "rules": rules}
+        elif isinstance(weights, WeightConfig):
+            weights = weights.to_dict()
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "weights": weights}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SpikingBertConfig:
+        """Build a config; raises :class:`ConfigError` for a field that does not exist."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ConfigError(f"SpikingBertConfig has no field {unknown[0]!r}. {suggest(unknown[0], known)}")
+        given = dict(data)
+        if "weights" in given:
+            given["weights"] = weights_from_data(given["weights"])
+        return cls(**given)

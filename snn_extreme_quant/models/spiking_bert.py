@@ -1,0 +1,385 @@
+r"""SpikingBERT, to be read from top to bottom: a BERT encoder whose layers speak in spikes.
+
+Equations and sources: ``docs/spiking_bert.md``. Every layer of neurons takes a current and gives average rates
+``(B, S, channels)`` or, on the schedule ``"step"``, spikes ``(T, B, S, channels)``; the code is the same for both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self, cast, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_extreme_quant.config import Float
+from snn_extreme_quant.errors import ConfigError, SampleError, SxqError
+from snn_extreme_quant.layers import IntegerFirst
+from snn_extreme_quant.models.cells import framework_cell
+from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
+from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
+from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
+from snn_extreme_quant.neurons.equilibrium_steps import StepIF
+from snn_extreme_quant.replace import quantize_
+
+__all__ = ["BertDetails", "SpikingBert"]
+
+#: Added to the scores of pads before the softmax.
+_PAD = -10000.0
+Neurons = ChannelIF | StepIF
+
+
+@dataclass(frozen=True)
+class BertDetails:
+    """What distillation compares.
+
+    Args:
+        logits: ``(B, classes)``.
+        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``.
+        scores: attention scores before softmax and mask, each ``(B, heads, S, S)``; on the schedule ``"step"`` in the
+            mode ``"surrogate"`` the mean over the steps.
+    """
+
+    logits: Tensor
+    hidden: tuple[Tensor, ...]
+    scores: tuple[Tensor, ...]
+
+
+def _neurons(config: SpikingBertConfig, channels: int) -> Neurons:
+    """Make one layer of neurons."""
+    width = channels if config.threshold_per == "channel" else None
+    if config.schedule == "synchronous":
+        return ChannelIF(config.T, width, config.threshold, config.signed, config.learn_thresholds)
+    cell = None if config.neurons is None else framework_cell(config.neurons, config.signed)
+    options = (config.T, width, config.threshold, config.signed, config.learn_thresholds, config.leak, config.start)
+    return StepIF(*options, cell)
+
+
+def _norm(config: SpikingBertConfig) -> nn.LayerNorm:
+    return (nn.LayerNorm if config.profile == "reference" else ShiftNorm)(config.hidden, eps=config.norm_eps)
+
+
+class _Block(nn.Module):
+    """What the parts of the network share."""
+
+    def __init__(self, config: SpikingBertConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.dropout = nn.Dropout(config.dropout)
+
+    def amplitude(self, neurons: Neurons) -> Tensor | float:
+        """Return what a spike of ``neurons`` carries where it is added or compared."""
+        return neurons.threshold if self.config.amplitude == "threshold" else 1.0
+
+
+class Embeddings(_Block):
+    """Word, position and type, normalised, as a constant current into the input neurons."""
+
+    def __init__(self, config: SpikingBertConfig) -> None:
+        super().__init__(config)
+        self.words = nn.Embedding(config.vocab, config.hidden)
+        self.positions = nn.Embedding(config.positions, config.hidden)
+        self.token_types = nn.Embedding(config.types, config.hidden)
+        self.norm = _norm(config)
+        self.neurons = _neurons(config, config.hidden)
+
+    def forward(self, ids: Tensor, types: Tensor | None) -> Tensor:
+        """Return the spikes of the input neurons."""
+        position = self.positions(torch.arange(ids.shape[-1], device=ids.device))
+        kind = self.token_types(torch.zeros_like(ids) if types is None else types)
+        current = self.dropout(self.norm(self.words(ids) + position + kind))
+        if isinstance(self.neurons, StepIF):
+            return self.neurons(current, constant=True)  # type: ignore[no-any-return]
+        return self.neurons(current)  # type: ignore[no-any-return]
+
+
+class Attention(_Block):
+    """Spiking keys and values, real queries."""
+
+    def __init__(self, config: SpikingBertConfig) -> None:
+        super().__init__(config)
+        size = config.hidden
+        self.query, self.key, self.value = (nn.Linear(size, size) for _ in range(3))
+        self.key_neurons, self.value_neurons = _neurons(config, size), _neurons(config, size)
+        self.neurons = _neurons(config, size)
+        self.softmax: Callable[[Tensor], Tensor] = _softmax if config.profile == "reference" else shift_softmax
+
+    def forward(self, spikes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the spikes of the attention and the scores before softmax and mask."""
+        key, value = self.key_neurons(self.key(spikes)), self.value_neurons(self.value(spikes))
+        # A key spike carries its amplitude; multiplying the query by it leaves the keys {-1, 0, 1}.
+        query = self.query(spikes) * (self.amplitude(self.key_neurons) / math.sqrt(self._head_size))
+        scores = self._split(query) @ self._split(key).transpose(-1, -2)
+        weights = self.dropout(self.softmax(scores + mask))
+        context = (weights @ self._split(value)).transpose(-2, -3).flatten(-2)
+        return self.neurons(context * self.amplitude(self.value_neurons)), scores
+
+    @property
+    def _head_size(self) -> int:
+        return self.config.hidden // self.config.heads
+
+    def _split(self, x: Tensor) -> Tensor:
+        """Return ``(..., heads, S, head size)``."""
+        heads: Tensor = x.unflatten(-1, (self.config.heads, self._head_size))  # type: ignore[no-untyped-call]
+        return heads.transpose(-2, -3)
+
+
+def _softmax(scores: Tensor) -> Tensor:
+    return scores.softmax(-1)
+
+
+class EncoderLayer(_Block):
+    """Attention and a feed-forward network, each with a residual, a norm and neurons."""
+
+    def __init__(self, config: SpikingBertConfig) -> None:
+        super().__init__(config)
+        self.attention = Attention(config)
+        self.attention_output = nn.Linear(config.hidden, config.hidden)
+        self.attention_norm = _norm(config)
+        self.attention_neurons = _neurons(config, config.hidden)
+        self.intermediate = nn.Linear(config.hidden, config.ffn)
+        self.intermediate_neurons = _neurons(config, config.ffn)
+        self.output = nn.Linear(config.ffn, config.hidden)
+        self.output_norm = _norm(config)
+        self.neurons = _neurons(config, config.hidden)
+        self.activation: Callable[[Tensor], Tensor] = F.gelu if config.profile == "reference" else F.relu
+
+    def forward(self, spikes: Tensor, carried: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return spikes, carried spikes and attention scores.
+
+        Args:
+            spikes: of the layer below, what layers with weights read.
+            carried: the same times their amplitude, what the residual adds.
+            mask: 0, or a large negative number at pads.
+        """
+        attended, scores = self.attention(spikes, mask)
+        current = self.attention_norm(self.dropout(self.attention_output(attended)) + carried)
+        middle = self.attention_neurons(current)
+        carried = middle * self.amplitude(self.attention_neurons)
+        wide = self.intermediate_neurons(self.activation(self.intermediate(middle)))
+        current = self.output_norm(self.dropout(self.output(wide)) + carried)
+        spikes = self.neurons(current)
+        return spikes, spikes * self.amplitude(self.neurons), scores
+
+
+class SpikingBert(_Block):
+    """A spiking BERT encoder with a head on the rate of the first token.
+
+    Args:
+        config: sizes, neurons, weights, profile.
+
+    Shapes:
+        ``ids``, ``attention_mask`` (1 for tokens, 0 for pads) and ``types`` are ``(B, S)``; logits ``(B, classes)``.
+
+    Raises:
+        ConfigError: the plan of weights matches no layer, or the framework of the neurons is not installed.
+
+    Example:
+        >>> config = SpikingBertConfig(vocab=50, layers=1, hidden=16, heads=2, ffn=32, weights="ternary")
+        >>> model = SpikingBert(config).eval()
+        >>> model(torch.tensor([[1, 7, 2]])).shape
+        torch.Size([1, 2])
+    """
+
+    def __init__(self, config: SpikingBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        if config.head == "pooled":
+            self.pooler = nn.Linear(config.hidden, config.hidden)
+            self.pooler_neurons = _neurons(config, config.hidden)
+            self.squash = torch.tanh if config.profile == "reference" else F.hardtanh
+        self.classifier = nn.Linear(config.hidden, config.classes)
+        self.apply(_initialise)
+        self.set_weights(config.weights)
+        self.mode = "simulated"
+
+    # Running.
+
+    def forward(self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
+        """Return the logits."""
+        return self.details(ids, attention_mask, types).logits
+
+    def details(self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None) -> BertDetails:
+        """Return the logits and what distillation compares, in the model's mode.
+
+        Raises:
+            SampleError: a sequence is longer than the table of positions, or inputs are no ``(B, S)`` integers.
+        """
+        if ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] > self.config.positions:
+            raise SampleError(
+                f"SpikingBert takes token ids (B, S), S up to {self.config.positions}; got {tuple(ids.shape)} of"
+                f" {ids.dtype}. Truncate longer texts."
+            )
+        if self.config.schedule == "step" and self.mode == "simulated":
+            self._simulate(ids, attention_mask, types)
+        return self._pass(ids, attention_mask, types)
+
+    @torch.no_grad()
+    def _simulate(self, ids: Tensor, attention_mask: Tensor | None, types: Tensor | None) -> None:
+        """Run all time steps, without dropout; the neurons keep their rates."""
+        training = self.training
+        self.eval()
+        self._set_modes("surrogate")
+        try:
+            self._pass(ids, attention_mask, types)
+        finally:
+            self._set_modes("simulated")
+            self.train(training)
+
+    def _pass(self, ids: Tensor, attention_mask: Tensor | None, types: Tensor | None) -> BertDetails:
+        mask = torch.zeros((), device=ids.device)
+        if attention_mask is not None:
+            mask = (1.0 - attention_mask[:, None, None, :].float()) * _PAD
+        spikes = self.embeddings(ids, types)
+        carried = spikes * self.amplitude(self.embeddings.neurons)
+        hidden, scores = [self._rates(carried)], []
+        for layer in self.encoder:
+            spikes, carried, score = layer(spikes, carried, mask)
+            hidden.append(self._rates(carried))
+            scores.append(self._rates(score))
+        first = spikes[..., 0, :]
+        if self.config.head == "pooled":
+            rate = self.pooler_neurons(self.squash(self.pooler(first)))
+            rate = self._rates(rate * self.amplitude(self.pooler_neurons))
+        else:
+            rate = hidden[-1][:, 0]
+        return BertDetails(self.classifier(rate), tuple(hidden), tuple(scores))
+
+    def _rates(self, x: Tensor) -> Tensor:
+        """Return the average over the time steps, where there are any."""
+        timed = self.config.schedule == "step" and self._running == "surrogate"
+        return average_rate(x, self.config.leak) if timed else x
+
+    # Modes and weights.
+
+    @property
+    def mode(self) -> Mode:
+        """What a forward pass gives, and its gradient: ``"simulated"``, ``"equilibrium"`` or ``"surrogate"``."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        if mode not in get_args(Mode):
+            raise ConfigError(f"SpikingBert has no mode {mode!r}: use " + ", ".join(map(repr, get_args(Mode))) + ".")
+        if mode == "surrogate" and self.config.schedule == "synchronous":
+            raise ConfigError('The mode "surrogate" goes through time: build the model with schedule="step".')
+        self._mode: Mode = mode
+        self._set_modes(mode)
+
+    def _set_modes(self, mode: Mode) -> None:
+        self._running = mode
+        for _, neurons in self.named_neurons():
+            neurons.mode = mode
+
+    def named_neurons(self) -> list[tuple[str, Neurons]]:
+        """Return all layers of neurons, in the order in which they fire."""
+        return [(name, module) for name, module in self.named_modules() if isinstance(module, (ChannelIF, StepIF))]
+
+    def set_time_steps(self, T: int) -> None:
+        """Run with another number of time steps from now on.
+
+        Raises:
+            ConfigError: the schedule does not take that number.
+        """
+        self.config = replace(self.config, T=T)
+        for _, neurons in self.named_neurons():
+            neurons.T = T
+
+    def set_weights(self, weights: Weights) -> None:
+        """Give the layers another precision; the latent weights, and the Parameters, stay the same.
+
+        Args:
+            weights: as :attr:`SpikingBertConfig.weights`.
+
+        Raises:
+            UnmatchedNameError: a name in the plan matches no layer.
+        """
+        config = replace(self.config, weights=weights_from_data(weights))
+        old = [(name, layer) for name, layer in self.named_modules() if isinstance(layer, IntegerFirst)]
+        for name, layer in old:
+            self._set_layer(name, _latent(layer))
+        if any(not isinstance(c, Float) for c in (config.plan.default, *(c for _, c in config.plan.rules))):
+            try:
+                quantize_(self, config.plan)
+            except SxqError:
+                for name, layer in old:
+                    self._set_layer(name, layer)
+                raise
+        self.config = config
+
+    def _set_layer(self, name: str, layer: nn.Module) -> None:
+        parent, _, attribute = name.rpartition(".")
+        setattr(self.get_submodule(parent), attribute, layer)
+
+    # Making, saving and loading.
+
+    @classmethod
+    def from_teacher(
+        cls,
+        source: str | Path | nn.Module,
+        layers: int | Sequence[int] | None = None,
+        texts: Sequence[str] | None = None,
+        **config: Any,
+    ) -> Self:
+        """Make a student from a BERT: its weights, and thresholds from its activations.
+
+        Args:
+            source: a folder or a hub id that ``AutoModel`` loads, or a model of transformers.
+            layers: how many of its layers, evenly spread, or which ones, from 1; None: all.
+            texts: sentences for the thresholds, some hundred of the task; None: random tokens, which serve badly.
+            **config: fields of :class:`SpikingBertConfig` other than sizes.
+
+        Raises:
+            UnsupportedModelError: the teacher is no BERT of the kind that carries over.
+            ModelSourceError: it cannot be loaded.
+            ConfigError: layers that the teacher does not have, or a field that its sizes decide.
+        """
+        from snn_extreme_quant.models.teacher import student_of
+
+        return cast("Self", student_of(source, layers, texts, config))
+
+    def save_pretrained(self, folder: str | Path, packed: bool = False) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, which is made if it does not exist.
+
+        Args:
+            folder: where to.
+            packed: codes and scales of quantised layers alone, for deployment; else latent weights, to train on.
+
+        Raises:
+            OutputPathError: the folder or a file cannot be written.
+        """
+        from snn_extreme_quant.models.files import save
+
+        save(self, Path(folder), packed)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Load what :meth:`save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, or is not of this format.
+        """
+        from snn_extreme_quant.models.files import load
+
+        return cast("Self", load(Path(folder)))
+
+
+def _initialise(module: nn.Module) -> None:
+    """Start as BERT does: N(0, 0.02), biases 0."""
+    if isinstance(module, (nn.Linear, nn.Embedding)):
+        nn.init.normal_(module.weight, std=0.02)
+    if isinstance(module, nn.Linear):
+        nn.init.zeros_(module.bias)
+
+
+def _latent(layer: IntegerFirst) -> nn.Module:
+    """Return the float layer that has the Parameters of a quantised one."""
+    float_layer = layer.to_float()
+    for name in float_layer._parameters:
+        float_layer._parameters[name] = layer._parameters[name]
+    return float_layer.train(layer.training)

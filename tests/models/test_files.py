@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import snn_extreme_quant as sxq
+from snn_extreme_quant.errors import CheckpointError, OutputPathError
+from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
+
+IDS = torch.randint(40, (4, 9), generator=torch.Generator().manual_seed(1))
+PLANS = [
+    "float",
+    "ternary",
+    "binary",
+    sxq.Ternary(per="tensor", scale="twn"),
+    sxq.Ternary(per="group", group_size=8),
+    sxq.PrecisionPlan(
+        {"encoder.0.attention.*": sxq.Uniform(4), "encoder.*": sxq.Ternary(), "embeddings.words": sxq.Uniform(4)}
+    ),
+]
+
+
+def build(weights, **options):
+    torch.manual_seed(0)
+    sizes = {"vocab": 40, "positions": 12, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "threshold": 0.05}
+    model = SpikingBert(SpikingBertConfig(**sizes, weights=weights, head="pooled", **options)).eval()
+    with torch.no_grad():
+        for _, neurons in model.named_neurons():
+            neurons.log_threshold.add_(torch.rand_like(neurons.log_threshold))
+    return model
+
+
+@pytest.mark.parametrize("weights", PLANS, ids=str)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_model_comes_back_with_the_same_logits(tmp_path, weights, packed):
+    model = build(weights)
+    model.save_pretrained(tmp_path / "a", packed=packed)
+    twin = SpikingBert.from_pretrained(tmp_path / "a").eval()
+    assert torch.equal(twin(IDS), model(IDS))
+    assert twin.config == model.config
+    if not packed:
+        assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
+    twin.save_pretrained(tmp_path / "b", packed=packed)
+    first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_packed_files_are_small(tmp_path):
+    model = build("ternary")
+    for packed in (False, True):
+        model.save_pretrained(tmp_path / str(packed), packed=packed)
+    weights = sum(
+        p.numel() for n, p in model.named_parameters() if n.startswith(("encoder", "pooler")) and p.dim() == 2
+    )
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("False", "True")]
+    assert sizes[0] - sizes[1] > weights * (4 - 0.25) * 0.8
+
+
+def test_step_models_come_back_too(tmp_path):
+    model = build("ternary", schedule="step", T=5, signed=False, neurons="snntorch")
+    model.save_pretrained(tmp_path)
+    assert torch.equal(SpikingBert.from_pretrained(tmp_path).eval()(IDS), model(IDS))
+
+
+def test_what_is_no_model_is_refused(tmp_path):
+    model = build("ternary")
+    with pytest.raises(CheckpointError, match=r"config.json"):
+        SpikingBert.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path / "a", packed=True)
+    config = tmp_path / "a/config.json"
+    good = json.loads(config.read_text())
+    for change in ({"format": "other"}, {"version": 2}, {"config": {**good["config"], "heads": 5}}, {"config": None}):
+        config.write_text(json.dumps({**good, **change}))
+        with pytest.raises(CheckpointError, match=r"config.json"):
+            SpikingBert.from_pretrained(tmp_path / "a")
+    for change in ({"hidden": 64}, {"layers": 3}, {"layers": 1}, {"weights": "binary"}, {"weights": "float"}):
+        config.write_text(json.dumps({**good, "config": {**good["config"], **change}}))
+        with pytest.raises(CheckpointError, match="safetensors"):
+            SpikingBert.from_pretrained(tmp_path / "a")
+    config.write_text(json.dumps(good))
+    (tmp_path / "a/model.safetensors").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        SpikingBert.from_pretrained(tmp_path / "a")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputPathError, match="file"):
+        model.save_pretrained(tmp_path / "file")
