@@ -187,3 +187,14 @@ def test_as_a_program(here: Path, tmp_path: Path) -> None:
     assert (failed.returncode, failed.stdout) == (2, "")
     (line,) = failed.stderr.splitlines()
     assert line.startswith(f"sxq: error: {tmp_path}/fails.onnx does not run on an input of shape (6, 3, 16)")
+
+
+def test_no_step_and_no_sample(sxq: Run, here: Path, tmp_path: Path) -> None:
+    for shape, said in (
+        ((0, 5, 16), "At least one time step is needed"),
+        ((5, 0, 16), "At least one sample is needed"),
+    ):
+        np.save(tmp_path / "empty.npy", np.zeros(shape, np.float32))
+        result = sxq("run", "net.onnx", "--input", tmp_path / "empty.npy")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert said in result.stderr

@@ -89,7 +89,7 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
         "no data": ([model, "net.onnx", "--data", "no_such.npy"], "cannot be read"),
         "no numbers": ([model, "net.onnx", "--data", "net.onnx"], "no array of numbers"),
         "another shape": ([model, "net.onnx", "--data", tmp_path / "narrow.npy"], "(T, B, 16); got (2, 1, 15)"),
-        "no step": ([model, "net.onnx", "--data", tmp_path / "empty.npy"], "At least one time step is needed"),
+        "no step": ([model, "net.onnx", "--data", tmp_path / "empty.npy"], "give at least one time step"),
         "no spikes": ([model, "net.onnx", "--data", tmp_path / "real.npy"], "not 0 and 1 only"),
         "not a number": ([model, "net.onnx", "--data", tmp_path / "nan.npy"], "NaN"),
         "another model": (["cli_models:Words", "net.onnx", *data], "is of another model"),
