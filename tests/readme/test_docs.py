@@ -1,4 +1,7 @@
-"""The examples of the documentation run as they stand, and its links lead somewhere."""
+"""Whole examples of the documentation (of quantisers and synchronous neurons) run as they stand; links lead somewhere.
+
+Code on the other pages is parts of programs, for a model and data of the reader.
+"""
 
 from __future__ import annotations
 
