@@ -231,9 +231,9 @@ def test_verify_finds_another_threshold(small: Small, tmp_path: Path) -> None:
     edited = tmp_path / "edited.onnx"
     onnx.save(proto, edited)
     result = sxq.verify(model, edited, spikes(9, 5, 12), allow_edited=True)
-    assert result.spikes_different == 0, "onnxruntime and the golden model run the same file"
     assert result.integer is not None
-    assert result.integer.torch_different > 0
+    # onnxruntime and the golden model run the same file, so torch alone gives other spikes.
+    assert result.spikes_different == result.integer.torch_different > 0
     assert result.integer.different > 0
     assert not result.ok
 

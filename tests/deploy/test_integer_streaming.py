@@ -232,9 +232,9 @@ def test_verify_finds_another_beginning(small: nn.Module, file: Path, tmp_path: 
     entry.value = json.dumps(facts)
     onnx.save(proto, tmp_path / "edited.onnx")
     result = sxq.verify(small, tmp_path / "edited.onnx", inputs, allow_edited=True)
-    assert result.spikes_different == 0, "onnxruntime and the golden model run the same file"
     assert result.integer is not None
-    assert result.integer.torch_different > 0
+    # onnxruntime and the golden model run the same file, so torch alone gives other spikes.
+    assert result.spikes_different == result.integer.torch_different > 0
     assert not result.ok
 
 

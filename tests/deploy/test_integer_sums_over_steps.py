@@ -87,9 +87,9 @@ def _pairs_of_steps(s: Tensor) -> Tensor:
     [
         (_over_samples, "sums over samples"),
         (_pairs_of_steps, "part of the steps, or over pairs"),
-        (lambda s: s[: s.shape[0] // 2].sum(0, keepdim=True), "leaves none"),
-        (lambda s: s[1:].sum(0, keepdim=True), "leaves none"),
-        (lambda s: s[1:], "leaves none"),
+        (lambda s: s[: s.shape[0] // 2].sum(0, keepdim=True), "takes some of the steps"),
+        (lambda s: s[1:].sum(0, keepdim=True), "takes some of the steps"),
+        (lambda s: s[1:], "takes some of the steps"),
     ],
     ids=["samples", "pairs", "half", "but the first", "moved"],
 )
