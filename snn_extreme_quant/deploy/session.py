@@ -94,9 +94,13 @@ def open_session(
             kernels = _with_kernels(kernels, proto, threads, required=native is True)
         else:
             kernels.detail = "they were not asked for" if not native else "they are for the CPU"
-        opened = kernels.model
-        source = opened.SerializeToString() if isinstance(opened, onnx.ModelProto) else opened
+        source = kernels.model if isinstance(kernels.model, str) else kernels.model.SerializeToString()
+        del proto  # room for what onnxruntime makes of it
+        kernels.model = ""
         runtime = onnxruntime.InferenceSession(source, kernels.options, providers=chosen)
+        if kernels.native and hasattr(runtime, "_model_bytes"):
+            # Kept to start anew on another provider, of which there is none: as large as all weights.
+            runtime._model_bytes = None
     except (NativeLibraryError, ModelFileError):
         raise
     except Exception as error:  # onnxruntime raises a class of its own for every failure
