@@ -238,7 +238,7 @@ def _over_steps(rewriter: Rewriter, node: fx.Node, low: Tensor, high: Tensor, ti
 
 def _sum(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     """A sum over some axes; one over all steps is bounded by the most steps that a file is proved for."""
-    value, summing = given.affine(0), node
+    value = given.affine(0)
     rank = len(value.shape)
     axes = [a % rank for a in (given.known[1] or range(rank))]
     keep = bool(given.known[2]) if len(given.known) > 2 else bool(given.known_kwargs.get("keepdim", False))
@@ -253,10 +253,10 @@ def _sum(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     offset = value.offset if parts is value.terms else torch.zeros_like(value.offset)
     terms = []
     for term in parts:
-        node = rewriter.emitter.typed(term, torch.int32).node
-        new = rewriter.emitter.call(aten.sum.dim_IntList, node, axes, keep, dtype=torch.int32)
+        whole = rewriter.emitter.typed(term, torch.int32).node
+        new = rewriter.emitter.call(aten.sum.dim_IntList, whole, axes, keep, dtype=torch.int32)
         unit = term.unit.expand(value.shape).amax(axes, keepdim=keep)
-        low, high = _over_steps(rewriter, summing, summed(term.low), summed(term.high), times)
+        low, high = _over_steps(rewriter, node, summed(term.low), summed(term.high), times)
         terms.append(rewriter.emitter.checked(Term(new, unit, low, high, torch.int32), "its sums"))
     result = summed(offset)
     return Affine(tuple(result.shape), tuple(terms), result)
