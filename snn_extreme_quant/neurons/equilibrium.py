@@ -101,18 +101,38 @@ def not_half(current: Tensor) -> Tensor:
     return current.float() if current.dtype in (torch.bfloat16, torch.float16) else current
 
 
-def log_thresholds(channels: int | None, threshold: float) -> Tensor:
-    """Return the logarithms of equal thresholds, for each channel or (None) for the tensor.
+class TrainedThresholds(nn.Module):
+    r"""Thresholds :math:`\vartheta = e^\lambda` of a layer of neurons, for each channel or one for the tensor."""
 
-    Raises:
-        ConfigError: the threshold is not positive.
-    """
-    if not (math.isfinite(threshold) and threshold > 0):
-        raise ConfigError(f"threshold={threshold}: use a positive number.")
-    return torch.full(() if channels is None else (channels,), math.log(threshold), dtype=torch.float32)
+    log_threshold: Tensor
+
+    def start_thresholds(self, channels: int | None, threshold: float, learn: bool) -> None:
+        """Start with equal thresholds; ``learn`` makes their logarithm a Parameter, not a buffer.
+
+        Raises:
+            ConfigError: the threshold is not positive.
+        """
+        if not (math.isfinite(threshold) and threshold > 0):
+            raise ConfigError(f"threshold={threshold}: use a positive number.")
+        shape = () if channels is None else (channels,)
+        value = torch.full(shape, math.log(threshold), dtype=torch.float32)
+        if learn:
+            self.log_threshold = nn.Parameter(value)
+        else:
+            self.register_buffer("log_threshold", value)
+
+    @property
+    def threshold(self) -> Tensor:
+        r""":math:`\vartheta`, a scalar or ``(channels,)``."""
+        return self.log_threshold.exp()
+
+    @torch.no_grad()
+    def set_thresholds(self, thresholds: Tensor) -> None:
+        """Set the thresholds, each positive, from what broadcasts to their shape."""
+        self.log_threshold.copy_(thresholds.log())
 
 
-class ChannelIF(SynchronousIF):
+class ChannelIF(TrainedThresholds, SynchronousIF):  # type: ignore[override]
     r"""A synchronous neuron with a threshold for each channel of the last axis, trained at the steady state.
 
     The equation is :class:`SynchronousIF`'s. The thresholds are :math:`\vartheta = e^\lambda` and it is
@@ -139,8 +159,6 @@ class ChannelIF(SynchronousIF):
         [[0.5, 0.25]]
     """
 
-    log_threshold: Tensor
-
     def __init__(
         self,
         T: int,
@@ -154,21 +172,7 @@ class ChannelIF(SynchronousIF):
         self.T = check_steps(T, type(self).__name__)
         self.signed, self.schedule = signed, "counts"
         self.mode: Mode = "simulated"
-        value = log_thresholds(channels, threshold)
-        if learn_threshold:
-            self.log_threshold = nn.Parameter(value)
-        else:
-            self.register_buffer("log_threshold", value)
-
-    @property
-    def threshold(self) -> Tensor:  # type: ignore[override]
-        r""":math:`\vartheta`, a scalar or ``(channels,)``."""
-        return self.log_threshold.exp()
-
-    @torch.no_grad()
-    def set_thresholds(self, thresholds: Tensor) -> None:
-        """Set the thresholds, each positive, from what broadcasts to their shape."""
-        self.log_threshold.copy_(thresholds.log())
+        self.start_thresholds(channels, threshold, learn_threshold)
 
     def forward(self, current: Tensor | SpikeTrain) -> Tensor | SpikeTrain:
         """Return the rates, or the spikes of all steps."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.neurons.equilibrium import Mode, average_rate, log_thresholds, not_half, steady_state
+from snn_extreme_quant.neurons.equilibrium import Mode, TrainedThresholds, average_rate, not_half, steady_state
 
 __all__ = ["GRID", "Cell", "StepIF", "on_grid"]
 
@@ -60,7 +60,7 @@ class Cell:
     reset: Callable[[nn.Module], None]
 
 
-class StepIF(nn.Module):
+class StepIF(TrainedThresholds):
     r"""A layer of (leaky) integrate-and-fire neurons, step by step (2308.10873, equations of the neuron).
 
     .. math:: p_t = g u_{t-1} + c_t, \quad s_t = [p_t \ge 1], \quad u_t = p_t - s_t
@@ -95,8 +95,6 @@ class StepIF(nn.Module):
         [2.0, 4.0]
     """
 
-    log_threshold: Tensor
-
     def __init__(
         self,
         T: int,
@@ -123,21 +121,7 @@ class StepIF(nn.Module):
         self.cell = None if cell is None else cell.neuron
         self._facts = cell
         self.last: Tensor | None = None
-        value = log_thresholds(channels, threshold)
-        if learn_threshold:
-            self.log_threshold = nn.Parameter(value)
-        else:
-            self.register_buffer("log_threshold", value)
-
-    @property
-    def threshold(self) -> Tensor:
-        r""":math:`\vartheta`, a scalar or ``(channels,)``."""
-        return self.log_threshold.exp()
-
-    @torch.no_grad()
-    def set_thresholds(self, thresholds: Tensor) -> None:
-        """Set the thresholds, each positive, from what broadcasts to their shape."""
-        self.log_threshold.copy_(thresholds.log())
+        self.start_thresholds(channels, threshold, learn_threshold)
 
     def forward(self, current: Tensor, constant: bool = False) -> Tensor:
         """Return spikes ``(T, B, ...)`` in the mode ``"surrogate"``, else rates ``(B, ...)``."""
