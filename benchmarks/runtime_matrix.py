@@ -51,7 +51,7 @@ def row(program: list[str], entries: list[dict[str, Any]], results: Path) -> dic
     found = json.loads(results.read_text(encoding="utf-8"))
     comparison = asdict(compare(entries, found["results"]))
     print(found["runtime"], comparison, file=sys.stderr)
-    return {"runtime": found["runtime"], **comparison}
+    return {"runtime": found["runtime"], **comparison, **{key: found[key] for key in ("kernels",) if key in found}}
 
 
 def write_forms(cases: Cases) -> None:

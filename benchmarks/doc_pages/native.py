@@ -117,8 +117,34 @@ def native_conv() -> str:
     )
 
 
+def native_runtimes() -> str:
+    """Differences of one build of the library on several versions of onnxruntime."""
+    result = load("native_runtimes")
+    head = ["runtime", "runs", "failed", "kernels that ran", "spikes compared", "other values", "different"]
+    rows = [
+        [
+            row["runtime"],
+            f"{row['files']}",
+            f"{len(row['failed'])}",
+            f"{len(row['kernels'])}",
+            f"{row['spikes']:,}",
+            f"{row['values'] - row['spikes']:,}",
+            f"{row['different']:,}",
+        ]
+        for row in result["rows"]
+    ]
+    return (
+        table(head, rows)
+        + f"\n\n{result['files']} files, opened as a native session opens them, with {result['fused nodes']} fused"
+        " nodes; expected is what their functions give on\nonnxruntime"
+        f" {result['machine']['versions']['onnxruntime']}; one build of the library, {result['kernels']} kernels"
+        " (`benchmarks/results/native_runtimes.json`)."
+    )
+
+
 #: By the name between their markers.
 TABLES = {
+    "native runtimes": native_runtimes,
     "native matmul table": native_matmul,
     "native conv table": native_conv,
 }
