@@ -5,10 +5,10 @@ Importing this package imports neither torch nor a framework nor onnx; names are
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from snn_extreme_quant._version import __version__ as __version__
+from snn_extreme_quant.lazy_names import lazily
 
 if TYPE_CHECKING:
     from snn_extreme_quant.calibrate import GptqReport as GptqReport
@@ -129,21 +129,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> object:
-    """Load a public name, or one of the package's modules, on first use."""
-    if name in _HOME:
-        value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
-        globals()[name] = value
-        return value
-    if not name.startswith("_"):
-        try:
-            return importlib.import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"{__name__}.{name}":
-                raise
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    """List the public names."""
-    return __all__
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -25,6 +25,9 @@ from snn_extreme_quant.errors import SxqError
 
 __all__ = ["EXTRAS", "app"]
 
+#: What the package is installed with, and a device that only runs files can do without.
+_TRAINING = ("brevitas", "torch")
+
 #: Top-level packages that this package needs for some commands only: what they are called, and the extra with them.
 EXTRAS = {
     "accelerate": ("accelerate", "train"),
@@ -45,7 +48,10 @@ def _message(error: Exception) -> str | None:
     if isinstance(error, SxqError):
         return " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
-        known = EXTRAS.get((error.name or "").partition(".")[0])
+        missing = (error.name or "").partition(".")[0]
+        if missing in _TRAINING:
+            return f"this command needs {missing}, which is not installed; run: pip install snn-extreme-quant"
+        known = EXTRAS.get(missing)
         if known is not None:
             return f'{known[0]} is not installed; run: pip install "snn-extreme-quant[{known[1]}]"'
     return None

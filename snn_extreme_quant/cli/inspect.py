@@ -43,11 +43,13 @@ def inspect(
 
 
 def _show(report: FileReport) -> None:
+    from snn_extreme_quant.exported.files import AFTER
+
     sizes = report.sizes
     state = "damaged" if report.damage else "changed after it was exported" if report.edited else "as it was exported"
     typer.echo(f"{report.path}: {report.file_bytes} bytes, {state}")
     typer.echo(f"form {report.form}{', integers only' if report.integer else ''}; takes {report.takes}")
-    hidden = {state.name for state in report.states} | {f"{state.name}.next" for state in report.states}
+    hidden = {state.name for state in report.states} | {f"{state.name}{AFTER}" for state in report.states}
     for what, values in (("input", report.inputs), ("output", report.outputs)):
         for name, axes in values.items():
             if name not in hidden:

@@ -1,14 +1,51 @@
-"""From a trained model to a file, and the proof that they are the same."""
+"""From a trained model to a file, and the proof that they are the same.
 
-from snn_extreme_quant.deploy.export import ExportReport, LayerReport, export_onnx
-from snn_extreme_quant.deploy.inference import FileRun, run_file
-from snn_extreme_quant.deploy.integer_export import FixedPointReport
-from snn_extreme_quant.deploy.integer_graph import IntegerOptions
-from snn_extreme_quant.deploy.integer_verify import IntegerComparison
-from snn_extreme_quant.deploy.native import NativeStatus, native_status
-from snn_extreme_quant.deploy.session import session
-from snn_extreme_quant.deploy.stream import Stream
-from snn_extreme_quant.deploy.verify import Difference, LayerVerification, VerifyReport, verify
+Names are loaded when first used: what opens and runs a file needs no torch, what makes and verifies one does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snn_extreme_quant.lazy_names import lazily
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.deploy.export import ExportReport as ExportReport
+    from snn_extreme_quant.deploy.export import LayerReport as LayerReport
+    from snn_extreme_quant.deploy.export import export_onnx as export_onnx
+    from snn_extreme_quant.deploy.inference import FileRun as FileRun
+    from snn_extreme_quant.deploy.inference import run_file as run_file
+    from snn_extreme_quant.deploy.integer_export import FixedPointReport as FixedPointReport
+    from snn_extreme_quant.deploy.integer_graph import IntegerOptions as IntegerOptions
+    from snn_extreme_quant.deploy.integer_verify import IntegerComparison as IntegerComparison
+    from snn_extreme_quant.deploy.native import NativeStatus as NativeStatus
+    from snn_extreme_quant.deploy.native import native_status as native_status
+    from snn_extreme_quant.deploy.sessions import session as session
+    from snn_extreme_quant.deploy.stream import Stream as Stream
+    from snn_extreme_quant.deploy.verification import Difference as Difference
+    from snn_extreme_quant.deploy.verification import LayerVerification as LayerVerification
+    from snn_extreme_quant.deploy.verification import VerifyReport as VerifyReport
+    from snn_extreme_quant.deploy.verification import verify as verify
+
+#: Where each public name lives.
+_HOME = {
+    "Difference": "verification",
+    "ExportReport": "export",
+    "FileRun": "inference",
+    "FixedPointReport": "integer_export",
+    "IntegerComparison": "integer_verify",
+    "IntegerOptions": "integer_graph",
+    "LayerReport": "export",
+    "LayerVerification": "verification",
+    "NativeStatus": "native",
+    "Stream": "stream",
+    "VerifyReport": "verification",
+    "export_onnx": "export",
+    "native_status": "native",
+    "run_file": "inference",
+    "session": "sessions",
+    "verify": "verification",
+}
 
 __all__ = [
     "Difference",
@@ -28,3 +65,5 @@ __all__ = [
     "session",
     "verify",
 ]
+
+__getattr__, __dir__ = lazily(__name__, _HOME)

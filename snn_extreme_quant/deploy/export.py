@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import numpy.typing as npt
 import onnx
 import torch
@@ -29,6 +28,7 @@ from snn_extreme_quant.output_files import check_writable, write_whole
 from .exactness import SPIKES, analyse
 from .functions import is_neuron, is_synchronous
 from .graphs import neuron_calls
+from .input_arrays import as_array
 from .integer_export import FixedPointReport, lower_integer
 from .integer_graph import IntegerOptions, integer_options
 from .integer_streaming import lower_integer_step
@@ -107,18 +107,11 @@ class ExportReport:
 
 def as_tensor(value: Tensor | npt.ArrayLike, what: str) -> Tensor:
     """Return an input as a tensor on the CPU; float64 becomes float32."""
+    array = as_array(value, what)
     try:
-        tensor = value.detach() if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise SampleError(f"{what} is not a tensor or an array: {error}.") from error
-    tensor = tensor.cpu()
-    if tensor.dim() == 0 or tensor.numel() == 0:
-        raise SampleError(f"{what} has shape {tuple(tensor.shape)}; give at least one time step of one sample.")
-    if tensor.is_floating_point():
-        tensor = tensor.float()
-        if not bool(torch.isfinite(tensor).all()):
-            raise SampleError(f"{what} holds NaN or infinite values.")
-    return tensor
+        return torch.from_numpy(array if array.flags.writeable else array.copy())
+    except TypeError as error:  # of a type that torch lacks
+        raise SampleError(f"{what} is not a tensor or an array that torch knows: {error}.") from error
 
 
 def check_model(model: nn.Module) -> list[NeuronInModel]:

@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
-import torch
 
 from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant.exported.files import read_model
@@ -19,7 +18,7 @@ from snn_extreme_quant.exported.files import read_model
 from .count_files import checked_rates, counts_of, rates_of_train
 from .inner_spikes import neuron_nodes, with_outputs
 from .input_shape import axes_of, check_shape, warn_of_long_input
-from .session import open_session
+from .sessions import open_session
 from .stream import run_streamed
 
 __all__ = ["FileRun", "run_file"]
@@ -135,7 +134,7 @@ def _streamed(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """Run a streaming file over a whole input, step by step, and return its outputs and the spikes of each layer."""
     names = [name for group in tensors.values() for name in group]
-    values, steps = run_streamed(runtime, facts, torch.from_numpy(array), names)
+    values, steps = run_streamed(runtime, facts, array, names)
     by_name = dict(zip(names, steps, strict=True))
     outputs = {output["name"]: value for output, value in zip(facts["outputs"], values, strict=True)}
     # A neuron that is called several times in a step has a row for each call.

@@ -161,7 +161,7 @@ class IntegerReference:
             found = golden_run(self.proto, {entry.name: x, **state})
             return [found.spikes[n] if n in found.spikes else found.outputs[n] for n in names]
 
-        outputs, steps = chained(step, self.facts, batch, axes.index("B") if "B" in axes else None, nodes)
+        outputs, steps = chained(step, self.facts, batch.numpy(), axes.index("B") if "B" in axes else None, nodes)
         by_node = dict(zip(nodes, steps, strict=True))
         rows = {layer: zip(*(by_node[n.name] for n in group), strict=True) for layer, group in self.nodes.items()}
         return outputs, {layer: [np.stack([value for row in each for value in row])] for layer, each in rows.items()}

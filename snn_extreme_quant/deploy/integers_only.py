@@ -9,9 +9,9 @@ import onnx
 from onnx import TensorProto
 
 from snn_extreme_quant.errors import ExportError
+from snn_extreme_quant.exported.files import AFTER
 
 from .functions import DOMAIN, is_integer_layer, is_integer_neuron
-from .step_graph import AFTER
 
 __all__ = ["check_integers_only"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, fx
 
 from snn_extreme_quant.errors import ExportError, SxqError
-from snn_extreme_quant.exported.files import METADATA_KEY
+from snn_extreme_quant.exported.files import AFTER, METADATA_KEY
 
 from . import functions
 from .body_facts import body_facts
@@ -24,7 +24,7 @@ from .fusion_barriers import keep_sums_apart
 from .graphs import SEQUENCE
 from .integer_translations import integer_translations
 from .running import first_line
-from .step_graph import AFTER, State
+from .step_graph import State
 from .synchronous_translations import synchronous_translations
 from .translations import LAYER_ATTRIBUTE, translations
 

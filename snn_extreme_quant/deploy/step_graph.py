@@ -18,11 +18,9 @@ from snn_extreme_quant.neurons import NeuronSpec
 
 from .graphs import STEP
 
-__all__ = ["AFTER", "Output", "State", "StepGraph", "unrolled", "with_open_samples"]
+__all__ = ["Output", "State", "StepGraph", "unrolled", "with_open_samples"]
 
 aten = torch.ops.aten
-#: What the name of a state after the step ends in.
-AFTER = ".next"
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from torch import Tensor
 
 from snn_extreme_quant.errors import ModelFileError, SampleError
-from snn_extreme_quant.exported.files import read_model
+from snn_extreme_quant.exported.files import AFTER, read_model
 
-from .export import as_tensor
-from .session import session
-from .step_graph import AFTER
+from .input_arrays import as_array
+from .sessions import session
 
 __all__ = ["Stream", "chained", "run_streamed"]
 
@@ -44,7 +42,7 @@ def _dtype(state: Mapping[str, Any]) -> np.dtype[Any]:
     return kind
 
 
-def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: list[str]) -> tuple[list[Array], Any]:
+def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Array, inner: list[str]) -> tuple[list[Array], Any]:
     """Run a whole input step by step.
 
     Args:
@@ -69,7 +67,7 @@ def run_streamed(runtime: Any, facts: Mapping[str, Any], inputs: Tensor, inner: 
 def chained(
     step: Callable[[list[str], Array, dict[str, Array]], list[Array]],
     facts: Mapping[str, Any],
-    inputs: Tensor,
+    inputs: Array,
     samples_axis: int | None,
     inner: list[str],
 ) -> tuple[list[Array], list[list[Array]]]:
@@ -89,8 +87,8 @@ def chained(
         SampleError: as :func:`run_streamed`.
     """
     axis = facts["time_axis"]
-    if axis is not None and inputs.dim() <= axis:
-        raise SampleError(f"An input of shape {tuple(inputs.shape)} has no axis {axis}, which is that of time.")
+    if axis is not None and inputs.ndim <= axis:
+        raise SampleError(f"An input of shape {inputs.shape} has no axis {axis}, which is that of time.")
     count = facts["steps"] if axis is None else inputs.shape[axis]
     if facts.get("most_steps") is not None and count > facts["most_steps"]:
         raise SampleError(f"The input has {count} steps; {_proved(facts)}.")
@@ -99,11 +97,11 @@ def chained(
     names = [*outputs, *(f"{s['name']}{AFTER}" for s in facts["states"]), *inner]
     rows = []
     for t in range(count):
-        x = inputs if axis is None else inputs.select(axis, t)
+        x = inputs if axis is None else inputs.take(t, axis)
         if state is None:
-            fits = samples_axis is not None and x.dim() > samples_axis
+            fits = samples_axis is not None and x.ndim > samples_axis
             state = _initial(facts, x.shape[samples_axis] if fits and samples_axis is not None else 1)
-        row = step(names, x.numpy(), state)
+        row = step(names, x, state)
         state = dict(zip(state, row[len(outputs) :], strict=False))
         rows.append(row)
     given = [
@@ -230,11 +228,11 @@ class Stream:
             )
         return typed
 
-    def step(self, x: Tensor | npt.ArrayLike) -> dict[str, Array]:
+    def step(self, x: npt.ArrayLike) -> dict[str, Array]:
         """Make one step.
 
         Args:
-            x: the step's input: what the model takes, without the time axis.
+            x: the step's input, an array or a tensor: what the model takes, without the time axis.
 
         Returns:
             The model's outputs by name: of this step, or of the steps so far where the model sums or averages over
@@ -243,7 +241,7 @@ class Stream:
         Raises:
             SampleError: the input does not fit the file or the state, or the model makes no more steps.
         """
-        inputs = as_tensor(x, "The step's input").numpy()
+        inputs = as_array(x, "The step's input")
         self._check(inputs)
         if not self._state:
             axis = self._samples_axis

@@ -19,10 +19,10 @@ from snn_extreme_quant.neurons import Schedule, SynchronousIF, spikes_first
 from .batch_norm import deployed, unfolded, watching
 from .export import check_weights
 from .functions import DOMAIN, is_synchronous
-from .session import session
+from .sessions import session
 from .synchronous_export import check_train
 from .synchronous_running import SynchronousRun, run_synchronous, synchronous_neurons
-from .verify import (
+from .verification import (
     BatchNormComparison,
     Difference,
     LayerVerification,

@@ -12,10 +12,12 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from snn_extreme_quant.errors import ModelEditedError, ModelFileError
 
-__all__ = ["DIGEST_KEY", "METADATA_KEY", "is_sealed", "read_model", "seal"]
+__all__ = ["AFTER", "DIGEST_KEY", "METADATA_KEY", "is_sealed", "read_model", "seal"]
 
 METADATA_KEY = "snn_extreme_quant"
 DIGEST_KEY = "snn_extreme_quant.sha256"
+#: What the name of a state after the step ends in.
+AFTER = ".next"
 
 
 def _suffix(body: bytes) -> bytes:

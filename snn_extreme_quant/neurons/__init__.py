@@ -1,16 +1,39 @@
-"""One truth about each neuron: a specification and pure functions that carry it out; the neuron of our own."""
+"""One truth about each neuron: a specification and pure functions that carry it out; the neuron of our own.
 
-from snn_extreme_quant.neurons.dynamics import neuron_sequence, neuron_step
-from snn_extreme_quant.neurons.spec import NeuronSpec
-from snn_extreme_quant.neurons.spike_train import SpikeTrain
-from snn_extreme_quant.neurons.synchronous import (
-    Schedule,
-    SynchronousIF,
-    schedule,
-    set_schedule,
-    spikes_first,
-    synchronous_count,
-)
+Names are loaded when first used: a specification needs no torch, the functions do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snn_extreme_quant.lazy_names import lazily
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.neurons.dynamics import neuron_sequence as neuron_sequence
+    from snn_extreme_quant.neurons.dynamics import neuron_step as neuron_step
+    from snn_extreme_quant.neurons.spec import NeuronSpec as NeuronSpec
+    from snn_extreme_quant.neurons.spike_train import SpikeTrain as SpikeTrain
+    from snn_extreme_quant.neurons.synchronous import Schedule as Schedule
+    from snn_extreme_quant.neurons.synchronous import SynchronousIF as SynchronousIF
+    from snn_extreme_quant.neurons.synchronous import schedule as schedule
+    from snn_extreme_quant.neurons.synchronous import set_schedule as set_schedule
+    from snn_extreme_quant.neurons.synchronous import spikes_first as spikes_first
+    from snn_extreme_quant.neurons.synchronous import synchronous_count as synchronous_count
+
+#: Where each public name lives.
+_HOME = {
+    "NeuronSpec": "spec",
+    "Schedule": "synchronous",
+    "SpikeTrain": "spike_train",
+    "SynchronousIF": "synchronous",
+    "neuron_sequence": "dynamics",
+    "neuron_step": "dynamics",
+    "schedule": "synchronous",
+    "set_schedule": "synchronous",
+    "spikes_first": "synchronous",
+    "synchronous_count": "synchronous",
+}
 
 __all__ = [
     "NeuronSpec",
@@ -24,3 +47,5 @@ __all__ = [
     "spikes_first",
     "synchronous_count",
 ]
+
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -23,7 +23,7 @@ from .input_shape import axes_of, check_shape
 from .integer_verify import IntegerComparison, IntegerReference, answers
 from .output_comparison import OutputVerification
 from .running import Run, run_model
-from .session import session
+from .sessions import session
 from .stream import run_streamed
 
 __all__ = ["Difference", "LayerVerification", "OutputVerification", "VerifyReport", "verify"]
@@ -308,8 +308,8 @@ class _File:
         """Return the outputs, and by layer what its neurons give: of all steps in one, or of each step."""
         names = [name for group in self.tensors.values() for name in group]
         if self.facts.get("form") == "streaming":
-            outputs, _ = run_streamed(self.plain, self.facts, batch, [])
-            _, steps = run_streamed(self.inner, self.facts, batch, names)
+            outputs, _ = run_streamed(self.plain, self.facts, batch.numpy(), [])
+            _, steps = run_streamed(self.inner, self.facts, batch.numpy(), names)
             by_name = dict(zip(names, steps, strict=True))
             # A layer's calls in the order of the steps, and of each step.
             layers = {
