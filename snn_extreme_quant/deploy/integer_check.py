@@ -17,6 +17,7 @@ from snn_extreme_quant.errors import ExportError
 from .graphs import NEURONS
 from .integer_graph import IntegerGraph
 from .integer_values import Affine, broadcast, compressed
+from .running import first_line
 
 __all__ = ["IntegerSpikes", "check_integer_graph", "check_integer_run"]
 
@@ -136,7 +137,14 @@ def check_integer_run(
     """
     with torch.no_grad():
         values = _Values(integer.graph)
-        ours = list(values.run(*inputs))
+        try:
+            ours = list(values.run(*inputs))
+        except RuntimeError as error:
+            raise ExportError(
+                f"The integer graph does not run on an input of shape {tuple(inputs[0].shape)}"
+                f" ({first_line(error)}): this is an error of snn_extreme_quant, please report it with the model;"
+                " export without integer=True."
+            ) from error
         theirs = _SideBySide(module, integer, values).run(*float_inputs)
     real = [Tensor.double] * (len(ours) - len(decode))
     for index, (a, b, decoded) in enumerate(zip(ours, theirs, [*real, *decode], strict=False)):

@@ -11,7 +11,7 @@ fixed-point forms, to write the integer graph.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -312,6 +312,25 @@ class Rewriter:
             return value.node
         return self.emitter.decoded(value) if isinstance(value, (Affine, Constant)) else value
 
+    def _of_all_samples(self, nodes: Sequence[fx.Node], values: Sequence[Any], parts: list[Any]) -> list[Any]:
+        """Return what is joined, constants too for all steps and samples: of open axes they hold one element.
+
+        Args:
+            nodes: the parts in the recorded graph.
+            values: what they are.
+            parts: what they are as float tensors.
+        """
+        call = self.emitter.call
+        like = next((part for value, part in zip(values, parts, strict=True) if not isinstance(value, Constant)), None)
+        whole = []
+        for node, value, part in zip(nodes, values, parts, strict=True):
+            axes = self.open_axes(node) if isinstance(value, Constant) and like is not None else {}
+            sizes = [
+                call(aten.sym_size.int, like, axis) if axis in axes else -1 for axis in range(len(self.shape_of(node)))
+            ]
+            whole.append(call(aten.expand.default, part, sizes) if axes else part)
+        return whole
+
     def _real(self, node: fx.Node, given: Arguments, reason: str) -> Any:
         """Compute a value in float, as it was recorded."""
         leaves: list[Any] = []
@@ -319,6 +338,8 @@ class Rewriter:
         real = [v for v in leaves if isinstance(v, Real)]
         affine = any(isinstance(v, Affine) for v in leaves)
         args = mapped(list(given.values), self._real_node)
+        if node.target in JOINS:
+            args[0] = self._of_all_samples(cast("Sequence[fx.Node]", node.args[0]), given.values[0], args[0])
         kwargs = {k: mapped(v, self._real_node) for k, v in given.kwargs.items()}
         result = self.emitter.call(node.target, *args, **kwargs)
         name = getattr(node.target, "__name__", str(node.target)).split(".")[0].strip("_")

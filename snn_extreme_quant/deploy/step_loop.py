@@ -160,7 +160,8 @@ class _LoopRecorder(StepRecorder):
             if any(i.target is not aten.unsqueeze.default or i.args[1] != axis for i in items):
                 return None
             items = [cast("fx.Node", i.args[0]) for i in items]
-        if any(i not in self.varying for i in items):
+        # The first step's may be a constant: where a model gives what a neuron was before the step.
+        if any(i not in self.varying for i in items[1:] or items):
             return None
         return Series(axis % len(self.shapes[node]), step=self.pack(list(items), 0))
 

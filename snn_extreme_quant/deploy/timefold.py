@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -29,6 +29,11 @@ __all__ = ["FoldError", "difference", "fold_time"]
 aten = torch.ops.aten
 _TRANSPOSE = torch.ops.snn_xq.transpose.default
 _ADDS = (aten.add.Tensor,)
+#: What a model may begin with that is no value of its own.
+_CONSTANTS = (
+    aten.zeros.default, aten.ones.default, aten.full.default, aten.zeros_like.default, aten.ones_like.default,
+    aten.full_like.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
+)  # fmt: skip
 
 
 class FoldError(Exception):
@@ -37,7 +42,7 @@ class FoldError(Exception):
 
 def difference(first: fx.Node) -> str:
     """Say where steps differ, by what the first step has there: its name in the graph says nothing to a reader."""
-    if first.op == "get_attr":
+    if first.op == "get_attr" or first.target in _CONSTANTS:
         return "the first step reads a constant where later ones read what an earlier one left"
     return f"steps differ at {getattr(first.target, '__name__', str(first.target)).split('.')[0]!r}"
 
@@ -102,17 +107,20 @@ class _Folder:
         self.whole: dict[fx.Node, Any] = {}
         self.packs: dict[tuple[fx.Node, ...], _Static | _Folded] = {}
         self.layers: dict[str, list[fx.Node]] = {}
+        self.under_way: set[str] = set()
         self.length: Any = None
         self.time_axis: int | None = None
         self.times: Any = None
         first = next(iter(calls.values()))[0]
         self.batch = dims(cast("fx.Node", first.args[0]))[0]
-        self.depends = self._input_dependent()
+        self.depends = self._behind(node for node in module.graph.nodes if node.op == "placeholder")
+        self.of_neurons = self._behind(self.position)
 
-    def _input_dependent(self) -> set[fx.Node]:
-        found: set[fx.Node] = set()
+    def _behind(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
+        """Return nodes and all that is computed from them."""
+        found = set(nodes)
         for node in self.module.graph.nodes:
-            if node.op == "placeholder" or any(a in found for a in node.all_input_nodes):
+            if any(a in found for a in node.all_input_nodes):
                 found.add(node)
         return found
 
@@ -129,12 +137,8 @@ class _Folder:
 
     def _find_length(self) -> None:
         """Take T from the value that is indexed by time, if there is one; else it is a constant of the model."""
-        inside = {node for nodes in self.calls.values() for node in nodes}
         for node in self.module.graph.nodes:
-            if any(a in inside for a in node.all_input_nodes):
-                inside.add(node)
-        for node in self.module.graph.nodes:
-            if node in inside or node not in self.depends:
+            if node in self.of_neurons or node not in self.depends:
                 continue
             selected: dict[int, set[int]] = {}
             for user in node.users:
@@ -311,6 +315,9 @@ class _Folder:
         first = nodes[0]
         if self.steps > 1 and all(n is first for n in nodes):
             return _Static(self.emit(first), first)
+        delayed = self._delayed(nodes)
+        if delayed is not None:
+            return delayed
         if any(n.op != "call_function" or n.target != first.target for n in nodes):
             raise FoldError(difference(first))
         if first.target is operator.getitem and first.args[0] in self.position:
@@ -398,10 +405,39 @@ class _Folder:
         self._layer(layer)
         return self._fold(self.layers[layer][index])
 
+    def _delayed(self, nodes: tuple[fx.Node, ...]) -> _Folded | None:
+        """What a neuron gave in the step before: its sequence, one step later, behind what stands in the first step."""
+        first, *others = nodes
+        if first in self.of_neurons or not others:
+            return None
+        given = [self.position.get(cast("fx.Node", n.args[0])) for n in others if n.target is operator.getitem]
+        index = others[0].args[1] if len(given) == len(others) else None
+        if index is None or given[0] is None or any(n.args[1] != index for n in others):
+            return None
+        layer = given[0][0]
+        if given != [(layer, step) for step in range(len(others))] or layer in self.under_way:
+            return None
+        _, *rest = dims(others[0])
+        if not all(isinstance(size, int) for size in rest):
+            return None
+        self._layer(layer)
+        begin = self._call(aten.expand.default, self.emit(first), [1, self._batch_value(), *rest])
+        before = self._call(aten.slice.Tensor, self.layers[layer][cast("int", index)], 0, 0, -1)
+        return self._fold(self._call(aten.cat.default, [begin, before], 0))
+
     def _layer(self, layer: str) -> None:
         """Emit a neuron layer's one call on its whole input sequence."""
         if layer in self.layers:
             return
+        if layer in self.under_way:
+            raise FoldError(f"what {layer!r} gives in a step comes back to it in a later one")
+        self.under_way.add(layer)
+        try:
+            self._emit_layer(layer)
+        finally:
+            self.under_way.remove(layer)
+
+    def _emit_layer(self, layer: str) -> None:
         calls = self.calls[layer]
         first = calls[0]
         spec = NeuronSpec.from_operator(cast("str", first.args[-2]))
