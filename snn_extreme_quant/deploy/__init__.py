@@ -22,24 +22,24 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.native import native_status as native_status
     from snn_extreme_quant.deploy.sessions import session as session
     from snn_extreme_quant.deploy.stream import Stream as Stream
-    from snn_extreme_quant.deploy.verification import Difference as Difference
-    from snn_extreme_quant.deploy.verification import LayerVerification as LayerVerification
-    from snn_extreme_quant.deploy.verification import VerifyReport as VerifyReport
     from snn_extreme_quant.deploy.verification import verify as verify
+    from snn_extreme_quant.deploy.verify_report import Difference as Difference
+    from snn_extreme_quant.deploy.verify_report import LayerVerification as LayerVerification
+    from snn_extreme_quant.deploy.verify_report import VerifyReport as VerifyReport
 
 #: Where each public name lives.
 _HOME = {
-    "Difference": "verification",
+    "Difference": "verify_report",
     "ExportReport": "export",
     "FileRun": "inference",
     "FixedPointReport": "integer_export",
     "IntegerComparison": "integer_verify",
     "IntegerOptions": "integer_graph",
     "LayerReport": "export",
-    "LayerVerification": "verification",
+    "LayerVerification": "verify_report",
     "NativeStatus": "native",
     "Stream": "stream",
-    "VerifyReport": "verification",
+    "VerifyReport": "verify_report",
     "export_onnx": "export",
     "native_status": "native",
     "run_file": "inference",

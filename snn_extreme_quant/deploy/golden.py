@@ -133,8 +133,8 @@ def _overflow(where: str, operands: Sequence[Array | None], error: OverflowError
     if operands[0] is not None and operands[0].dtype.kind == "f":
         return SampleError(f"{where}: {error}; give the file inputs that it takes (0 and 1 with input='spikes').")
     return ModelFileError(
-        f"{where}: {error}; the file was made for fewer time steps or for another input: export it again with a larger"
-        " IntegerOptions(max_steps=...)."
+        f"{where}: {error}; the file was made for fewer time steps or for another input: export it again for more"
+        " steps, with --max-steps (in Python IntegerOptions(max_steps=...))."
     )
 
 

@@ -174,8 +174,8 @@ def _step(
     for name, value in new.items():
         if value.size and abs(value).max() > _LARGEST:
             raise ModelFileError(
-                f"{where}: its state {name!r} leaves 32 bits, for which the file was not made; export it again with a"
-                " larger IntegerOptions(max_steps=...)."
+                f"{where}: its state {name!r} leaves 32 bits, for which the file was not made; export it again"
+                " for more steps, with --max-steps (in Python IntegerOptions(max_steps=...))."
             )
     spikes = s.astype(np.int8 if spec.fire == "ternary" else np.uint8)
     after = {name: np.clip(value, -STATE_LIMIT, STATE_LIMIT).astype(np.int32) for name, value in new.items()}

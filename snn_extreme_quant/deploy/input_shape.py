@@ -78,9 +78,10 @@ def warn_of_long_input(
         most = entry["max_steps"]
         if most is not None and steps > most and (entry["name"] in wrapping or entry.get("over_steps")):
             warnings.warn(
-                f"{path}: layer {entry['name']!r} is proved for {most} time steps, and the input has {steps}. Beyond"
-                " them its states or sums may leave 32 bits, and its spikes be wrong; sxq verify says whether they do."
-                " Export with a larger IntegerOptions(max_steps=...).",
+                f"{path}: layer {entry['name']!r} is proved for {most} time steps, and the input has {steps}. In the"
+                " steps behind them its numbers may leave 32 bits, and its spikes be wrong; verifying the file on such"
+                f" inputs says whether they are. Export it for {steps} steps with --max-steps {steps} (in Python"
+                f" IntegerOptions(max_steps={steps})).",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -17,10 +17,11 @@ from snn_extreme_quant.frameworks import NeuronInModel
 from .averages import write_out_averages
 from .batch_norm import Fold, sole_layers, unfolded, watching
 from .capture import Capture, capture
+from .fold_reasons import FoldError
 from .graphs import NEURONS, SEQUENCE, is_free, neuron_calls
 from .running import Probe, at_least_two, probe, run_model
 from .structure import StructureError, check_structure, probing_inputs
-from .timefold import FoldError, fold_time
+from .timefold import fold_time
 
 __all__ = ["Recording", "Request", "record", "record_folded", "record_stepwise"]
 

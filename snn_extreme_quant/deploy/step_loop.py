@@ -16,11 +16,11 @@ from torch import Tensor, fx
 
 from snn_extreme_quant.neurons import NeuronSpec
 
+from .fold_reasons import FoldError, difference
 from .graphs import SEQUENCE, STEP, dims, neuron_calls, without_repetition
 from .step_graph import StepGraph
 from .step_record import StepRecorder
 from .step_values import Series, keep_shape
-from .timefold import FoldError, difference
 
 __all__ = ["record_step", "step_counts"]
 

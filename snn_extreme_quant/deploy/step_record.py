@@ -19,10 +19,10 @@ from torch import Tensor, fx
 
 from snn_extreme_quant.neurons import NeuronSpec
 
+from .fold_reasons import FoldError
 from .graphs import SEQUENCE, STEP, ancestors
 from .step_graph import Output, State, StepGraph
 from .step_values import LOOKUPS, Series, Shapes, keep_shape, moved_axis, one_step, reduced_axes
-from .timefold import FoldError
 
 __all__ = ["StepRecorder"]
 

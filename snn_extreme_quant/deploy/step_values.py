@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
-from .timefold import FoldError
+from .fold_reasons import FoldError
 
 __all__ = ["LOOKUPS", "RESHAPES", "Series", "Shapes", "keep_shape", "moved_axis", "one_step", "reduced_axes"]
 

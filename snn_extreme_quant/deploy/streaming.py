@@ -12,12 +12,12 @@ from snn_extreme_quant.errors import SampleError, SxqError, UnsupportedModelErro
 
 from .averages import write_out_averages
 from .exactness import SPIKES, Exactness, Grid, LayerExactness, analyse
+from .fold_reasons import FoldError
 from .recording import Recording, Request
 from .running import first_line
 from .step_graph import StepGraph, unrolled, with_open_samples
 from .step_loop import record_step, step_counts
 from .structure import StructureError, check_structure, probing_inputs
-from .timefold import FoldError
 
 __all__ = ["Streaming", "streaming_step"]
 

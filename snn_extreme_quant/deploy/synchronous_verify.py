@@ -19,18 +19,12 @@ from snn_extreme_quant.neurons import Schedule, SynchronousIF, spikes_first
 from .batch_norm import deployed, unfolded, watching
 from .export import check_weights
 from .functions import DOMAIN, is_synchronous
+from .output_comparison import OutputVerification
 from .sessions import session
 from .synchronous_export import check_train
 from .synchronous_running import SynchronousRun, run_synchronous, synchronous_neurons
-from .verification import (
-    BatchNormComparison,
-    Difference,
-    LayerVerification,
-    OutputVerification,
-    VerifyReport,
-    _batches,
-    _run,
-)
+from .verified_files import batches, run_batch
+from .verify_report import BatchNormComparison, Difference, LayerVerification, VerifyReport
 
 __all__ = ["verify_synchronous"]
 
@@ -123,7 +117,7 @@ def verify_synchronous(
     promised = {entry["name"]: entry for entry in facts["layers"]}
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
-    for batch in _batches(inputs):
+    for batch in batches(inputs):
         _verify_batch(report, model, batch, neurons, file)
     if not report.samples:
         raise SampleError("verify() was given no input.")
@@ -139,9 +133,9 @@ def _verify_batch(
         rates = check_train(batch, file.steps, "The input")
         given = rates if file.on == "counts" else batch
     run = _deployed_run(report, model, given, file, train=train)
-    outputs = _run(file.plain, None, given)
+    outputs = run_batch(file.plain, None, given)
     names = [f"{name}/exposed" for calls in file.tensors.values() for _, name in calls]
-    found = iter(_run(file.inner, names, given))
+    found = iter(run_batch(file.inner, names, given))
     for layer in report.layers:
         neuron = neurons[layer.name]
         # A last call that nothing reads is not in the file.

@@ -5,8 +5,7 @@ copies of any other operation can run as one on a batch of T * B, and a neuron's
 input sequence. This module finds the copies and puts them together. The result takes any T and any B, if T is the
 length of an input.
 
-Values that change over time are held *folded*, ``(T * B, ...)``, and unfolded to ``(T, B, ...)`` for neurons and
-outputs. What does not fit (an operation that mixes samples, a step treated unlike the others) raises
+What does not fit (an operation that mixes samples, a step treated unlike the others) raises
 :class:`FoldError`; the caller then keeps the unrolled graph, and it checks every folded one against the model.
 """
 
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -22,29 +21,15 @@ from torch import fx
 
 from snn_extreme_quant.neurons import NeuronSpec
 
+from .fold_reasons import FoldError, difference
+from .folded_graph import Folded, FoldedGraph, Static
 from .graphs import SEQUENCE, STEP, ancestors, dims, neuron_calls, without_repetition
 
-__all__ = ["FoldError", "difference", "fold_time"]
+__all__ = ["fold_time"]
 
 aten = torch.ops.aten
 _TRANSPOSE = torch.ops.snn_xq.transpose.default
 _ADDS = (aten.add.Tensor,)
-#: What a model may begin with that is no value of its own.
-_CONSTANTS = (
-    aten.zeros.default, aten.ones.default, aten.full.default, aten.zeros_like.default, aten.ones_like.default,
-    aten.full_like.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
-)  # fmt: skip
-
-
-class FoldError(Exception):
-    """The graph does not have the form of a loop over time steps; the message says where."""
-
-
-def difference(first: fx.Node) -> str:
-    """Say where steps differ, by what the first step has there: its name in the graph says nothing to a reader."""
-    if first.op == "get_attr" or first.target in _CONSTANTS:
-        return "the first step reads a constant where later ones read what an earlier one left"
-    return f"steps differ at {getattr(first.target, '__name__', str(first.target)).split('.')[0]!r}"
 
 
 def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.GraphModule:
@@ -78,126 +63,24 @@ def fold_time(module: fx.GraphModule, *, mean_over_time: bool = True) -> fx.Grap
     return folded
 
 
-class _Static:
-    """A value that is the same in every step, as a node of the new graph or a constant."""
+class _Folder(FoldedGraph):
+    """Adds what is done with the values of the record.
 
-    def __init__(self, value: Any, source: Any) -> None:
-        self.value = value
-        self.source = source
+    Args:
+        module: as for :class:`FoldedGraph`.
+        calls: likewise.
+        steps: likewise.
+        mean_over_time: as for :func:`fold_time`.
+    """
 
-
-class _Folded:
-    """A value of all steps, as one node ``(T * B, ...)`` of the new graph, and unfolded where it came from that."""
-
-    def __init__(self, node: fx.Node, unfolded: fx.Node | None = None) -> None:
-        self.node = node
-        self.unfolded = unfolded
-
-
-class _Folder:
     def __init__(
         self, module: fx.GraphModule, calls: dict[str, list[fx.Node]], steps: int, mean_over_time: bool
     ) -> None:
-        self.module = module
+        super().__init__(module, calls, steps)
         self.mean_over_time = mean_over_time
-        self.calls = calls
-        self.steps = steps
-        self.position = {node: (layer, t) for layer, nodes in calls.items() for t, node in enumerate(nodes)}
-        self.graph = fx.Graph()
-        self.whole: dict[fx.Node, Any] = {}
-        self.packs: dict[tuple[fx.Node, ...], _Static | _Folded] = {}
+        self.packs: dict[tuple[fx.Node, ...], Static | Folded] = {}
         self.layers: dict[str, list[fx.Node]] = {}
         self.under_way: set[str] = set()
-        self.length: Any = None
-        self.time_axis: int | None = None
-        self.times: Any = None
-        first = next(iter(calls.values()))[0]
-        self.batch = dims(cast("fx.Node", first.args[0]))[0]
-        self.depends = self._behind(node for node in module.graph.nodes if node.op == "placeholder")
-        self.of_neurons = self._behind(self.position)
-
-    def _behind(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
-        """Return nodes and all that is computed from them."""
-        found = set(nodes)
-        for node in self.module.graph.nodes:
-            if any(a in found for a in node.all_input_nodes):
-                found.add(node)
-        return found
-
-    def run(self) -> fx.Graph:
-        for node in self.module.graph.nodes:
-            if node.op in ("placeholder", "get_attr"):
-                self.whole[node] = self.graph.node_copy(node)
-        self._find_length()
-        output = self.module.graph.output_node()
-        self.graph.output(fx.map_arg(output.args[0], self.emit))
-        return self.graph
-
-    # The number of steps and of samples --------------------------------------------------------------------------
-
-    def _find_length(self) -> None:
-        """Take T from the value that is indexed by time, if there is one; else it is a constant of the model."""
-        for node in self.module.graph.nodes:
-            if node in self.of_neurons or node not in self.depends:
-                continue
-            selected: dict[int, set[int]] = {}
-            for user in node.users:
-                if user.target is aten.select.int:
-                    axis = cast("int", user.args[1]) % len(dims(node))
-                    selected.setdefault(axis, set()).add(cast("int", user.args[2]) % self.steps)
-                elif user.target is aten.unbind.int:
-                    axis = cast("int", (*user.args, 0)[1]) % len(dims(node))
-                    selected[axis] = set(range(self.steps))
-            for axis, indices in selected.items():
-                if len(indices) == self.steps and dims(node)[axis] == self.steps:
-                    self.length = self.graph.call_function(aten.sym_size.int, (self.emit(node), axis))
-                    self.time_axis = axis if node.op == "placeholder" else None
-                    return
-        self.length = self.steps
-
-    @property
-    def dynamic(self) -> bool:
-        return isinstance(self.length, fx.Node)
-
-    def _times_batch(self) -> Any:
-        if self.times is None:
-            self.times = self.graph.call_function(operator.mul, (self.length, self._batch_value()))
-        return self.times
-
-    def _batch_value(self) -> Any:
-        if isinstance(self.batch, int):
-            return self.batch
-        for node in self.module.graph.nodes:
-            if node.op == "placeholder":
-                for axis, size in enumerate(dims(node)):
-                    if str(size) == str(self.batch):
-                        return self.graph.call_function(aten.sym_size.int, (self.whole[node], axis))
-        raise FoldError("the batch size is not the size of an input")
-
-    # Folding and unfolding ---------------------------------------------------------------------------------------
-
-    def _call(self, target: Any, *args: Any) -> fx.Node:
-        return self.graph.call_function(target, args)
-
-    def _unfold(self, value: _Static | _Folded) -> fx.Node:
-        """Return ``(T, B, ...)``."""
-        if isinstance(value, _Static):
-            return self._repeat(value)
-        if value.unfolded is not None:
-            return value.unfolded
-        return self._call(aten.unflatten.int, value.node, 0, [self.length, self._batch_value()])
-
-    def _fold(self, node: fx.Node) -> _Folded:
-        return _Folded(self._call(aten.flatten.using_ints, node, 0, 1), node)
-
-    def _repeat(self, value: _Static) -> fx.Node:
-        """Return a value that does not change, repeated along a new leading time axis."""
-        if not isinstance(value.value, fx.Node):
-            raise FoldError("a constant stands where a sequence is needed")
-        rank = len(dims(value.source))
-        return self._call(
-            aten.expand.default, self._call(aten.unsqueeze.default, value.value, 0), [self.length, *(-1,) * rank]
-        )
 
     # Whole values --------------------------------------------------------------------------------------------------
 
@@ -222,9 +105,9 @@ class _Folder:
             summed = cast("fx.Node", node.args[0])
             total = self._total(summed) if summed.target in _ADDS else None
             if total is not None:
-                return self._call(aten.div.Tensor, total, self.length)
+                return self.call(aten.div.Tensor, total, self.length)
             if self._sums_steps(summed):
-                return self._call(aten.div.Tensor, self.emit(summed), self.length)
+                return self.call(aten.div.Tensor, self.emit(summed), self.length)
         if node.target is operator.getitem and node.args[0] in self.position:
             layer, step = self.position[cast("fx.Node", node.args[0])]
             index = cast("int", node.args[1])
@@ -232,7 +115,7 @@ class _Folder:
                 raise FoldError(f"step {step} of {layer!r} is used by itself")
             self._layer(layer)
             at = -1 if step == self.steps - 1 else step
-            return self._call(aten.select.int, self.layers[layer][index], 0, at)
+            return self.call(aten.select.int, self.layers[layer][index], 0, at)
         if node.target is STEP:
             raise FoldError(f"neuron {node.args[-1]!r} is used in a way that is not understood")
         return self.graph.node_copy(node, self.emit)
@@ -258,15 +141,9 @@ class _Folder:
                 return None
             items = [cast("fx.Node", i.args[0]) for i in items]
         value = self.pack(items)
-        if isinstance(value, _Static):
-            return None if not self.dynamic else self._moved(self._repeat(value), axis, len(dims(node)))
-        return self._moved(self._unfold(value), axis, len(dims(node)))
-
-    def _moved(self, node: fx.Node, axis: int, rank: int) -> fx.Node:
-        """Move the leading axis to ``axis``."""
-        order = list(range(1, rank))
-        order.insert(axis % rank, 0)
-        return node if axis % rank == 0 else self._call(_TRANSPOSE, node, order)
+        if isinstance(value, Static):
+            return None if not self.dynamic else self.moved(self.repeat(value), axis, len(dims(node)))
+        return self.moved(self.unfold(value), axis, len(dims(node)))
 
     def _total(self, node: fx.Node) -> fx.Node | None:
         """A sum over all steps: ``((base + x_0) + x_1) + ...``, with or without a base."""
@@ -285,36 +162,36 @@ class _Folder:
             value = self.pack(terms)
         except FoldError:
             return None
-        if isinstance(value, _Static):
+        if isinstance(value, Static):
             return None
-        total = self._call(aten.sum.dim_IntList, self._unfold(value), [0])
+        total = self.call(aten.sum.dim_IntList, self.unfold(value), [0])
         if rest is None or (not isinstance(rest, fx.Node) and rest == 0):
             return total
-        return self._call(aten.add.Tensor, self.emit(rest), total)
+        return self.call(aten.add.Tensor, self.emit(rest), total)
 
     # Packs: one value for each step -----------------------------------------------------------------------------
 
-    def pack(self, nodes: Sequence[Any]) -> _Static | _Folded:
+    def pack(self, nodes: Sequence[Any]) -> Static | Folded:
         """Put the T values of the T steps together."""
         first = nodes[0]
         if not isinstance(first, fx.Node):
             if any(type(n) is not type(first) or n != first for n in nodes):
                 raise FoldError("a constant differs from step to step")
-            return _Static(first, first)
+            return Static(first, first)
         if any(not isinstance(n, fx.Node) for n in nodes):
             raise FoldError("steps differ in structure")
         key = tuple(nodes)
         if key not in self.packs:
             self.packs[key] = packed = self._pack(key)
-            if isinstance(packed, _Folded) and "val" in first.meta:
+            if isinstance(packed, Folded) and "val" in first.meta:
                 # Right but for the first axis, which no length is read of.
                 packed.node.meta.setdefault("val", first.meta["val"])
         return self.packs[key]
 
-    def _pack(self, nodes: tuple[fx.Node, ...]) -> _Static | _Folded:
+    def _pack(self, nodes: tuple[fx.Node, ...]) -> Static | Folded:
         first = nodes[0]
         if self.steps > 1 and all(n is first for n in nodes):
-            return _Static(self.emit(first), first)
+            return Static(self.emit(first), first)
         delayed = self._delayed(nodes)
         if delayed is not None:
             return delayed
@@ -330,7 +207,7 @@ class _Folder:
         args = [self._pack_argument([n.args[i] for n in nodes]) for i in range(len(first.args))]
         kwargs = {k: self._pack_argument([n.kwargs[k] for n in nodes]) for k in first.kwargs}
         if not any(_has_folded(a) for a in (*args, *kwargs.values())):
-            return _Static(self.emit(first), first)
+            return Static(self.emit(first), first)
         rank = next((len(dims(n)) for n in first.all_input_nodes if dims(n)), 0)
         value = self.graph.create_node(
             "call_function",
@@ -338,7 +215,7 @@ class _Folder:
             tuple(self._argument(a, rank) for a in args),
             {k: self._argument(a, rank) for k, a in kwargs.items()},
         )
-        return _Folded(value)
+        return Folded(value)
 
     def _pack_argument(self, values: Sequence[Any]) -> Any:
         first = values[0]
@@ -352,29 +229,20 @@ class _Folder:
         """Return what a folded operation takes for a packed argument."""
         if isinstance(value, list):
             return [self._argument(v, rank) for v in value]
-        if isinstance(value, _Folded):
+        if isinstance(value, Folded):
             return value.node
         source = value.source
         if not isinstance(source, fx.Node):
             return value.value
         if not dims(source):
-            return self._size(source)
+            return self.size(source)
         if source in self.depends and not isinstance(source.meta.get("val"), (torch.SymInt, int)):
             if len(dims(source)) != rank or str(dims(source)[0]) != str(self.batch):
                 raise FoldError(f"{source.name!r} does not change over time and has no batch axis")
-            return self._fold(self._repeat(value)).node
+            return self.fold(self.repeat(value)).node
         return value.value
 
-    def _size(self, node: fx.Node) -> Any:
-        """Return a size computed from the batch, computed from T * B instead."""
-        value = node.meta.get("val")
-        if not isinstance(value, torch.SymInt) or str(self.batch) not in {str(s) for s in value.node.expr.free_symbols}:
-            return self.emit(node)
-        if str(value) == str(self.batch):
-            return self._times_batch()
-        return self.graph.node_copy(node, self._size)
-
-    def _indexed(self, nodes: tuple[fx.Node, ...]) -> _Folded | None:
+    def _indexed(self, nodes: tuple[fx.Node, ...]) -> Folded | None:
         """``x[t]`` for all t: the folded form of x."""
         first = nodes[0]
         if first.target is aten.select.int:
@@ -394,18 +262,18 @@ class _Folder:
         node = self.emit(source)
         others = [a for a in range(len(dims(source))) if a != axis]
         if axis:
-            node = self._call(_TRANSPOSE, node, [axis, *others])
-        return self._fold(node)
+            node = self.call(_TRANSPOSE, node, [axis, *others])
+        return self.fold(node)
 
-    def _neuron_output(self, nodes: tuple[fx.Node, ...]) -> _Folded:
+    def _neuron_output(self, nodes: tuple[fx.Node, ...]) -> Folded:
         layer, index = self.position[cast("fx.Node", nodes[0].args[0])][0], cast("int", nodes[0].args[1])
         for step, node in enumerate(nodes):
             if self.position.get(cast("fx.Node", node.args[0])) != (layer, step) or node.args[1] != index:
                 raise FoldError(f"the calls of {layer!r} are not used in their order")
         self._layer(layer)
-        return self._fold(self.layers[layer][index])
+        return self.fold(self.layers[layer][index])
 
-    def _delayed(self, nodes: tuple[fx.Node, ...]) -> _Folded | None:
+    def _delayed(self, nodes: tuple[fx.Node, ...]) -> Folded | None:
         """What a neuron gave in the step before: its sequence, one step later, behind what stands in the first step."""
         first, *others = nodes
         if first in self.of_neurons or not others:
@@ -421,9 +289,9 @@ class _Folder:
         if not all(isinstance(size, int) for size in rest):
             return None
         self._layer(layer)
-        begin = self._call(aten.expand.default, self.emit(first), [1, self._batch_value(), *rest])
-        before = self._call(aten.slice.Tensor, self.layers[layer][cast("int", index)], 0, 0, -1)
-        return self._fold(self._call(aten.cat.default, [begin, before], 0))
+        begin = self.call(aten.expand.default, self.emit(first), [1, self.batch_value(), *rest])
+        before = self.call(aten.slice.Tensor, self.layers[layer][cast("int", index)], 0, 0, -1)
+        return self.fold(self.call(aten.cat.default, [begin, before], 0))
 
     def _layer(self, layer: str) -> None:
         """Emit a neuron layer's one call on its whole input sequence."""
@@ -445,10 +313,10 @@ class _Folder:
             for name, state in zip(spec.states, cast("Sequence[fx.Node]", after.args[1]), strict=True):
                 if state.target is not operator.getitem or state.args != (before, spec.outputs.index(name)):
                     raise FoldError(f"the state {name!r} of {layer!r} is changed between steps")
-        current = self._unfold(self.pack([c.args[0] for c in calls]))
+        current = self.unfold(self.pack([c.args[0] for c in calls]))
         node = self.graph.call_function(SEQUENCE, (current, *fx.map_arg(first.args[1:], self.emit)))
-        self.layers[layer] = [self._call(operator.getitem, node, index) for index in range(len(spec.outputs))]
+        self.layers[layer] = [self.call(operator.getitem, node, index) for index in range(len(spec.outputs))]
 
 
 def _has_folded(value: Any) -> bool:
-    return any(_has_folded(v) for v in value) if isinstance(value, list) else isinstance(value, _Folded)
+    return any(_has_folded(v) for v in value) if isinstance(value, list) else isinstance(value, Folded)
