@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import deployment, integer, native, quantisers, readme, runtimes, speed, spiking_bert, synchronous
+from . import cli, deployment, integer, native, quantisers, readme, runtimes, speed, spiking_bert, synchronous
 
 #: By page, its tables by the name between their markers.
 PAGES: dict[str, Mapping[str, Callable[[], str]]] = {
     "README.md": readme.TABLES,
+    "docs/cli.md": cli.TABLES,
     "docs/deployment.md": deployment.TABLES,
     "docs/integer.md": integer.TABLES,
     "docs/native.md": native.TABLES,

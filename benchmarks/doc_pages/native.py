@@ -29,8 +29,8 @@ def native_matmul() -> str:
         + f"\n\nTime of a layer, ternary / binary, relative to onnxruntime's float32 MatMul of that shape; 15 % of the"
         f" inputs spike;\n{result['kernels']} kernels, onnxruntime {machine['versions']['onnxruntime']},"
         f" {machine['processor']}; one thread, its\nprocessor time; interleaved runs, the fastest of each. One row in a"
-        " graph of one layer is mostly onnxruntime's own 2 us a\nrun; eight layers in a graph show what a layer adds"
-        " (`benchmarks/results/native_matmul.json`).\n\n"
+        " graph of one layer is mostly onnxruntime's own time for a\nrun; eight layers in a graph show what a layer"
+        " adds (`benchmarks/results/native_matmul.json`).\n\n"
         f"{_signed(result)}\n{_densities(result)}\n{_two_threads(result)}"
     )
 
@@ -142,9 +142,32 @@ def native_runtimes() -> str:
     )
 
 
+def native_fusion() -> str:
+    """Fused chains relative to the same kernels as two nodes."""
+    result = load("native_fusion")
+    rows = result["results"]
+    ratios = [row["ratio"] for row in rows]
+    chains = len(rows[0]["widths"]) - 1
+    said = {key: sorted({row[key] for row in rows}) for key in ("rows", "T")}
+    widths = sorted({width for row in rows for width in row["widths"]})
+    machine = result["machine"]
+    return (
+        f"Relative to the same kernels as two nodes, with floats between, {chains} layers take {min(ratios):.2f} to"
+        f" {max(ratios):.2f} of the\ntime (median {statistics.median(ratios):.2f}; {_listed(said['rows'])} rows,"
+        f" {_listed(said['T'])} steps, widths {_listed(widths)}; {result['kernels']} kernels,\nonnxruntime"
+        f" {machine['versions']['onnxruntime']}, {machine['processor']}, one thread;"
+        " `benchmarks/results/native_fusion.json`)."
+    )
+
+
+def _listed(values: list[int]) -> str:
+    return ", ".join(map(str, values[:-1])) + f" and {values[-1]}"
+
+
 #: By the name between their markers.
 TABLES = {
     "native runtimes": native_runtimes,
     "native matmul table": native_matmul,
     "native conv table": native_conv,
+    "native fusion figures": native_fusion,
 }

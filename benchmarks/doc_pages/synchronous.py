@@ -30,7 +30,19 @@ def count_execution() -> str:
     )
 
 
+def alternatives() -> str:
+    result = load("count_execution_alternatives")
+    ratios = {name: f"{ratio:.2g}" for name, ratio in result["relative_to_float"].items()}
+    return (
+        f"Of {result['blocks']} such blocks on {result['runtime']} onnxruntime, relative to the float network: counts"
+        f" {ratios['folded']}; without folding, with\nscale, bias and threshold one by one and attention in floats,"
+        f" {ratios['not folded']}; the same network spike by spike, T = 16,\n{ratios['spike by spike']}"
+        " (`benchmarks/results/count_execution_alternatives.json`)."
+    )
+
+
 #: By the name between their markers.
 TABLES = {
     "count execution table": count_execution,
+    "count execution alternatives": alternatives,
 }
