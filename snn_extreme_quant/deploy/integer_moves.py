@@ -148,9 +148,41 @@ def affine_of(term: Term, shape: Sequence[int]) -> Affine:
     return Affine(tuple(shape), (term,), torch.zeros((), dtype=torch.float64).expand(tuple(shape)))
 
 
+def _a_step_later(rewriter: Rewriter, node: fx.Node, parts: Sequence[Value]) -> Affine | None:
+    """A value of all steps, one step later behind zeros: what a folded loop has for values of the step before.
+
+    It is one of the steps of that value in each step, or 0; so its units are that value's.
+    """
+    behind = cast("Sequence[fx.Node]", node.args[0])[-1]
+    if node.target is not aten.cat.default or len(parts) != 2 or behind.target is not aten.slice.Tensor:
+        return None
+    source = cast("fx.Node", behind.args[0])
+    value, first, axes = rewriter.values[source], parts[0], rewriter.open_axes(source)
+    zeros = isinstance(first, Constant) and first.value.shape[0] == 1 and not bool(first.value.any())
+    if behind.args[1:] != (0, 0, -1) or (*node.args, 0)[1] != 0 or axes.get(0) != "T" or not zeros:
+        return None
+    if not isinstance(value, Affine) or value.shape[0] != 1 or value.has_offset:
+        return None
+    call, terms = rewriter.emitter.call, []
+    for term in value.terms:
+        begin = rewriter.emitter.constant(torch.zeros(value.shape, dtype=term.dtype))
+        sizes = [
+            call(aten.sym_size.int, term.node, axis) if axis in axes and axis else -1
+            for axis in range(len(value.shape))
+        ]
+        whole = call(
+            aten.cat.default, [call(aten.expand.default, begin, sizes), call(aten.slice.Tensor, term.node, 0, 0, -1)], 0
+        )
+        terms.append(replace(term, node=whole, low=term.low.clamp(max=0), high=term.high.clamp(min=0)))
+    return replace(value, terms=tuple(terms))
+
+
 def join(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
     """Join term by term; units are those of the parts."""
     parts = given.known[0]
+    later = _a_step_later(rewriter, node, parts)
+    if later is not None:
+        return later
     if not all(isinstance(part, (Affine, Constant)) for part in parts):
         raise NotIntegerError("real numbers are among what it joins")
     if not all(isinstance(part, Affine) for part in parts):

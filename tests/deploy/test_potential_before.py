@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant import deploy
+from snn_extreme_quant.errors import UnsupportedModelError
 
 T, B, WIDTH = 4, 2, 8
 
@@ -48,13 +49,14 @@ class Given(nn.Module):
 class Delayed(nn.Module):
     """A layer that reads the spikes of the step before, and of this step."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: float = 0.0) -> None:
         super().__init__()
+        self.begin = first
         self.fc, self.first = nn.Linear(WIDTH, 6), snn.Leaky(beta=0.8, init_hidden=True)
         self.now, self.then, self.last = nn.Linear(6, 3), nn.Linear(6, 3), snn.Leaky(beta=0.9, init_hidden=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        old, given = torch.zeros(x.shape[1], 6), []
+        old, given = torch.full((x.shape[1], 6), self.begin), []
         for step in x:
             spikes = self.first(self.fc(step))
             given.append(self.last(self.now(spikes) + self.then(old)))
@@ -88,7 +90,12 @@ def spikes(steps: int, samples: int = B) -> Tensor:
 
 @pytest.mark.parametrize(
     ("make", "options"),
-    [(step_model, {}), (step_model, {"integer": True}), (lambda: Given(0.25), {}), (Given, {"integer": True})],
+    [
+        pytest.param(step_model, {}, marks=pytest.mark.slow),
+        (step_model, {"integer": True}),
+        (lambda: Given(0.25), {}),
+        pytest.param(Given, {"integer": True}, marks=pytest.mark.slow),
+    ],
     ids=["step-float", "step-integer", "loop-float", "loop-integer"],
 )
 def test_what_a_neuron_was_is_given_for_any_number_of_steps(make: Any, options: Any, tmp_path: Path) -> None:
@@ -97,7 +104,7 @@ def test_what_a_neuron_was_is_given_for_any_number_of_steps(make: Any, options: 
     report = sxq.export_onnx(model, sample, path, input="spikes", **options)
     assert report.time == "free"
     sxq.export_onnx(model, sample, single, input="spikes", form="streaming", **options)
-    for steps, samples in ((1, 3), (2, 1), (9, 2)):
+    for steps, samples in ((1, 3), (9, 2)):
         x = spikes(steps, samples)
         found = sxq.verify(model, path, x)
         assert found.ok, found
@@ -120,16 +127,28 @@ def test_what_a_neuron_was_is_given_for_any_number_of_steps(make: Any, options: 
         assert (whole[names[2]][0] == model.start).all()
 
 
-def test_a_layer_may_read_the_spikes_of_the_step_before(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"integer": True}], ids=["float", "integer"])
+def test_a_layer_may_read_the_spikes_of_the_step_before(options: Any, tmp_path: Path) -> None:
     model, sample = quantised(Delayed())
     path = tmp_path / "net.onnx"
-    assert sxq.export_onnx(model, sample, path, input="spikes").time == "free"
-    for steps in (1, 2, 11):
+    assert sxq.export_onnx(model, sample, path, input="spikes", **options).time == "free"
+    for steps in (1, 11):
         found = sxq.verify(model, path, spikes(steps))
         assert found.ok, found
     assert found.firing_rate > 0
-    sxq.export_onnx(model, sample, path, input="spikes", form="streaming")
+    whole = deploy.run_file(path, spikes(7).numpy()).outputs["output"]
+    sxq.export_onnx(model, sample, path, input="spikes", form="streaming", **options)
     assert sxq.verify(model, path, spikes(7)).ok
+    np.testing.assert_array_equal(deploy.run_file(path, spikes(7).numpy()).outputs["output"], whole)
+
+
+def test_what_a_layer_reads_first_may_be_other_than_zeros_but_in_integers(tmp_path: Path) -> None:
+    model, sample = quantised(Delayed(first=1.0))
+    path = tmp_path / "net.onnx"
+    assert sxq.export_onnx(model, sample, path, input="spikes").time == "free"
+    assert sxq.verify(model, path, spikes(5)).ok
+    with pytest.raises(UnsupportedModelError, match="'then' reads what"):
+        sxq.export_onnx(model, sample, path, input="spikes", integer=True)
 
 
 def test_spikes_that_come_back_fix_the_steps_of_a_sequence_and_stream(tmp_path: Path) -> None:
