@@ -114,8 +114,8 @@ def chained(
 
 def _proved(facts: Mapping[str, Any]) -> str:
     return (
-        f"the sums over time in this file are proved for {facts['most_steps']} steps. Export it for more steps than"
-        f" {facts['max_steps']}, with --max-steps (in Python IntegerOptions(max_steps=...)), or use shorter sequences"
+        f"the sums over time in this file are proved for {facts['most_steps']} steps. Export it again with"
+        f" --max-steps (in Python IntegerOptions(max_steps=...)) above {facts['max_steps']}, or use shorter sequences"
     )
 
 
