@@ -75,6 +75,7 @@ class SpikingBertConfig:
     threshold_per: Literal["channel", "tensor"] = "channel"
     learn_thresholds: bool = True
     amplitude: Literal["threshold", "unit"] = "threshold"
+    offset: bool = False
     leak: float = 1.0
     start: float = 0.0
     neurons: str | None = None
@@ -95,6 +96,8 @@ class SpikingBertConfig:
             self._refuse("norm_eps", "use a number from 0")
         if not 0.0 < self.threshold < float("inf"):
             self._refuse("threshold", "use a positive number")
+        if self.offset and (self.signed or self.amplitude == "unit"):
+            self._refuse("offset", "it is for {0,1} spikes that carry their threshold: signed=False, amplitude='threshold'")
         weights_from_data(self.weights)
         self._check_schedule()
 

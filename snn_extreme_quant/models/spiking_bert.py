@@ -39,7 +39,8 @@ class BertDetails:
 
     Args:
         logits: ``(B, classes)``.
-        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``.
+        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``; with offsets, what
+            they stand for.
         scores: attention scores before softmax and mask, each ``(B, heads, S, S)``; on the schedule ``"step"`` in the
             mode ``"surrogate"`` the mean over the steps.
     """
@@ -75,6 +76,13 @@ class _Block(nn.Module):
         """Return what a spike of ``neurons`` carries where it is added or compared."""
         return neurons.threshold if self.config.amplitude == "threshold" else 1.0
 
+    def start_offsets(self, offset: dict[str, int], bias: dict[str, int]) -> None:
+        """Make, where the config asks for offsets, buffers for what silence stands for, and biases before neurons."""
+        for name, size in offset.items() if self.config.offset else ():
+            self.register_buffer(name, torch.zeros(size))
+        for name, size in bias.items() if self.config.offset else ():
+            self.register_parameter(name, nn.Parameter(torch.zeros(size)))
+
 
 class Embeddings(_Block):
     """Word, position and type, normalised, as a constant current into the input neurons."""
@@ -86,6 +94,7 @@ class Embeddings(_Block):
         self.token_types = nn.Embedding(config.types, config.hidden)
         self.norm = _norm(config)
         self.neurons = _neurons(config, config.hidden)
+        self.start_offsets({"offset": config.hidden}, {})
 
     def forward(self, ids: Tensor, types: Tensor | None) -> Tensor:
         """Return the spikes of the input neurons."""
@@ -107,16 +116,22 @@ class Attention(_Block):
         self.key_neurons, self.value_neurons = _neurons(config, size), _neurons(config, size)
         self.neurons = _neurons(config, size)
         self.softmax: Callable[[Tensor], Tensor] = _softmax if config.profile == "reference" else shift_softmax
+        self.start_offsets({"key_offset": size}, {"bias": size})
 
     def forward(self, spikes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the spikes of the attention and the scores before softmax and mask."""
         key, value = self.key_neurons(self.key(spikes)), self.value_neurons(self.value(spikes))
         # A key spike carries its amplitude; multiplying the query by it leaves the keys {-1, 0, 1}.
-        query = self.query(spikes) * (self.amplitude(self.key_neurons) / math.sqrt(self._head_size))
+        real = self.query(spikes)
+        query = real * (self.amplitude(self.key_neurons) / math.sqrt(self._head_size))
         scores = self._split(query) @ self._split(key).transpose(-1, -2)
         weights = self.dropout(self.softmax(scores + mask))
-        context = (weights @ self._split(value)).transpose(-2, -3).flatten(-2)
-        return self.neurons(context * self.amplitude(self.value_neurons)), scores
+        context = (weights @ self._split(value)).transpose(-2, -3).flatten(-2) * self.amplitude(self.value_neurons)
+        if self.config.offset:
+            context = context + self.bias
+            silent = self._split(real * (self.key_offset / math.sqrt(self._head_size))).sum(-1, keepdim=True)
+            scores = scores + silent  # the same for all keys of a query: softmax leaves it out, a teacher's has it
+        return self.neurons(context), scores
 
     @property
     def _head_size(self) -> int:
@@ -147,6 +162,7 @@ class EncoderLayer(_Block):
         self.output_norm = _norm(config)
         self.neurons = _neurons(config, config.hidden)
         self.activation: Callable[[Tensor], Tensor] = F.gelu if config.profile == "reference" else F.relu
+        self.start_offsets({"offset": config.hidden}, {"intermediate_bias": config.ffn})
 
     def forward(self, spikes: Tensor, carried: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return spikes, carried spikes and attention scores.
@@ -160,7 +176,8 @@ class EncoderLayer(_Block):
         current = self.attention_norm(self.dropout(self.attention_output(attended)) + carried)
         middle = self.attention_neurons(current)
         carried = middle * self.amplitude(self.attention_neurons)
-        wide = self.intermediate_neurons(self.activation(self.intermediate(middle)))
+        current = self.activation(self.intermediate(middle))
+        wide = self.intermediate_neurons(current + self.intermediate_bias if self.config.offset else current)
         current = self.output_norm(self.dropout(self.output(wide)) + carried)
         spikes = self.neurons(current)
         return spikes, spikes * self.amplitude(self.neurons), scores
@@ -193,6 +210,7 @@ class SpikingBert(_Block):
             self.pooler = nn.Linear(config.hidden, config.hidden)
             self.pooler_neurons = _neurons(config, config.hidden)
             self.squash = torch.tanh if config.profile == "reference" else F.hardtanh
+            self.start_offsets({}, {"pooler_bias": config.hidden})
         self.classifier = nn.Linear(config.hidden, config.classes)
         self.apply(_initialise)
         self.set_weights(config.weights)
@@ -237,18 +255,23 @@ class SpikingBert(_Block):
             mask = (1.0 - attention_mask[:, None, None, :].float()) * _PAD
         spikes = self.embeddings(ids, types)
         carried = spikes * self.amplitude(self.embeddings.neurons)
-        hidden, scores = [self._rates(carried)], []
+        rates, scores = [self._rates(carried)], []
         for layer in self.encoder:
             spikes, carried, score = layer(spikes, carried, mask)
-            hidden.append(self._rates(carried))
+            rates.append(self._rates(carried))
             scores.append(self._rates(score))
         first = spikes[..., 0, :]
         if self.config.head == "pooled":
-            rate = self.pooler_neurons(self.squash(self.pooler(first)))
+            current = self.squash(self.pooler(first))
+            rate = self.pooler_neurons(current + self.pooler_bias if self.config.offset else current)
             rate = self._rates(rate * self.amplitude(self.pooler_neurons))
         else:
-            rate = hidden[-1][:, 0]
-        return BertDetails(self.classifier(rate), tuple(hidden), tuple(scores))
+            rate = rates[-1][:, 0]
+        hidden = tuple(rates)
+        if self.config.offset:
+            parts: tuple[Any, ...] = (self.embeddings, *self.encoder)
+            hidden = tuple(values + part.offset for values, part in zip(rates, parts, strict=True))
+        return BertDetails(self.classifier(rate), hidden, tuple(scores))
 
     def _rates(self, x: Tensor) -> Tensor:
         """Return the average over the time steps, where there are any."""
@@ -323,7 +346,7 @@ class SpikingBert(_Block):
         cls,
         source: str | Path | nn.Module,
         layers: int | Sequence[int] | None = None,
-        texts: Sequence[str] | None = None,
+        texts: Sequence[str | tuple[str, str]] | None = None,
         **config: Any,
     ) -> Self:
         """Make a student from a BERT: its weights, and thresholds from its activations.
@@ -331,7 +354,8 @@ class SpikingBert(_Block):
         Args:
             source: a folder or a hub id that ``AutoModel`` loads, or a model of transformers.
             layers: how many of its layers, evenly spread, or which ones, from 1; None: all.
-            texts: sentences for the thresholds, some hundred of the task; None: random tokens, which serve badly.
+            texts: sentences, or pairs of them, for the thresholds, some hundred of the task; None: random tokens, which
+                serve badly.
             **config: fields of :class:`SpikingBertConfig` other than sizes.
 
         Raises:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
+from snn_extreme_quant.models.absorption import absorb_offsets, absorb_thresholds
+from snn_extreme_quant.models.bias_correction import switch_weights
+from snn_extreme_quant.models.calibration import Place, best_range, best_threshold, sampled_currents
 from snn_extreme_quant.models.config import SpikingBertConfig
-from snn_extreme_quant.models.spiking_bert import Neurons, SpikingBert
+from snn_extreme_quant.models.spiking_bert import SpikingBert
 
-__all__ = ["best_threshold", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
+__all__ = ["Text", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
 
-#: Thresholds tried, as fractions of the largest current, and tokens that they are tried on.
-_FRACTIONS, _TOKENS = 32, 2048
+#: Texts that run through the teacher at a time.
+_BATCH = 16
+#: A sentence, or two.
+Text = str | tuple[str, str]
 #: Fields of the student that the teacher's sizes decide.
 _SIZES = ("vocab", "positions", "types", "layers", "hidden", "heads", "ffn", "classes", "norm_eps")
 
@@ -114,37 +119,6 @@ def teacher_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int,
     return chosen
 
 
-def best_threshold(current: Tensor, T: int, signed: bool, per_channel: bool) -> Tensor:
-    r"""Return the threshold whose rates represent a current best.
-
-    Of 32 fractions of the largest \|f\| it is the one that minimises the squared error of
-    :math:`\vartheta\,\mathrm{clip}(\mathrm{round}(T f/\vartheta), 0, T) / T` (signed: from -T).
-
-    Args:
-        current: f, ``(N, channels)``.
-        T: levels of a rate.
-        signed: whether rates may be negative.
-        per_channel: one threshold for each channel, else one.
-
-    Returns:
-        ``(channels,)``, or a scalar.
-
-    Example:
-        >>> best_threshold(torch.tensor([[0.5], [1.0]]), 2, False, True).tolist()
-        [1.0]
-    """
-    largest = current.abs().amax(0) if signed else current.amax(0)
-    largest = (largest if per_channel else largest.amax()).clamp_min(1e-4)
-    best, least = largest, torch.full_like(largest, torch.inf)
-    for step in range(_FRACTIONS, 0, -1):
-        threshold = largest * (step / _FRACTIONS)
-        rates = (current / threshold * T).round_().clamp_(-T if signed else 0, T).mul_(threshold / T)
-        error = rates.sub_(current).square_().sum(0)
-        error = error if per_channel else error.sum()
-        best, least = torch.where(error < least, threshold, best), torch.minimum(error, least)
-    return best
-
-
 @dataclass(frozen=True)
 class _Layer:
     """One layer of a BERT of transformers, by what each part is called here."""
@@ -167,16 +141,17 @@ class _Layer:
         }
 
     @property
-    def currents(self) -> dict[str, tuple[nn.Module, bool]]:
-        """By layer of neurons: the module that gives its current, and whether as its input."""
+    def places(self) -> dict[str, Place]:
+        """Where the current of each layer of neurons is."""
         attention, own = self.module.attention, self.module.attention.self
+        hidden, ffn = own.key.out_features, self.module.intermediate.dense.out_features
         return {
-            "attention.key_neurons": (own.key, False),
-            "attention.value_neurons": (own.value, False),
-            "attention.neurons": (attention.output.dense, True),
-            "attention_neurons": (attention.output, False),
-            "intermediate_neurons": (self.module.intermediate, False),
-            "neurons": (self.module.output, False),
+            "attention.key_neurons": (own.key, False, hidden),
+            "attention.value_neurons": (own.value, False, hidden),
+            "attention.neurons": (attention.output.dense, True, hidden),
+            "attention_neurons": (attention.output, False, hidden),
+            "intermediate_neurons": (self.module.intermediate, False, ffn),
+            "neurons": (self.module.output, False, hidden),
         }
 
 
@@ -187,7 +162,7 @@ def _trunk(teacher: Any) -> Any:
 def student_of(
     source: str | Path | nn.Module,
     layers: int | Sequence[int] | None,
-    texts: Sequence[str] | None,
+    texts: Sequence[Text] | None,
     options: Mapping[str, Any],
 ) -> SpikingBert:
     """Make the student; :meth:`SpikingBert.from_teacher` says how."""
@@ -207,21 +182,45 @@ def student_of(
         "ffn": theirs.intermediate_size, "norm_eps": theirs.layer_norm_eps,
         **({} if classifier is None else {"classes": classifier.out_features}),
     })  # fmt: skip
-    student = SpikingBert(config)
+    student = SpikingBert(replace(config, weights="float"))
     parts = [_Layer(trunk.encoder.layer[index - 1]) for index in chosen]
+    batches = _batches(source, texts, theirs)
     with torch.no_grad():
         _copy(student, trunk, parts, classifier)
-        ids, mask = _sample(source, texts, theirs)
-        with _recording(trunk, parts, config) as currents:
-            trunk(input_ids=ids, attention_mask=mask)
-        neurons = dict(student.named_neurons())
-        for name, current in currents.items():
-            kept = current if current.dim() == 2 else current[mask.bool()]
-            kept = kept[:_TOKENS]
-            threshold = best_threshold(kept, config.T, config.signed, config.threshold_per == "channel")
-            neurons[name].set_thresholds(threshold)
-        _absorb(student)
+        offsets = _start_neurons(student, sampled_currents(trunk, batches, _places(student, trunk, parts)))
+        if config.offset:
+            absorb_offsets(student, offsets)
+        absorb_thresholds(student)
+        if student.config.weights != config.weights:
+            switch_weights(student, config.weights, batches)
     return student
+
+
+def _places(student: SpikingBert, trunk: Any, parts: Sequence[_Layer]) -> dict[str, Place]:
+    """Return where the teacher computes what the student's neurons fire for."""
+    places: dict[str, Place] = {"embeddings.neurons": (trunk.embeddings, False, student.config.hidden)}
+    for index, part in enumerate(parts):
+        places |= {f"encoder.{index}.{name}": place for name, place in part.places.items()}
+    if student.config.head == "pooled" and getattr(trunk, "pooler", None) is not None:
+        places["pooler_neurons"] = (trunk.pooler, False, student.config.hidden)
+    return places
+
+
+def _start_neurons(student: SpikingBert, currents: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    """Set the thresholds; return the offsets, which are 0 where the student has none."""
+    config, neurons = student.config, dict(student.named_neurons())
+    per_channel = config.threshold_per == "channel"
+    offsets = {}
+    for name, current in currents:
+        if config.offset:
+            offsets[name], threshold = best_range(current, config.T, per_channel)
+        else:
+            threshold = best_threshold(current, config.T, config.signed, per_channel)
+        neurons[name].set_thresholds(threshold)
+    if config.offset and config.head == "pooled" and "pooler_neurons" not in offsets:  # the teacher has no pooler
+        offsets["pooler_neurons"] = torch.full((config.hidden,), -1.0)  # tanh
+        neurons["pooler_neurons"].set_thresholds(torch.tensor(2.0))
+    return offsets
 
 
 def _copy(student: SpikingBert, trunk: Any, parts: Sequence[_Layer], classifier: Any) -> None:
@@ -246,80 +245,23 @@ def _copy(student: SpikingBert, trunk: Any, parts: Sequence[_Layer], classifier:
                 getattr(ours, name).copy_(value)
 
 
-def _sample(source: Any, texts: Sequence[str] | None, theirs: Any) -> tuple[Tensor, Tensor]:
-    """Return token ids and mask of the texts, or of random tokens."""
+def _batches(source: Any, texts: Sequence[Text] | None, theirs: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Return token ids, masks and types of the texts, or of random tokens."""
+    longest = theirs.max_position_embeddings
     if texts is None:
         generator = torch.Generator().manual_seed(0)
-        ids = torch.randint(theirs.vocab_size, (64, min(32, theirs.max_position_embeddings)), generator=generator)
-        return ids, torch.ones_like(ids)
+        ids = torch.randint(theirs.vocab_size, (64, min(32, longest)), generator=generator)
+        return [(ids, torch.ones_like(ids), torch.zeros_like(ids))]
     if isinstance(source, nn.Module):
         raise ConfigError("from_teacher(texts=...) needs the teacher's tokenizer: give the teacher's folder or hub id.")
     if not texts:
         raise ConfigError("from_teacher(texts=[]): give some hundred sentences, or None.")
     tokenizer = load_tokenizer(source)
-    batch = tokenizer(
-        list(texts), return_tensors="pt", padding=True, truncation=True, max_length=theirs.max_position_embeddings
-    )
-    return batch["input_ids"], batch["attention_mask"]
-
-
-@contextmanager
-def _recording(trunk: Any, parts: Sequence[_Layer], config: SpikingBertConfig) -> Iterator[dict[str, Tensor]]:
-    """Keep what the teacher computes where the student has neurons."""
-    places: dict[str, tuple[Any, bool]] = {"embeddings.neurons": (trunk.embeddings, False)}
-    for index, part in enumerate(parts):
-        places |= {f"encoder.{index}.{name}": place for name, place in part.currents.items()}
-    if config.head == "pooled" and getattr(trunk, "pooler", None) is not None:
-        places["pooler_neurons"] = (trunk.pooler, False)
-    found: dict[str, Tensor] = {}
-    with ExitStack() as stack:
-        for name, (module, before) in places.items():
-
-            def keep(_: Any, given: Any, output: Any, name: str = name, before: bool = before) -> None:
-                found[name] = (given[0] if before else output).detach()
-
-            stack.callback(module.register_forward_hook(keep).remove)
-        yield found
-
-
-def _absorb(student: SpikingBert) -> None:
-    """Make the weights read spikes as the teacher's read activations: W diag(threshold)."""
-    unit = student.config.amplitude == "unit"
-    below: Neurons = student.embeddings.neurons
-    for module in student.encoder:
-        layer: Any = module
-        _absorb_layer(layer, below, unit)
-        below = layer.neurons
-    if student.config.head == "pooled":
-        _columns(student.pooler, below.threshold)
-        below = student.pooler_neurons
-    if unit:
-        _columns(student.classifier, below.threshold)
-
-
-def _absorb_layer(layer: Any, below: Neurons, unit: bool) -> None:
-    attention = layer.attention
-    for part in (attention.query, attention.key, attention.value):
-        _columns(part, below.threshold)
-    if unit:
-        # Queries take over the keys' amplitudes; what residuals add is 1 / threshold as large, which a norm undoes.
-        _rows(attention.query, attention.key_neurons.threshold)
-        attention.neurons.set_thresholds(attention.neurons.threshold / attention.value_neurons.threshold)
-        carried = attention.value_neurons.threshold * attention.neurons.threshold
-        _columns(layer.attention_output, carried)
-        _rows(layer.attention_output, 1.0 / below.threshold)
-    else:
-        _columns(layer.attention_output, attention.neurons.threshold)
-    _columns(layer.intermediate, layer.attention_neurons.threshold)
-    _columns(layer.output, layer.intermediate_neurons.threshold)
-    if unit:
-        _rows(layer.output, 1.0 / layer.attention_neurons.threshold)
-
-
-def _columns(layer: Any, factor: Tensor) -> None:
-    layer.weight.mul_(factor)
-
-
-def _rows(layer: Any, factor: Tensor) -> None:
-    layer.weight.mul_(factor.expand(layer.weight.shape[0]).unsqueeze(1))
-    layer.bias.mul_(factor)
+    options = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": longest}
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    found = []
+    for start in range(0, len(texts), _BATCH):
+        batch = tokenizer(list(texts[start : start + _BATCH]), return_token_type_ids=True, **options)
+        ids, mask, types = (batch[name] for name in names)
+        found.append((ids, mask, types))
+    return found
