@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 __all__ = ["Place", "best_range", "best_threshold", "sampled_currents"]
 
-#: Thresholds tried, as fractions of the largest current; steps that an end of a range is moved, each 1/32 of it.
-_FRACTIONS, _STEPS = 32, 16
+#: Thresholds tried, as fractions of the largest current; steps that an end of a range is moved, each 1/32 of it; rounds.
+_FRACTIONS, _STEPS, _ROUNDS = 32, 16, 3
 #: Tokens that they are tried on, and bytes of them that are kept at a time.
 _TOKENS, _BYTES = 2048, 256 * 2**20
 
@@ -63,7 +63,7 @@ def best_range(current: Tensor, T: int, per_channel: bool) -> tuple[Tensor, Tens
     r"""Return the offset and the threshold whose rates represent a current best: what {0,1} spikes need.
 
     They minimise the squared error of :math:`o + \vartheta\,\mathrm{clip}(\mathrm{round}(T (f - o)/\vartheta), 0, T)/T`:
-    the ends of the range from the smallest to the largest current are moved inwards in turn, twice. With one threshold
+    the ends of the range from the smallest to the largest current are moved inwards in turn, three times. With one threshold
     for all channels, it is a fraction of the widest range, around the middle of each channel's.
 
     Args:
@@ -84,9 +84,9 @@ def best_range(current: Tensor, T: int, per_channel: bool) -> tuple[Tensor, Tens
     if not per_channel:
         middle, widest = (low + high) / 2, (high - low).amax()
         return _best_around(current, middle, widest, T)
-    width = (high - low) / _FRACTIONS
     least = _error(current - low, high - low, T, 0)
-    for _ in range(2):
+    for _ in range(_ROUNDS):
+        width = (high - low) / _FRACTIONS
         for end, sign in ((low, 1.0), (high, -1.0)):
             start = end.clone()
             for step in range(1, _STEPS + 1):

@@ -21,6 +21,7 @@ from snn_extreme_quant.errors import ConfigError, SampleError, SxqError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.cells import framework_cell
 from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
+from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero
 from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
@@ -53,11 +54,16 @@ class BertDetails:
 def _neurons(config: SpikingBertConfig, channels: int) -> Neurons:
     """Make one layer of neurons."""
     width = channels if config.threshold_per == "channel" else None
+    options = (config.T, width, config.threshold, config.signed, config.learn_thresholds)
+    neurons: Neurons
     if config.schedule == "synchronous":
-        return ChannelIF(config.T, width, config.threshold, config.signed, config.learn_thresholds)
-    cell = None if config.neurons is None else framework_cell(config.neurons, config.signed)
-    options = (config.T, width, config.threshold, config.signed, config.learn_thresholds, config.leak, config.start)
-    return StepIF(*options, cell)
+        neurons = ChannelIF(*options)
+    else:
+        cell = None if config.neurons is None else framework_cell(config.neurons, config.signed)
+        neurons = StepIF(*options, config.leak, config.start, cell)
+    if config.offset:
+        neurons.register_buffer("offset", torch.zeros(channels))
+    return neurons
 
 
 def _norm(config: SpikingBertConfig) -> nn.LayerNorm:
@@ -76,12 +82,9 @@ class _Block(nn.Module):
         """Return what a spike of ``neurons`` carries where it is added or compared."""
         return neurons.threshold if self.config.amplitude == "threshold" else 1.0
 
-    def start_offsets(self, offset: dict[str, int], bias: dict[str, int]) -> None:
-        """Make, where the config asks for offsets, buffers for what silence stands for, and biases before neurons."""
-        for name, size in offset.items() if self.config.offset else ():
-            self.register_buffer(name, torch.zeros(size))
-        for name, size in bias.items() if self.config.offset else ():
-            self.register_parameter(name, nn.Parameter(torch.zeros(size)))
+    def new_bias(self, size: int) -> nn.Parameter | None:
+        """Return a bias for neurons that have none before them, where there are offsets."""
+        return nn.Parameter(torch.zeros(size)) if self.config.offset else None
 
 
 class Embeddings(_Block):
@@ -94,7 +97,6 @@ class Embeddings(_Block):
         self.token_types = nn.Embedding(config.types, config.hidden)
         self.norm = _norm(config)
         self.neurons = _neurons(config, config.hidden)
-        self.start_offsets({"offset": config.hidden}, {})
 
     def forward(self, ids: Tensor, types: Tensor | None) -> Tensor:
         """Return the spikes of the input neurons."""
@@ -116,7 +118,7 @@ class Attention(_Block):
         self.key_neurons, self.value_neurons = _neurons(config, size), _neurons(config, size)
         self.neurons = _neurons(config, size)
         self.softmax: Callable[[Tensor], Tensor] = _softmax if config.profile == "reference" else shift_softmax
-        self.start_offsets({"key_offset": size}, {"bias": size})
+        self.bias = self.new_bias(size)
 
     def forward(self, spikes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the spikes of the attention and the scores before softmax and mask."""
@@ -127,9 +129,9 @@ class Attention(_Block):
         scores = self._split(query) @ self._split(key).transpose(-1, -2)
         weights = self.dropout(self.softmax(scores + mask))
         context = (weights @ self._split(value)).transpose(-2, -3).flatten(-2) * self.amplitude(self.value_neurons)
-        if self.config.offset:
+        if self.bias is not None:
             context = context + self.bias
-            silent = self._split(real * (self.key_offset / math.sqrt(self._head_size))).sum(-1, keepdim=True)
+            silent = self._split(real * (self.key_neurons.offset / math.sqrt(self._head_size))).sum(-1, keepdim=True)
             scores = scores + silent  # the same for all keys of a query: softmax leaves it out, a teacher's has it
         return self.neurons(context), scores
 
@@ -162,7 +164,7 @@ class EncoderLayer(_Block):
         self.output_norm = _norm(config)
         self.neurons = _neurons(config, config.hidden)
         self.activation: Callable[[Tensor], Tensor] = F.gelu if config.profile == "reference" else F.relu
-        self.start_offsets({"offset": config.hidden}, {"intermediate_bias": config.ffn})
+        self.intermediate_bias = self.new_bias(config.ffn)
 
     def forward(self, spikes: Tensor, carried: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return spikes, carried spikes and attention scores.
@@ -177,7 +179,7 @@ class EncoderLayer(_Block):
         middle = self.attention_neurons(current)
         carried = middle * self.amplitude(self.attention_neurons)
         current = self.activation(self.intermediate(middle))
-        wide = self.intermediate_neurons(current + self.intermediate_bias if self.config.offset else current)
+        wide = self.intermediate_neurons(current if self.intermediate_bias is None else current + self.intermediate_bias)
         current = self.output_norm(self.dropout(self.output(wide)) + carried)
         spikes = self.neurons(current)
         return spikes, spikes * self.amplitude(self.neurons), scores
@@ -206,11 +208,11 @@ class SpikingBert(_Block):
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
+        self.pooler_bias = self.new_bias(config.hidden) if config.head == "pooled" else None
         if config.head == "pooled":
             self.pooler = nn.Linear(config.hidden, config.hidden)
             self.pooler_neurons = _neurons(config, config.hidden)
             self.squash = torch.tanh if config.profile == "reference" else F.hardtanh
-            self.start_offsets({}, {"pooler_bias": config.hidden})
         self.classifier = nn.Linear(config.hidden, config.classes)
         self.apply(_initialise)
         self.set_weights(config.weights)
@@ -263,14 +265,14 @@ class SpikingBert(_Block):
         first = spikes[..., 0, :]
         if self.config.head == "pooled":
             current = self.squash(self.pooler(first))
-            rate = self.pooler_neurons(current + self.pooler_bias if self.config.offset else current)
+            rate = self.pooler_neurons(current if self.pooler_bias is None else current + self.pooler_bias)
             rate = self._rates(rate * self.amplitude(self.pooler_neurons))
         else:
             rate = rates[-1][:, 0]
         hidden = tuple(rates)
         if self.config.offset:
             parts: tuple[Any, ...] = (self.embeddings, *self.encoder)
-            hidden = tuple(values + part.offset for values, part in zip(rates, parts, strict=True))
+            hidden = tuple(rate + part.neurons.offset for rate, part in zip(rates, parts, strict=True))
         return BertDetails(self.classifier(rate), hidden, tuple(scores))
 
     def _rates(self, x: Tensor) -> Tensor:
@@ -316,6 +318,8 @@ class SpikingBert(_Block):
     def set_weights(self, weights: Weights) -> None:
         """Give the layers another precision; the latent weights, and the Parameters, stay the same.
 
+        With offsets, biases are mended by what the codes change in their part for the offsets.
+
         Args:
             weights: as :attr:`SpikingBertConfig.weights`.
 
@@ -323,6 +327,7 @@ class SpikingBert(_Block):
             UnmatchedNameError: a name in the plan matches no layer.
         """
         config = replace(self.config, weights=weights_from_data(weights))
+        zeros = outputs_at_zero(self)
         old = [(name, layer) for name, layer in self.named_modules() if isinstance(layer, IntegerFirst)]
         for name, layer in old:
             self._set_layer(name, _latent(layer))
@@ -334,6 +339,7 @@ class SpikingBert(_Block):
                     self._set_layer(name, layer)
                 raise
         self.config = config
+        keep_zeros(self, zeros)
 
     def _set_layer(self, name: str, layer: nn.Module) -> None:
         parent, _, attribute = name.rpartition(".")

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
-from snn_extreme_quant.models.absorption import absorb_offsets, absorb_thresholds
-from snn_extreme_quant.models.bias_correction import switch_weights
+from snn_extreme_quant.models.absorption import absorb_thresholds
 from snn_extreme_quant.models.calibration import Place, best_range, best_threshold, sampled_currents
 from snn_extreme_quant.models.config import SpikingBertConfig
+from snn_extreme_quant.models.offsets import absorb_offsets
 from snn_extreme_quant.models.spiking_bert import SpikingBert
 
 __all__ = ["Text", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
@@ -187,12 +187,11 @@ def student_of(
     batches = _batches(source, texts, theirs)
     with torch.no_grad():
         _copy(student, trunk, parts, classifier)
-        offsets = _start_neurons(student, sampled_currents(trunk, batches, _places(student, trunk, parts)))
+        _start_neurons(student, sampled_currents(trunk, batches, _places(student, trunk, parts)))
         if config.offset:
-            absorb_offsets(student, offsets)
+            absorb_offsets(student)
         absorb_thresholds(student)
-        if student.config.weights != config.weights:
-            switch_weights(student, config.weights, batches)
+    student.set_weights(config.weights)
     return student
 
 
@@ -206,21 +205,17 @@ def _places(student: SpikingBert, trunk: Any, parts: Sequence[_Layer]) -> dict[s
     return places
 
 
-def _start_neurons(student: SpikingBert, currents: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
-    """Set the thresholds; return the offsets, which are 0 where the student has none."""
+def _start_neurons(student: SpikingBert, currents: Iterable[tuple[str, Tensor]]) -> None:
+    """Set thresholds and offsets."""
     config, neurons = student.config, dict(student.named_neurons())
     per_channel = config.threshold_per == "channel"
-    offsets = {}
     for name, current in currents:
         if config.offset:
-            offsets[name], threshold = best_range(current, config.T, per_channel)
+            offset, threshold = best_range(current, config.T, per_channel)
+            neurons[name].offset.copy_(offset)
         else:
             threshold = best_threshold(current, config.T, config.signed, per_channel)
         neurons[name].set_thresholds(threshold)
-    if config.offset and config.head == "pooled" and "pooler_neurons" not in offsets:  # the teacher has no pooler
-        offsets["pooler_neurons"] = torch.full((config.hidden,), -1.0)  # tanh
-        neurons["pooler_neurons"].set_thresholds(torch.tensor(2.0))
-    return offsets
 
 
 def _copy(student: SpikingBert, trunk: Any, parts: Sequence[_Layer], classifier: Any) -> None:

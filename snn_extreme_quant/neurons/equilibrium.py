@@ -105,6 +105,7 @@ class TrainedThresholds(nn.Module):
     r"""Thresholds :math:`\vartheta = e^\lambda` of a layer of neurons, for each channel or one for the tensor."""
 
     log_threshold: Tensor
+    offset: Tensor  #: what silence stands for, in models that have it; nothing here reads it
 
     def start_thresholds(self, channels: int | None, threshold: float, learn: bool) -> None:
         """Start with equal thresholds; ``learn`` makes their logarithm a Parameter, not a buffer.

@@ -200,6 +200,8 @@ def test_types_and_lengths(ids):
         ({"threshold": 0}, "positive"),
         ({"dropout": 1.0}, "dropout"),
         ({"weights": "tenary"}, "ternary"),
+        ({"offset": True}, "signed=False"),
+        ({"offset": True, "signed": False, "amplitude": "unit"}, "offset"),
         ({"leak": 0.9}, "schedule='step'"),
         ({"schedule": "step", "neurons": "snntorch", "leak": 0.9, "signed": False}, "leak"),
         ({"schedule": "step", "neurons": "snntorch"}, "signed"),

@@ -3,9 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.calibration import best_threshold
+from snn_extreme_quant.models import calibration
+from snn_extreme_quant.models.calibration import best_range, best_threshold
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer, teacher_layers
 from tests.tiny_bert import WORDS, save_teacher
 
@@ -59,6 +61,80 @@ def test_norms_by_shifts_start_at_the_teachers_scale(teacher):
         assert slope == pytest.approx(1.0, abs=0.1)
 
 
+@pytest.mark.parametrize(("per", "schedule"), [("channel", "synchronous"), ("tensor", "synchronous"), ("channel", "step")])
+def test_with_offsets_unsigned_spikes_say_what_their_teacher_says(teacher, per, schedule):
+    options = {"texts": TEXTS, "T": 128, "signed": False, "threshold_per": per, "schedule": schedule}
+    student = SpikingBert.from_teacher(teacher, offset=True, **options).eval()
+    if schedule == "step":
+        student.mode = "equilibrium"
+    expected, found = logits_of(teacher, student)
+    assert (found - expected).abs().mean() < 0.06 * expected.std()
+    without = logits_of(teacher, SpikingBert.from_teacher(teacher, **options))[1]
+    assert (without - expected).abs().mean() > 0.4 * expected.std()
+    batch = load_tokenizer(teacher)(TEXTS[:8], return_tensors="pt", padding=True)
+    model = load_teacher(teacher)
+    with torch.no_grad():
+        details = student.details(batch["input_ids"], batch["attention_mask"])
+        hidden = model(**batch, output_hidden_states=True).hidden_states
+        own = model.bert.encoder.layer[0].attention.self
+        query, key = (f(hidden[0]).unflatten(-1, (4, 8)).transpose(1, 2) for f in (own.query, own.key))
+    for ours, theirs in zip(details.hidden, hidden, strict=True):
+        assert (ours - theirs).square().mean() < 0.02 * theirs.var()
+    scores = query @ key.mT / 8**0.5
+    assert (details.scores[0] - scores).square().mean() < 0.02 * scores.var()
+
+
+@pytest.mark.parametrize("classify", [True, False])
+def test_what_codes_give_for_zeros_stays_with_offsets(tmp_path, classify):
+    folder = save_teacher(tmp_path / "teacher", classify=classify)
+    student = SpikingBert.from_teacher(folder, texts=TEXTS, T=8, signed=False, offset=True).eval()
+    neurons = dict(student.named_neurons())
+    read = {
+        "encoder.0.attention.query": "embeddings.neurons",
+        "encoder.1.attention.value": "encoder.0.neurons",
+        "encoder.1.attention_output": "encoder.1.attention.neurons",
+        "encoder.1.intermediate": "encoder.1.attention_neurons",
+        "encoder.1.output": "encoder.1.intermediate_neurons",
+        **({"pooler": "encoder.1.neurons"} if classify else {}),
+    }
+    points = {layer: -(neurons[name].offset / neurons[name].threshold)[None] for layer, name in read.items()}
+    points["classifier"] = -neurons["pooler_neurons" if classify else "encoder.1.neurons"].offset[None]
+    plan = PrecisionPlan({"encoder.*": Ternary(), "pooler": Binary(), "classifier": Ternary()}, Float())
+    if not classify:
+        plan = PrecisionPlan({"encoder.*": Binary(), "classifier": Ternary()}, Float())
+    with torch.no_grad():
+        before = {name: student.get_submodule(name)(point) for name, point in points.items()}
+        bias = student.encoder[1].output.bias.clone()
+        student.set_weights(plan)
+        for name, point in points.items():
+            torch.testing.assert_close(student.get_submodule(name)(point), before[name], atol=1e-4, rtol=1e-4, msg=name)
+        assert (student.encoder[1].output.bias - bias).abs().mean() > 0.01
+        student.save_pretrained(tmp_path / "kept")
+        ids = torch.tensor([[2, 5, 9, 3]])
+        assert torch.equal(SpikingBert.from_pretrained(tmp_path / "kept").eval()(ids), student(ids))
+        student.set_weights("float")
+        torch.testing.assert_close(student.encoder[1].output.bias, bias, atol=1e-4, rtol=1e-4)
+
+
+def test_packed_files_keep_offsets(teacher, tmp_path):
+    student = SpikingBert.from_teacher(teacher, texts=TEXTS, T=8, signed=False, offset=True, weights="ternary").eval()
+    student.save_pretrained(tmp_path, packed=True)
+    twin = SpikingBert.from_pretrained(tmp_path).eval()
+    ids = torch.tensor([[2, 5, 9, 3]])
+    assert torch.equal(twin(ids), student(ids))
+    assert torch.equal(twin.details(ids).hidden[0], student.details(ids).hidden[0])
+
+
+def test_pairs_are_texts_too(teacher):
+    pairs = [(a, b) for a in WORDS[:5] for b in WORDS[5:10]]
+    student = SpikingBert.from_teacher(teacher, texts=pairs, T=64)
+    batch = load_tokenizer(teacher)([a for a, _ in pairs], [b for _, b in pairs], return_tensors="pt", padding=True)
+    with torch.no_grad():
+        expected = load_teacher(teacher)(**batch).logits
+        found = student.eval()(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+    assert (found - expected).abs().mean() < 0.1 * expected.std()
+
+
 def test_without_texts_random_tokens_serve(teacher):
     student = SpikingBert.from_teacher(teacher, T=64)
     expected, found = logits_of(teacher, student)
@@ -87,6 +163,40 @@ def test_best_threshold_beats_its_neighbours():
     assert best[1] / best[0] == pytest.approx(10, rel=0.15)
     for factor in (0.7, 1.4):
         assert (error(best) < error(best * factor)).all()
+
+
+def test_best_range_beats_its_neighbours():
+    torch.manual_seed(0)
+    current = torch.cat([torch.randn(4000, 1).exp(), torch.randn(4000, 1) * 3 - 5], 1)
+
+    def error(offset, threshold):
+        rates = ((current - offset) / threshold * 8).round().clamp(0, 8) / 8
+        return (offset + rates * threshold - current).square().mean(0)
+
+    offset, threshold = best_range(current, 8, per_channel=True)
+    best = error(offset, threshold)
+    assert (best < 0.35 * error(torch.zeros(2), best_threshold(current, 8, False, True))).any()
+    for factor in (0.7, 1.4):
+        assert (best < error(offset, threshold * factor)).all()
+        assert (best < error(offset + (factor - 1) * threshold / 2, threshold))[1]  # each end alone, on a skewed one
+    shared, one = best_range(current, 8, per_channel=False)
+    assert (shared.shape, one.shape) == ((2,), ())
+    assert error(shared, one).sum() < error(shared, one * 2).sum()
+    constant, width = best_range(torch.full((5, 1), 3.0), 8, per_channel=True)
+    assert constant.item() == 3.0
+    assert width.item() > 0
+
+
+def test_a_large_teacher_is_sampled_in_several_runs(teacher, monkeypatch):
+    whole = SpikingBert.from_teacher(teacher, texts=TEXTS, T=8).state_dict()
+    monkeypatch.setattr(calibration, "_BYTES", calibration._TOKENS * 4 * 70)
+    parts = SpikingBert.from_teacher(teacher, texts=TEXTS, T=8).state_dict()
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    monkeypatch.setattr(calibration, "_TOKENS", 100)  # fewer than there are: spread over all texts
+    some = SpikingBert.from_teacher(teacher, texts=TEXTS, T=8).state_dict()
+    name = "encoder.0.neurons.log_threshold"
+    assert not torch.equal(some[name], whole[name])
+    assert (some[name] - whole[name]).abs().mean() < 0.2
 
 
 def test_layers():
