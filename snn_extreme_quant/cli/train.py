@@ -37,7 +37,7 @@ def train(
 ) -> None:
     """Train a spiking language model by a recipe: distil it from a teacher, measure it on the dev set."""
     with to_stderr():
-        from snn_extreme_quant.training.recipe import load_recipe
+        from snn_extreme_quant.training.recipe_files import load_recipe
 
         loaded = load_recipe(recipe, change or ())
         folder = Path("runs") / Path(recipe).stem if out is None else out

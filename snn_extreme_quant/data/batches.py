@@ -13,10 +13,12 @@ from torch import Tensor
 
 from snn_extreme_quant.data.tasks import Rows
 
-__all__ = ["Batch", "Sentences", "batch_order", "collate"]
+__all__ = ["Batch", "Sentences", "batch_order", "collate", "pad"]
 
 #: Sentences are sorted by length among this many batches.
 _POOL = 64
+#: Lines of plain text that are tokenised at a time.
+_LINES = 10_000
 Ints = npt.NDArray[np.int64]
 
 
@@ -51,6 +53,20 @@ class Sentences:
             np.asarray(rows.labels, np.float32),
         )
 
+    @classmethod
+    def of_text(cls, lines: Sequence[str], tokenizer: Any, max_tokens: int) -> Sentences:
+        """Tokenise lines without labels; what is longer than ``max_tokens`` is cut into pieces, none is left out."""
+        pieces: list[Any] = []
+        for start in range(0, len(lines), _LINES):
+            encoded = tokenizer(
+                list(lines[start : start + _LINES]), truncation=True, max_length=max_tokens, padding=False,
+                return_overflowing_tokens=True, return_token_type_ids=False, return_attention_mask=False,
+            )  # fmt: skip
+            pieces += [np.asarray(ids, np.int32) for ids in encoded["input_ids"]]
+        starts = np.concatenate([[0], np.cumsum([len(ids) for ids in pieces])]).astype(np.int64)
+        ids = np.concatenate(pieces)
+        return cls(ids, np.zeros(len(ids), np.int8), starts, np.zeros(len(pieces), np.float32))
+
     def __len__(self) -> int:
         """Return the number of sentences."""
         return len(self.labels)
@@ -79,6 +95,11 @@ class Batch:
     types: Tensor
     labels: Tensor
 
+    def taken(self, rows: slice) -> Batch:
+        """Return some of the sentences, no shorter."""
+        tensors = (tensor[rows] for tensor in (self.ids, self.mask, self.types, self.labels))
+        return Batch(self.rows[rows], *tensors)
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on another device."""
         tensors = (tensor.to(device) for tensor in (self.ids, self.mask, self.types, self.labels))
@@ -102,6 +123,22 @@ def collate(sentences: Sentences, rows: Ints) -> Batch:
     ids[mask], types[mask] = sentences.ids[places[mask]], sentences.types[places[mask]]
     tensors = (torch.from_numpy(array) for array in (ids, mask.astype(np.int64), types, sentences.labels[rows]))
     return Batch(rows, *tensors)
+
+
+def pad(sentences: Sequence[tuple[Ints, Ints]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ids, mask and types of sentences side by side.
+
+    Example:
+        >>> one, two = (np.array([5, 6]), np.array([0, 1])), (np.array([7]), np.array([0]))
+        >>> [tensor.tolist() for tensor in pad([one, two])]
+        [[[5, 6], [7, 0]], [[1, 1], [1, 0]], [[0, 1], [0, 0]]]
+    """
+    width = max(len(ids) for ids, _ in sentences)
+    found = np.zeros((3, len(sentences), width), np.int64)
+    for row, (ids, types) in enumerate(sentences):
+        found[0, row, : len(ids)], found[1, row, : len(ids)], found[2, row, : len(ids)] = ids, 1, types
+    ids, mask, types = torch.from_numpy(found)
+    return ids, mask, types
 
 
 def batch_order(lengths: Ints, batch: int, seed: Sequence[int]) -> list[Ints]:

@@ -6,7 +6,7 @@ import csv
 import gzip
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,16 @@ GLUE: dict[str, Task] = {
 }
 
 
+#: What GLUE's own files and the hub call a column, where tables call it otherwise, by task.
+_ALSO: dict[str, dict[str, tuple[str, ...]]] = {
+    "mnli": {"premise": ("sentence1",), "hypothesis": ("sentence2",), "label": ("gold_label",)},
+    "mrpc": {"sentence1": ("#1 String",), "sentence2": ("#2 String",), "label": ("Quality",)},
+    "qnli": {"sentence1": ("question",), "sentence2": ("sentence",)},
+    "qqp": {"question1": ("sentence1",), "question2": ("sentence2",), "label": ("is_duplicate",)},
+    "stsb": {"score": ("label",)},
+}
+
+
 @dataclass(frozen=True)
 class Rows:
     """Texts and labels of one split.
@@ -105,7 +115,7 @@ def read_rows(task: Task, data: str | Path, split: str) -> Rows:
 def _table(path: Path) -> Iterable[dict[str, str]]:
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        text = raw.decode("utf-8")
+        text = raw.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
     if ".csv" in path.name:
@@ -126,31 +136,43 @@ def _hub_table(task: Task, split: str) -> Iterable[dict[str, Any]]:
         import datasets
     except ImportError as error:
         raise MissingDependencyError('data = "hub" needs: pip install datasets') from error
+    if task.name not in GLUE:
+        raise ConfigError(f'data = "hub" is for the tasks of GLUE; give a folder for the task {task.name!r}.')
     name = {"dev": "validation"}.get(split, split.replace("dev_", "validation_"))
     try:
         table = datasets.load_dataset("nyu-mll/glue", task.name, split=name)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{task.name} cannot be had from the hub: {error}") from error
-    label = "label" if task.label not in table.column_names else task.label
-    return ({**row, task.label: row[label]} for row in table)
+    except Exception as error:  # the hub's client raises what its own libraries do
+        raise DataError(
+            f"{task.name} cannot be had from the hub ({type(error).__name__}: {error}). Without a connection, give a"
+            " folder with its tables."
+        ) from error
+    return iter(table)
 
 
 def _rows(task: Task, table: Iterable[dict[str, Any]], where: str) -> Rows:
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[float] = []
-    columns = [column for column in (task.text, task.pair, task.label) if column is not None]
+    names: dict[str, str] = {}
     for number, row in enumerate(table, 2):
-        for column in columns:
+        names = names or _columns(task, row)
+        for column in names.values():
             if row.get(column) is None:
                 raise DataError(f"{where}, line {number}: no column {column!r}. {suggest(column, list(row))}")
-        texts.append(row[task.text])
-        labels.append(_label(task, row[task.label], f"{where}, line {number}"))
+        texts.append(row[names[task.text]])
+        labels.append(_label(task, row[names[task.label]], f"{where}, line {number}"))
         if task.pair is not None:
-            pairs.append(row[task.pair])
+            pairs.append(row[names[task.pair]])
     if not texts:
         raise DataError(f"{where} holds no rows.")
     return Rows(texts, pairs if task.pair is not None else None, labels)
+
+
+def _columns(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a table calls the columns that the task asks for."""
+    also = _ALSO.get(task.name, {})
+    wanted = [column for column in (task.text, task.pair, task.label) if column is not None]
+    return {column: next((name for name in (column, *also.get(column, ())) if name in row), column) for column in wanted}
 
 
 def _label(task: Task, value: Any, where: str) -> float:

@@ -18,7 +18,7 @@ from snn_extreme_quant.models.config import SpikingBertConfig
 from snn_extreme_quant.models.offsets import absorb_offsets
 from snn_extreme_quant.models.spiking_bert import SpikingBert
 
-__all__ = ["Text", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
+__all__ = ["Text", "check_bert", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
 
 #: Texts that run through the teacher at a time.
 _BATCH = 16
@@ -69,15 +69,19 @@ def _quiet() -> Iterator[None]:
 
 
 def _checked(model: Any) -> Any:
-    config = getattr(model, "config", None)
+    check_bert(getattr(model, "config", None), type(model).__name__)
+    return model
+
+
+def check_bert(config: Any, name: str) -> None:
+    """Raise :class:`UnsupportedModelError` if a configuration of transformers is of no BERT that carries over."""
     needs = {"model_type": "bert", "position_embedding_type": "absolute", "hidden_act": "gelu", "is_decoder": False}
-    for name, value in needs.items():
-        found = getattr(config, name, value if name == "position_embedding_type" else None)
+    for key, value in needs.items():
+        found = getattr(config, key, value if key == "position_embedding_type" else None)
         if found != value:
             raise UnsupportedModelError(
-                f"{type(model).__name__} has {name}={found!r}; a SpikingBert is made from a BERT with {name}={value!r}."
+                f"{name} has {key}={found!r}; a SpikingBert is made from a BERT with {key}={value!r}."
             )
-    return model
 
 
 def load_tokenizer(source: str | Path) -> Any:

@@ -23,7 +23,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.training.recipe import LossWeights
 
-__all__ = ["Distiller", "Shares", "Teacher", "TeacherOutputs"]
+__all__ = ["Distiller", "Shares", "Teacher", "TeacherOutputs", "label_loss"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Distiller(nn.Module):
             logits = _given(teacher.logits, "logits: it has no classifier")
             losses["logits"] = self._logits(details.logits, logits, weights.temperature)
         if weights.labels:
-            losses["labels"] = self._labels(details.logits, batch.labels)
+            losses["labels"] = label_loss(details.logits, batch.labels, self.regression)
         losses = {name: value * getattr(shares, _MEAN_OVER[name]) for name, value in losses.items()}
         total = sum(getattr(weights, name) * value for name, value in losses.items())
         return {"loss": total, **losses}
@@ -168,10 +168,12 @@ class Distiller(nn.Module):
             return F.mse_loss(ours.float(), theirs.float())
         return F.cross_entropy(ours.float() / temperature, (theirs.float() / temperature).softmax(-1))
 
-    def _labels(self, logits: Tensor, labels: Tensor) -> Tensor:
-        if self.regression:
-            return F.mse_loss(logits[:, 0].float(), labels)
-        return F.cross_entropy(logits.float(), labels.long())
+
+def label_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
+    """Return the cross-entropy of labels, or the squared error of real numbers, the mean over a batch."""
+    if regression:
+        return F.mse_loss(logits[:, 0].float(), labels)
+    return F.cross_entropy(logits.float(), labels.long())
 
 
 def _given(value: Tensor | None, what: str) -> Tensor:

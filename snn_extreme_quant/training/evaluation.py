@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from snn_extreme_quant.data import Sentences, Task, collate
+from snn_extreme_quant.data import Batch, Sentences, Task, collate
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.training.metrics import measure
 
-__all__ = ["Evaluation", "evaluate", "over_time_steps"]
+__all__ = ["Evaluation", "evaluate", "over_time_steps", "predictions"]
 
 _BATCH = 64
 
@@ -70,17 +71,29 @@ def evaluate(student: SpikingBert, sentences: Sentences, task: Task) -> Evaluati
     student.mode = "simulated"
     student.eval()
     device = next(student.parameters()).device
-    order = np.argsort(sentences.lengths, kind="stable")
-    logits = np.zeros((len(sentences), student.config.classes))
     with _watched(student) as rates:
-        for start in range(0, len(order), _BATCH):
-            batch = collate(sentences, order[start : start + _BATCH]).to(device)
+
+        def logits_of(batch: Batch) -> Tensor:
             rates.mask = batch.mask
-            logits[batch.rows] = student(batch.ids, batch.mask, batch.types).double().cpu().numpy()
+            return student(batch.ids, batch.mask, batch.types)  # type: ignore[no-any-return]
+
+        logits = predictions(logits_of, sentences, student.config.classes, device)
     student.mode = mode
     student.train(training)
     metrics = measure(task, sentences.labels.astype(np.float64), logits)
     return Evaluation(metrics, rates.total / rates.count, logits)
+
+
+def predictions(
+    logits_of: Callable[[Batch], Tensor], sentences: Sentences, classes: int, device: torch.device
+) -> npt.NDArray[np.float64]:
+    """Return the logits ``(N, classes)`` of all sentences, in their order, computed in batches of similar length."""
+    order = np.argsort(sentences.lengths, kind="stable")
+    logits = np.zeros((len(sentences), classes))
+    for start in range(0, len(order), _BATCH):
+        batch = collate(sentences, order[start : start + _BATCH]).to(device)
+        logits[batch.rows] = logits_of(batch).double().cpu().numpy()
+    return logits
 
 
 def over_time_steps(

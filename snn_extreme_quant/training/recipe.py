@@ -1,24 +1,16 @@
-"""Recipes: a training run as data, read from TOML, checked before anything runs."""
+"""Recipes: a training run as data, checked before anything runs."""
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
-from importlib import resources
-from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from snn_extreme_quant.data import Task
-from snn_extreme_quant.data.tasks import task_named
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models.config import weights_from_data
-from snn_extreme_quant.registry import suggest
 
-__all__ = ["LossWeights", "Recipe", "Stage", "TrainOptions", "load_recipe", "shipped_recipes"]
-
-_T = TypeVar("_T")
-_TASK_KEYS = ("name", "data", "max_tokens", "text", "pair", "label", "labels", "regression", "metrics", "dev")
+__all__ = ["Augment", "Base", "LossWeights", "Recipe", "Stage", "TrainOptions"]
 
 
 @dataclass(frozen=True)
@@ -42,6 +34,66 @@ class LossWeights:
     temperature: float = 1.0
     layer_map: tuple[int, ...] = ()
 
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        for name in ("hidden", "scores", "logits", "labels"):
+            if not 0.0 <= getattr(self, name) < float("inf"):
+                raise ConfigError(f"[stage.loss] {name}={getattr(self, name)}: use 0 or a positive number.")
+        if not 0.0 < self.temperature < float("inf"):
+            raise ConfigError(f"[stage.loss] temperature={self.temperature}: use a positive number.")
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether one of the losses compares with a teacher."""
+        return any((self.hidden, self.scores, self.logits))
+
+
+@dataclass(frozen=True)
+class Augment:
+    """How sentences are altered; ``docs/spiking_bert.md`` (Augmentation) has the order.
+
+    Args:
+        replace: probability of a word to become one of its nearest in the teacher's embedding table.
+        delete: of a word to be left out.
+        swap: of a word to change places with the next one.
+        neighbours: how many nearest words a word may become.
+    """
+
+    replace: float = 0.15
+    delete: float = 0.05
+    swap: float = 0.05
+    neighbours: int = 15
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        for name in ("replace", "delete", "swap"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise ConfigError(f"[augment] {name}={getattr(self, name)}: use a probability from 0 to below 1.")
+        if self.neighbours < 1:
+            raise ConfigError(f"[augment] neighbours={self.neighbours}: use 1 or more.")
+        if not (self.replace or self.delete or self.swap):
+            raise ConfigError("[augment] replace, delete and swap are all 0: nothing would be altered.")
+
+
+@dataclass(frozen=True)
+class Base:
+    """What a teacher is fine-tuned from.
+
+    Args:
+        path: a folder or hub id of a BERT.
+        dropout: in the place of its own.
+    """
+
+    path: str = ""
+    dropout: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if not self.path:
+            raise ConfigError("[base] path is missing: a folder or hub id of a BERT.")
+        if not 0.0 <= self.dropout < 1.0:
+            raise ConfigError(f"[base] dropout={self.dropout}: use a number from 0 to below 1.")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -58,6 +110,9 @@ class Stage:
         weights: the precision from this stage on, as ``SpikingBertConfig.weights``; empty: as it was.
         mode: of the student, ``"simulated"``, ``"equilibrium"`` or ``"surrogate"``.
         freeze: shell patterns of parameters that stay as they are.
+        augment: probability of a sentence to be altered (:class:`Augment`).
+        text: files of plain text in the place of the training sentences.
+        teacher: a folder or hub id in the place of the recipe's; empty: that one.
         loss: weights of the losses.
     """
 
@@ -71,6 +126,9 @@ class Stage:
     weights: Any = ""
     mode: str = "simulated"
     freeze: tuple[str, ...] = ()
+    augment: float = 0.0
+    text: tuple[str, ...] = ()
+    teacher: str = ""
     loss: LossWeights = LossWeights()
 
     def __post_init__(self) -> None:
@@ -81,6 +139,7 @@ class Stage:
             ("lr", self.lr > 0),
             ("warmup", 0 <= self.warmup < 1),
             ("threshold_lr", self.threshold_lr >= 0),
+            ("augment", 0 <= self.augment <= 1),
         ):
             if not good:
                 raise ConfigError(f"stage {self.name!r}: {name}={getattr(self, name)} is out of range.")
@@ -90,7 +149,12 @@ class Stage:
             raise ConfigError(f"stage {self.name!r}: all weights in [stage.loss] are 0; give one of them.")
         if self.weights != "":
             weights_from_data(self.weights)
-
+        for name in ("augment", "text"):
+            if getattr(self, name) and self.loss.labels:
+                raise ConfigError(
+                    f"stage {self.name!r}: {name} and the loss of labels: there are no labels for such sentences; set"
+                    " loss.labels = 0 and let the teacher answer (hidden, scores, logits)."
+                )
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -137,22 +201,26 @@ class Recipe:
         task: texts, labels and metrics.
         data: a folder of tables, or ``"hub"``.
         max_tokens: longer sentences are truncated.
-        teacher: a folder or hub id.
+        teacher: a folder or hub id; empty with ``base``.
+        base: what a teacher is fine-tuned from, in the place of ``teacher`` and ``student``.
         cache: whether the teacher's outputs are kept: ``"none"`` or ``"all"``.
         layers: of the teacher that the student has; None: all.
         student: fields of :class:`~snn_extreme_quant.models.SpikingBertConfig`.
         train: what all stages share.
+        augment: how the stages that ask for it alter sentences.
         stages: in order.
     """
 
     task: Task
     data: str
-    teacher: str
+    teacher: str = ""
+    base: Base | None = None
     max_tokens: int = 64
     cache: str = "none"
     layers: int | tuple[int, ...] | None = None
     student: Mapping[str, Any] = field(default_factory=dict)
     train: TrainOptions = TrainOptions()
+    augment: Augment = Augment()
     stages: tuple[Stage, ...] = ()
 
     def __post_init__(self) -> None:
@@ -161,116 +229,26 @@ class Recipe:
             raise ConfigError("The recipe has no [[stage]].")
         if self.cache not in ("none", "all"):
             raise ConfigError(f"[teacher] cache={self.cache!r}: use 'none' or 'all'.")
+        if self.max_tokens < 3:
+            raise ConfigError(f"[task] max_tokens={self.max_tokens}: use 3 or more; two are [CLS] and [SEP].")
+        if self.base is not None:
+            self._check_base()
+        elif not self.teacher:
+            raise ConfigError("The recipe has neither [teacher] path nor [base] path.")
+
+    def _check_base(self) -> None:
+        """Refuse what only a student has."""
+        if self.teacher or self.student or self.layers is not None:
+            raise ConfigError("[base] fine-tunes a teacher: leave out [teacher] and [student], or leave out [base].")
+        for stage in self.stages:
+            taken = [name for name in ("weights", "threshold_lr", "augment", "text", "teacher") if getattr(stage, name)]
+            taken += ["mode"] if stage.mode != "simulated" else []
+            taken += ["loss"] if stage.loss.needs_teacher or stage.loss.layer_map else []
+            if taken:
+                raise ConfigError(
+                    f"stage {stage.name!r}: {taken[0]} has no meaning with [base], which is trained on labels alone."
+                )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data that tells runs apart."""
         return asdict(self)
-
-
-def shipped_recipes() -> dict[str, Path]:
-    """Return the recipes that come with the package, by name."""
-    folder = Path(str(resources.files("snn_extreme_quant.training") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
-
-
-def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        source: a TOML file, or the name of a recipe that comes with the package.
-        changes: values to set instead, as ``"train.seed=1"`` or ``"stage.0.steps=10"``; the value is TOML, or else
-            text.
-
-    Raises:
-        ConfigError: the recipe cannot be read; a key is unknown; a value means nothing.
-    """
-    path = Path(source)
-    if path.suffix != ".toml" or not path.exists():
-        shipped = shipped_recipes()
-        if path.stem not in shipped or (path.suffix == ".toml" and len(path.parts) > 2):
-            raise ConfigError(f"There is no recipe {str(source)!r}: no such file. {suggest(path.stem, shipped)}")
-        path = shipped[path.stem]
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"The recipe {path} cannot be read: {error}.") from error
-    for change in changes:
-        _change(data, change)
-    return _recipe(data)
-
-
-def _change(data: Any, change: str) -> None:
-    name, found, text = change.partition("=")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    *parents, last = name.split(".")
-    place = data
-    try:
-        for key in parents:
-            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
-        if not found or not isinstance(place, dict):
-            raise TypeError
-        place[last] = value
-    except (IndexError, ValueError, TypeError, AttributeError) as error:
-        raise ConfigError(f"--set {change!r}: write it as train.seed=1 or stage.0.steps=10.") from error
-
-
-def _build(cls: type[_T], data: Any, where: str) -> _T:
-    """Build a dataclass, with errors that name the key."""
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{where} is no table.")
-    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-    hints = get_type_hints(cls)
-    values = {}
-    for key, value in data.items():
-        if key not in known:
-            raise ConfigError(f"{where} has no key {key!r}. {suggest(key, known)}")
-        hint = hints[key]
-        right = {int: int, float: (int, float), str: str}.get(hint, object)
-        if not isinstance(value, right) or (isinstance(value, bool) and hint in (int, float)):  # type: ignore[arg-type]
-            raise ConfigError(f"{where} {key} = {value!r}: use a value of type {hint.__name__}.")
-        values[key] = tuple(value) if isinstance(value, list) else value
-    return cls(**values)
-
-
-def _recipe(data: Mapping[str, Any]) -> Recipe:
-    sections = {"task", "teacher", "student", "train", "stage"}
-    for key in data:
-        if key not in sections:
-            raise ConfigError(f"The recipe has no section [{key}]. {suggest(key, sections)}")
-    task = dict(data.get("task", {}))
-    for key in task:
-        if key not in _TASK_KEYS:
-            raise ConfigError(f"[task] has no key {key!r}. {suggest(key, _TASK_KEYS)}")
-    if "data" not in task:
-        raise ConfigError('[task] data is missing: a folder with train.tsv and dev.tsv, or "hub".')
-    teacher = dict(data.get("teacher", {}))
-    if set(teacher) - {"path", "cache"} or "path" not in teacher:
-        raise ConfigError("[teacher] has the keys path (needed) and cache.")
-    student = dict(data.get("student", {}))
-    layers = student.pop("layers", None)
-    stages = []
-    for number, stage in enumerate(data.get("stage", ())):
-        where = f"[[stage]] {number}"
-        loss = _build(LossWeights, stage.get("loss", {}), f"{where} loss")
-        stages.append(_build(Stage, {**stage, "loss": loss}, where))
-    return Recipe(
-        task=_task(task),
-        data=str(task["data"]),
-        teacher=str(teacher["path"]),
-        max_tokens=int(task.get("max_tokens", 64)),
-        cache=str(teacher.get("cache", "none")),
-        layers=tuple(layers) if isinstance(layers, list) else layers,
-        student=student,
-        train=_build(TrainOptions, data.get("train", {}), "[train]"),
-        stages=tuple(stages),
-    )
-
-
-def _task(data: Mapping[str, Any]) -> Task:
-    columns = {key: value for key, value in data.items() if key not in ("data", "max_tokens")}
-    if set(columns) == {"name"}:
-        return task_named(columns["name"])
-    return _build(Task, {"name": "own", **columns}, "[task]")

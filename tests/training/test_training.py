@@ -16,7 +16,8 @@ from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher
 from snn_extreme_quant.training.metrics import measure
-from snn_extreme_quant.training.recipe import LossWeights, load_recipe, shipped_recipes
+from snn_extreme_quant.training.recipe import LossWeights
+from snn_extreme_quant.training.recipe_files import load_recipe, shipped_recipes
 from snn_extreme_quant.training.teacher_cache import CachedTeacher
 from tests.tiny_bert import save_task, save_teacher
 

@@ -1,0 +1,138 @@
+"""Recipes as TOML files: read, changed by ``--set``, and checked key by key before anything runs."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from snn_extreme_quant.data import GLUE, Task
+from snn_extreme_quant.data.tasks import task_named
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.registry import suggest
+from snn_extreme_quant.training.recipe import Augment, Base, LossWeights, Recipe, Stage, TrainOptions
+
+__all__ = ["load_recipe", "shipped_recipes"]
+
+_T = TypeVar("_T")
+_TASK_KEYS = ("name", "data", "max_tokens", "text", "pair", "label", "labels", "regression", "metrics", "dev")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Return the recipes that come with the package, by name."""
+    folder = Path(str(resources.files("snn_extreme_quant.training") / "recipes"))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def load_recipe(source: str | Path, changes: Sequence[str] = ()) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: a TOML file, or the name of a recipe that comes with the package.
+        changes: values to set instead, as ``"train.seed=1"`` or ``"stage.0.steps=10"``; the value is TOML, or else
+            text.
+
+    Raises:
+        ConfigError: the recipe cannot be read; a key is unknown; a value means nothing.
+    """
+    path = Path(source)
+    if path.suffix != ".toml" or not path.exists():
+        shipped = shipped_recipes()
+        if path.stem not in shipped or (path.suffix == ".toml" and len(path.parts) > 2):
+            raise ConfigError(f"There is no recipe {str(source)!r}: no such file. {suggest(path.stem, shipped)}")
+        path = shipped[path.stem]
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"The recipe {path} cannot be read: {error}.") from error
+    for change in changes:
+        _change(data, change)
+    return _recipe(data)
+
+
+def _change(data: Any, change: str) -> None:
+    name, found, text = change.partition("=")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    *parents, last = name.split(".")
+    place = data
+    try:
+        for key in parents:
+            place = place[int(key)] if isinstance(place, list) else place.setdefault(key, {})
+        if not found or not isinstance(place, dict):
+            raise TypeError
+        place[last] = value
+    except (IndexError, ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"--set {change!r}: write it as train.seed=1 or stage.0.steps=10.") from error
+
+
+def _build(cls: type[_T], data: Any, where: str) -> _T:
+    """Build a dataclass, with errors that name the key."""
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"{where} is no table.")
+    known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    hints = get_type_hints(cls)
+    values = {}
+    for key, value in data.items():
+        if key not in known:
+            raise ConfigError(f"{where} has no key {key!r}. {suggest(key, known)}")
+        hint = hints[key]
+        right = {int: int, float: (int, float), str: str}.get(hint, object)
+        if not isinstance(value, right) or (isinstance(value, bool) and hint in (int, float)):  # type: ignore[arg-type]
+            raise ConfigError(f"{where} {key} = {value!r}: use a value of type {hint.__name__}.")
+        if hint == tuple[str, ...] and isinstance(value, str):
+            value = [value]  # noqa: PLW2901 - one text where a list of them may stand
+        values[key] = tuple(value) if isinstance(value, list) else value
+    return cls(**values)
+
+
+def _recipe(data: Mapping[str, Any]) -> Recipe:
+    sections = {"task", "teacher", "student", "base", "train", "augment", "stage"}
+    for key in data:
+        if key not in sections:
+            raise ConfigError(f"The recipe has no section [{key}]. {suggest(key, sections)}")
+    task = dict(data.get("task", {}))
+    for key in task:
+        if key not in _TASK_KEYS:
+            raise ConfigError(f"[task] has no key {key!r}. {suggest(key, _TASK_KEYS)}")
+    if "data" not in task:
+        raise ConfigError('[task] data is missing: a folder with train.tsv and dev.tsv, or "hub".')
+    teacher = dict(data.get("teacher", {}))
+    if set(teacher) - {"path", "cache"} or ("path" not in teacher and "base" not in data):
+        raise ConfigError("[teacher] has the keys path (needed) and cache; or give [base] to fine-tune a teacher.")
+    student = dict(data.get("student", {}))
+    layers = student.pop("layers", None)
+    stages = []
+    for number, stage in enumerate(data.get("stage", ())):
+        where = f"[[stage]] {number}"
+        loss = _build(LossWeights, stage.get("loss", {}), f"{where} loss")
+        stages.append(_build(Stage, {**stage, "loss": loss}, where))
+    return Recipe(
+        task=_task(task),
+        data=str(task["data"]),
+        teacher=str(teacher.get("path", "")),
+        base=_build(Base, data["base"], "[base]") if "base" in data else None,
+        max_tokens=int(task.get("max_tokens", 64)),
+        cache=str(teacher.get("cache", "none")),
+        layers=tuple(layers) if isinstance(layers, list) else layers,
+        student=student,
+        train=_build(TrainOptions, data.get("train", {}), "[train]"),
+        augment=_build(Augment, data.get("augment", {}), "[augment]"),
+        stages=tuple(stages),
+    )
+
+
+def _task(data: Mapping[str, Any]) -> Task:
+    given = {key: value for key, value in data.items() if key not in ("data", "max_tokens")}
+    known = task_named(given["name"]) if given.get("name") in GLUE or set(given) == {"name"} else None
+    if known is None:
+        return _build(Task, {"name": "own", **given}, "[task]")
+    if given.get("regression", known.regression) != known.regression:
+        raise ConfigError(f"[task] regression does not fit {known.name!r}; leave name out, or choose another.")
+    changed = _build(Task, given, "[task]")
+    return replace(known, **{key: getattr(changed, key) for key in given})
