@@ -39,6 +39,7 @@ EXTRAS = {
     "sklearn": ("scikit-learn", "demo"),
     "snntorch": ("snntorch", "snntorch"),
     "spikingjelly": ("spikingjelly", "spikingjelly"),
+    "tensorboard": ("tensorboard", "tensorboard"),
     "transformers": ("transformers", "text"),
 }
 

@@ -12,7 +12,7 @@ import torch
 from snn_extreme_quant.errors import ModelSourceError
 from snn_extreme_quant.models.teacher import check_bert
 
-__all__ = ["load_base"]
+__all__ = ["load_base", "silent"]
 
 
 def load_base(source: str | Path, classes: int, dropout: float, labels: Sequence[str] = ()) -> Any:
@@ -40,7 +40,7 @@ def load_base(source: str | Path, classes: int, dropout: float, labels: Sequence
         config.problem_type = "regression" if classes == 1 else "single_label_classification"
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = dropout
         config.classifier_dropout = None
-        with _silent():
+        with silent():
             return AutoModelForSequenceClassification.from_pretrained(
                 source, config=config, dtype=torch.float32, ignore_mismatched_sizes=True
             )
@@ -49,8 +49,8 @@ def load_base(source: str | Path, classes: int, dropout: float, labels: Sequence
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Keep off the screen that the classifier is new: it is meant to be."""
+def silent() -> Iterator[None]:
+    """Keep bars and notes of transformers off the screen, such as that a classifier is new: it is meant to be."""
     import transformers.utils.logging
 
     logging: Any = transformers.utils.logging

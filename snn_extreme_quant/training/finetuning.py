@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from snn_extreme_quant.data import Batch, Sentences, Task
 from snn_extreme_quant.errors import OutputPathError
-from snn_extreme_quant.models.base import load_base
+from snn_extreme_quant.models.base import load_base, silent
 from snn_extreme_quant.models.teacher import load_tokenizer
 from snn_extreme_quant.training.distillation import Shares, TeacherOutputs, label_loss
 from snn_extreme_quant.training.evaluation import predictions
@@ -91,7 +91,8 @@ class FineTuning:
         """Write a folder of transformers."""
         folder = self.place.folder / name
         try:
-            self.model.bert.save_pretrained(folder)
+            with silent():
+                self.model.bert.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
         except OSError as error:
             raise OutputPathError(f"{folder} cannot be written: {error}.") from error

@@ -133,6 +133,8 @@ class Distillation:
         self.model = Distiller(student, self.width, recipe.task.regression)
         self.trained = self.student = student
         self._now = _Current()
+        for stage in recipe.stages:
+            self._check(stage)
 
     def begin(self, number: int, stage: Stage) -> None:
         """Set precision and mode, load the stage's teacher."""
@@ -147,15 +149,27 @@ class Distillation:
             options = self.recipe.augment
             self._now.augmenter = Augmenter.of(self.tokenizer, table, self.sentences(stage), options, stage.augment)
 
-    def _teacher(self, stage: Stage) -> Teacher | CachedTeacher:
-        model, ours = self._model(stage), len(self.student.encoder)
-        depth = model.config.num_hidden_layers
-        levels = stage.loss.layer_map or (0, *teacher_layers(self.recipe.layers, depth))
+    def _check(self, stage: Stage) -> None:
+        """Refuse a stage that cannot run, before the first one does."""
+        self.student.mode = stage.mode  # type: ignore[assignment]
+        self.student.mode = "simulated"
+        if stage.loss.needs_teacher:
+            self._levels(stage)
+
+    def _levels(self, stage: Stage) -> tuple[int, ...]:
+        """Return which of the teacher's levels are compared with the student's."""
+        depth, ours = self._model(stage).config.num_hidden_layers, len(self.student.encoder)
+        own = depth == self.teachers[self.recipe.teacher].config.num_hidden_layers
+        levels = stage.loss.layer_map or (0, *teacher_layers(self.recipe.layers if own else ours, depth))
         if len(levels) != ours + 1:
             raise ConfigError(f"stage {stage.name!r}: layer_map needs {ours + 1} levels, from the input on.")
         if not all(0 <= level <= depth for level in levels):
             raise ConfigError(f"stage {stage.name!r}: layer_map={list(levels)}: the teacher has the levels 0 to {depth}.")
-        teacher = Teacher(model, levels, stage.loss.hidden > 0, stage.loss.scores > 0)
+        return levels
+
+    def _teacher(self, stage: Stage) -> Teacher | CachedTeacher:
+        model = self._model(stage)
+        teacher = Teacher(model, self._levels(stage), stage.loss.hidden > 0, stage.loss.scores > 0)
         if self.recipe.cache == "none" or stage.augment or stage.text or stage.teacher:
             return teacher
         place = self.place

@@ -18,7 +18,7 @@ from snn_extreme_quant.errors import CheckpointError, OutputPathError, TrainingE
 from snn_extreme_quant.output_files import write_whole
 from snn_extreme_quant.training.finetuning import FineTuning
 from snn_extreme_quant.training.jobs import Distillation, Job, Place
-from snn_extreme_quant.training.optimisation import freeze, learning_rate, parameter_groups, parts_of, seed_part
+from snn_extreme_quant.training.optimisation import check_frozen, freeze, learning_rate, parameter_groups, parts_of, seed_part
 from snn_extreme_quant.training.recipe import Recipe, Stage
 from snn_extreme_quant.training.state import read_state, write_state
 
@@ -83,6 +83,8 @@ class _Run:
         place = Place(folder, self.accelerator.device, main, wait)
         self.job: Job = Distillation(recipe, place) if recipe.base is None else FineTuning(recipe, place)
         self.lengths = [self._length(stage) for stage in recipe.stages]
+        for stage in recipe.stages:
+            check_frozen(dict(self.job.trained.named_parameters()), stage)
         self.stage, self.step, self.best = 0, 0, dict[str, float]()
         self.wrapped: Any = None
         self.optimizer: Any = None

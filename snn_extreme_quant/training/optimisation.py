@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.training.distillation import Shares
 from snn_extreme_quant.training.recipe import Stage
 
-__all__ = ["freeze", "learning_rate", "parameter_groups", "parts_of", "seed_part"]
+__all__ = ["check_frozen", "freeze", "learning_rate", "parameter_groups", "parts_of", "seed_part"]
 
 
 def learning_rate(stage: Stage, step: int, steps: int) -> float:
@@ -35,18 +35,23 @@ def learning_rate(stage: Stage, step: int, steps: int) -> float:
 
 
 def freeze(names: Mapping[str, Tensor], stage: Stage) -> None:
-    """Set which parameters are trained.
+    """Set which parameters are trained."""
+    for name, parameter in names.items():
+        parameter.requires_grad_(not _is_frozen(name, stage))
 
-    Raises:
-        ConfigError: a pattern matches none, or nothing is left.
-    """
+
+def check_frozen(names: Iterable[str], stage: Stage) -> None:
+    """Raise :class:`ConfigError` if a pattern matches no parameter, or nothing is left to train."""
+    names = list(names)
     for pattern in stage.freeze:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             raise ConfigError(f"stage {stage.name!r}: freeze={pattern!r} matches no parameter of the student.")
-    for name, parameter in names.items():
-        parameter.requires_grad_(not any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.freeze))
-    if not any(parameter.requires_grad for parameter in names.values()):
+    if all(_is_frozen(name, stage) for name in names):
         raise ConfigError(f"stage {stage.name!r}: freeze={list(stage.freeze)} leaves nothing to train.")
+
+
+def _is_frozen(name: str, stage: Stage) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in stage.freeze)
 
 
 def parameter_groups(model: nn.Module, stage: Stage, decay: float) -> list[dict[str, Any]]:

@@ -87,6 +87,8 @@ def _build(cls: type[_T], data: Any, where: str) -> _T:
             raise ConfigError(f"{where} {key} = {value!r}: use a value of type {hint.__name__}.")
         if hint == tuple[str, ...] and isinstance(value, str):
             value = [value]  # noqa: PLW2901 - one text where a list of them may stand
+        if hint == tuple[str, ...] and not (isinstance(value, list) and all(isinstance(part, str) for part in value)):
+            raise ConfigError(f"{where} {key} = {value!r}: use a text, or a list of texts.")
         values[key] = tuple(value) if isinstance(value, list) else value
     return cls(**values)
 
