@@ -23,7 +23,8 @@ def _accuracy(labels: _Numbers, found: _Numbers) -> float:
 def _f1(labels: _Numbers, found: _Numbers) -> float:
     from sklearn.metrics import f1_score
 
-    return float(f1_score(labels, found, zero_division=0.0))
+    average = "binary" if max(labels.max(), found.max()) <= 1 else "macro"
+    return float(f1_score(labels, found, average=average, zero_division=0.0))
 
 
 def _matthews(labels: _Numbers, found: _Numbers) -> float:
@@ -44,7 +45,8 @@ def _spearman(labels: _Numbers, found: _Numbers) -> float:
     return float(spearmanr(labels, found)[0]) if np.ptp(found) and np.ptp(labels) else 0.0
 
 
-#: By name: a function of labels and predictions, in [-1, 1]; correlations of a constant are 0.
+#: By name: a function of labels and predictions, in [-1, 1]; correlations of a constant are 0, F1 of more than two
+#: classes is the mean over them.
 METRICS: dict[str, Callable[[_Numbers, _Numbers], float]] = {
     "accuracy": _accuracy,
     "f1": _f1,

@@ -56,23 +56,61 @@ def test_what_is_wrong_in_a_file_is_named(tmp_path, text, words):
         read_rows(GLUE["sst2"], tmp_path, "dev")
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "row"),
+    [
+        ("mrpc", "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String", "1\t7\t8\tone\ttwo"),
+        ("qnli", "index\tquestion\tsentence\tlabel", "0\tone\ttwo\tnot_entailment"),
+        ("qqp", "id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "0\t1\t2\tone\ttwo\t1"),
+        ("mnli", "index\tsentence1\tsentence2\tgold_label", "0\tone\ttwo\tneutral"),
+        ("rte", "index\tsentence1\tsentence2\tlabel", "0\tone\ttwo\tnot_entailment"),
+        ("stsb", "index\tsentence1\tsentence2\tscore", "0\tone\ttwo\t1.0"),
+    ],
+)
+def test_glue_under_the_names_of_its_own_files(tmp_path, name, head, row):
+    (tmp_path / "train.tsv").write_text(f"{head}\n{row}\n", encoding="utf-8")
+    rows = read_rows(GLUE[name], tmp_path, "train")
+    assert (rows.texts, rows.pairs, rows.labels) == (["one"], ["two"], [1.0])
+
+
 def test_glue_from_the_hub(monkeypatch):
     asked = []
 
     class Table(list):
-        column_names = ("sentence1", "sentence2", "premise", "hypothesis", "label", "idx")
+        pass
+
+    columns = {  # as the hub has them
+        "mnli": ("premise", "hypothesis"), "qnli": ("question", "sentence"), "qqp": ("question1", "question2"),
+        **dict.fromkeys(("cola", "sst2"), ("sentence",)),
+        **dict.fromkeys(("mrpc", "rte", "stsb", "wnli"), ("sentence1", "sentence2")),
+    }  # fmt: skip
 
     def load_dataset(*names, split):
         asked.append((*names, split))
-        row = dict.fromkeys(Table.column_names, "a text")
-        return Table([{**row, "label": 2.5 if names[1] == "stsb" else 1}])
+        row = {name: f"a {name}" for name in columns[names[1]]}
+        return Table([{**row, "label": 2.5 if names[1] == "stsb" else 1, "idx": 0}])
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
     assert read_rows(GLUE["stsb"], "hub", "train").labels == [2.5]
-    assert read_rows(GLUE["mnli"], "hub", GLUE["mnli"].dev).pairs == ["a text"]
+    assert read_rows(GLUE["mnli"], "hub", GLUE["mnli"].dev).pairs == ["a hypothesis"]
     assert read_rows(GLUE["rte"], "hub", GLUE["rte"].dev).labels == [1.0]
     glue = "nyu-mll/glue"
     assert asked == [(glue, "stsb", "train"), (glue, "mnli", "validation_matched"), (glue, "rte", "validation")]
+    for name, task in GLUE.items():
+        rows = read_rows(task, "hub", "train")
+        assert (rows.texts, rows.pairs or [""]) == tuple([f"a {c}" if c else ""] for c in (*columns[name], "")[:2])
+    with pytest.raises(ConfigError, match="for the tasks of GLUE"):
+        read_rows(Task("own"), "hub", "train")
+
+    def offline(*_, **__):
+        class ConnectError(Exception):  # httpx raises what is no OSError
+            pass
+
+        raise ConnectError("nobody there")
+
+    monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=offline))
+    with pytest.raises(DataError, match=r"ConnectError: nobody there.*give a folder"):
+        read_rows(GLUE["rte"], "hub", "train")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingDependencyError, match="pip install datasets"):
         read_rows(GLUE["rte"], "hub", "train")
@@ -89,10 +127,10 @@ def test_files_that_are_not_there_or_broken(tmp_path):
 
 
 @pytest.mark.skipif("SXQ_DATA" not in os.environ, reason="SXQ_DATA names no folder of data sets")
-@pytest.mark.parametrize("name", ["cola", "mrpc", "rte", "sst2", "stsb", "wnli"])
+@pytest.mark.parametrize("name", ["cola", "mrpc", "qnli", "rte", "sst2", "stsb", "wnli"])
 def test_real_glue(name):
     task = GLUE[name]
-    for split in ("train", "dev"):
+    for split in ("dev",) if name == "qnli" else ("train", "dev"):
         rows = read_rows(task, Path(os.environ["SXQ_DATA"]) / name, split)
         assert len(rows) > 50
         assert len(set(rows.labels)) == (2 if not task.regression else len(set(rows.labels)))
