@@ -25,8 +25,16 @@ STUDENTS = [
     {"T": 32},
     {"T": 16, "threshold_per": "tensor"},
     {"T": 16, "signed": False},
+    {"T": 4, "signed": False, "offset": True},
+    {"T": 8, "signed": False, "offset": True},
+    {"T": 16, "signed": False, "offset": True},
+    {"T": 32, "signed": False, "offset": True},
+    {"T": 16, "signed": False, "offset": True, "threshold_per": "tensor"},
     {"T": 16, "profile": "integer"},
     {"T": 16, "weights": "ternary"},
+    {"T": 16, "weights": {"kind": "ternary", "scale": "mse"}},
+    {"T": 16, "weights": "ternary", "signed": False, "offset": True},
+    {"T": 16, "weights": {"kind": "ternary", "scale": "mse"}, "signed": False, "offset": True},
 ]
 
 

@@ -10,7 +10,10 @@ _NAMES = {
     "threshold_per": lambda value: f"one threshold a {value}",
     "signed": lambda value: "signed" if value else "{0,1} spikes",
     "profile": lambda value: f"{value} profile",
-    "weights": lambda value: f"{value} weights",
+    "weights": lambda value: (
+        f"{value} weights" if isinstance(value, str) else f"{value['kind']} weights ({value['scale']})"
+    ),
+    "offset": lambda _: "offsets",
 }
 
 

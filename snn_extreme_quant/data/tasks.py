@@ -146,7 +146,8 @@ def _hub_table(task: Task, split: str) -> Iterable[dict[str, Any]]:
             f"{task.name} cannot be had from the hub ({type(error).__name__}: {error}). Without a connection, give a"
             " folder with its tables."
         ) from error
-    return iter(table)
+    rows: Iterable[dict[str, Any]] = table
+    return rows
 
 
 def _rows(task: Task, table: Iterable[dict[str, Any]], where: str) -> Rows:
@@ -172,7 +173,9 @@ def _columns(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
     """Return what a table calls the columns that the task asks for."""
     also = _ALSO.get(task.name, {})
     wanted = [column for column in (task.text, task.pair, task.label) if column is not None]
-    return {column: next((name for name in (column, *also.get(column, ())) if name in row), column) for column in wanted}
+    return {
+        column: next((name for name in (column, *also.get(column, ())) if name in row), column) for column in wanted
+    }
 
 
 def _label(task: Task, value: Any, where: str) -> float:

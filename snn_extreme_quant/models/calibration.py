@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 __all__ = ["Place", "best_range", "best_threshold", "sampled_currents"]
 
-#: Thresholds tried, as fractions of the largest current; steps that an end of a range is moved, each 1/32 of it; rounds.
+#: Thresholds tried, as fractions of the largest current; steps by which an end of a range is moved, each 1/32 of it;
+#: how often both ends are.
 _FRACTIONS, _STEPS, _ROUNDS = 32, 16, 3
 #: Tokens that they are tried on, and bytes of them that are kept at a time.
 _TOKENS, _BYTES = 2048, 256 * 2**20
@@ -62,9 +63,10 @@ def _error(current: Tensor, threshold: Tensor, T: int, lowest: int) -> Tensor:
 def best_range(current: Tensor, T: int, per_channel: bool) -> tuple[Tensor, Tensor]:
     r"""Return the offset and the threshold whose rates represent a current best: what {0,1} spikes need.
 
-    They minimise the squared error of :math:`o + \vartheta\,\mathrm{clip}(\mathrm{round}(T (f - o)/\vartheta), 0, T)/T`:
-    the ends of the range from the smallest to the largest current are moved inwards in turn, three times. With one threshold
-    for all channels, it is a fraction of the widest range, around the middle of each channel's.
+    They minimise the squared error of
+    :math:`o + \vartheta\,\mathrm{clip}(\mathrm{round}(T (f - o)/\vartheta), 0, T)/T`: the ends of the range from the
+    smallest to the largest current are moved inwards in turn, three times. With one threshold for all channels, it is
+    a fraction of the widest range, around the middle of each channel's.
 
     Args:
         current: f, ``(N, channels)``.

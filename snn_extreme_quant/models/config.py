@@ -97,7 +97,9 @@ class SpikingBertConfig:
         if not 0.0 < self.threshold < float("inf"):
             self._refuse("threshold", "use a positive number")
         if self.offset and (self.signed or self.amplitude == "unit"):
-            self._refuse("offset", "it is for {0,1} spikes that carry their threshold: signed=False, amplitude='threshold'")
+            self._refuse(
+                "offset", "it is for {0,1} spikes that carry their threshold: signed=False, amplitude='threshold'"
+            )
         weights_from_data(self.weights)
         self._check_schedule()
 

@@ -34,7 +34,7 @@ def readers(student: SpikingBert) -> Iterator[tuple[str, Any]]:
 
 @torch.no_grad()
 def outputs_at_zero(student: SpikingBert) -> dict[str, Tensor]:
-    r"""Return what each layer gives for the offsets, with its bias: :math:`W o / \vartheta + b`; classifier: W o + b."""
+    r"""Return what layers give for the offsets, with their bias: :math:`W o / \vartheta + b`; classifier: W o + b."""
     if not student.config.offset:
         return {}
     points = {name: neurons.offset / neurons.threshold for name, neurons in readers(student)}
@@ -66,12 +66,12 @@ def keep_zeros(student: SpikingBert, before: Mapping[str, Tensor]) -> None:
 def absorb_offsets(student: SpikingBert) -> None:
     """Put the offsets of a student with its teacher's weights, as they are, into its biases."""
     for name, neurons in readers(student):
-        layer = _layer(student, name)
-        layer.bias.add_(layer.weight @ neurons.offset)
+        reader = _layer(student, name)
+        reader.bias.add_(reader.weight @ neurons.offset)
     below: Any = student.embeddings.neurons
     student.embeddings.norm.bias.sub_(below.offset)
     for module in student.encoder:
-        layer = module
+        layer: Any = module
         attention = layer.attention
         attention.key.bias.sub_(attention.key_neurons.offset)
         attention.value.bias.sub_(attention.value_neurons.offset)

@@ -40,8 +40,8 @@ class BertDetails:
 
     Args:
         logits: ``(B, classes)``.
-        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``; with offsets, what
-            they stand for.
+        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``; with offsets,
+            what they stand for.
         scores: attention scores before softmax and mask, each ``(B, heads, S, S)``; on the schedule ``"step"`` in the
             mode ``"surrogate"`` the mean over the steps.
     """
@@ -179,7 +179,9 @@ class EncoderLayer(_Block):
         middle = self.attention_neurons(current)
         carried = middle * self.amplitude(self.attention_neurons)
         current = self.activation(self.intermediate(middle))
-        wide = self.intermediate_neurons(current if self.intermediate_bias is None else current + self.intermediate_bias)
+        wide = self.intermediate_neurons(
+            current if self.intermediate_bias is None else current + self.intermediate_bias
+        )
         current = self.output_norm(self.dropout(self.output(wide)) + carried)
         spikes = self.neurons(current)
         return spikes, spikes * self.amplitude(self.neurons), scores

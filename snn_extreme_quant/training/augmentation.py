@@ -68,9 +68,7 @@ class Augmenter:
         self.vocabulary, self.nearest, self.options, self.probability = vocabulary, nearest, options, probability
 
     @classmethod
-    def of(
-        cls, tokenizer: Any, table: Tensor, sentences: Sentences, options: Augment, probability: float
-    ) -> Augmenter:
+    def of(cls, tokenizer: Any, table: Tensor, sentences: Sentences, options: Augment, probability: float) -> Augmenter:
         """Make one for some sentences: only their words get neighbours.
 
         Args:
@@ -148,10 +146,11 @@ class Augmenter:
         return words
 
     def _replaced(self, word: Ids, generator: np.random.Generator) -> Ids:
-        choices = self.nearest[word[0]]
+        choices: Ids = self.nearest[word[0]]
         if len(word) > 1 or choices[0] < 0:
             return word
-        return choices[[generator.integers(len(choices))]]
+        chosen = generator.integers(len(choices))
+        return choices[chosen : chosen + 1]
 
 
 def nearest_words(table: Tensor, words: npt.NDArray[np.bool_], asked: Ids, count: int) -> Ids:

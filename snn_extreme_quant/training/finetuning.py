@@ -34,9 +34,7 @@ class _Classifier(nn.Module):
         logits: Tensor = output.logits
         return logits
 
-    def forward(
-        self, batch: Batch, _: TeacherOutputs, weights: LossWeights, shares: Shares = Shares()
-    ) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, _: TeacherOutputs, weights: LossWeights, shares: Shares) -> dict[str, Tensor]:
         """Return the loss of the labels times its share, and times its weight as ``"loss"``."""
         loss = label_loss(self.logits(batch), batch.labels, self.regression) * shares.rows
         return {"loss": weights.labels * loss, "labels": loss}
@@ -63,7 +61,7 @@ class FineTuning:
         self.trained = bert.to(place.device)
         self.model = _Classifier(bert, recipe.task.regression)
 
-    def begin(self, number: int, stage: Stage) -> None:
+    def begin(self, stage: Stage) -> None:
         """Stages differ in nothing that the job knows of."""
 
     def sentences(self, stage: Stage) -> Sentences:  # noqa: ARG002

@@ -46,12 +46,15 @@ class Place:
 class Job(Protocol):
     """What the loop asks of a job."""
 
-    #: Takes a batch, what a teacher says of it, the weights of the losses and the batch's shares; gives the losses.
-    model: nn.Module
-    #: Whose parameters ``freeze`` names.
-    trained: nn.Module
+    @property
+    def model(self) -> nn.Module:
+        """Takes a batch, what a teacher says of it, the weights of the losses and the batch's shares; gives losses."""
 
-    def begin(self, number: int, stage: Stage) -> None:
+    @property
+    def trained(self) -> nn.Module:
+        """Whose parameters ``freeze`` names."""
+
+    def begin(self, stage: Stage) -> None:
         """Make the model ready for a stage."""
 
     def sentences(self, stage: Stage) -> Sentences:
@@ -90,11 +93,8 @@ def read_task(recipe: Recipe, tokenizer: Any) -> tuple[Rows, Sentences, Sentence
 
 def refuse_labels(recipe: Recipe, classes: int, *splits: Sentences) -> None:
     """Raise :class:`ConfigError` where labels do not fit a model's outputs."""
-    if recipe.task.regression:
-        good = classes == 1
-    else:
-        good = classes > max(split.labels.max() for split in splits)
-    if not good:
+    largest = max(split.labels.max() for split in splits)
+    if classes != 1 if recipe.task.regression else classes <= largest:
         raise ConfigError(
             f"The teacher has {classes} outputs, which do not fit the labels of {recipe.task.name!r}; give a"
             " teacher of this task, or set classes in [student] where the teacher has no classifier."
@@ -136,7 +136,7 @@ class Distillation:
         for stage in recipe.stages:
             self._check(stage)
 
-    def begin(self, number: int, stage: Stage) -> None:
+    def begin(self, stage: Stage) -> None:
         """Set precision and mode, load the stage's teacher."""
         student = self.student
         if stage.weights != "" and weights_from_data(stage.weights) != student.config.weights:
@@ -164,7 +164,9 @@ class Distillation:
         if len(levels) != ours + 1:
             raise ConfigError(f"stage {stage.name!r}: layer_map needs {ours + 1} levels, from the input on.")
         if not all(0 <= level <= depth for level in levels):
-            raise ConfigError(f"stage {stage.name!r}: layer_map={list(levels)}: the teacher has the levels 0 to {depth}.")
+            raise ConfigError(
+                f"stage {stage.name!r}: layer_map={list(levels)}: the teacher has the levels 0 to {depth}."
+            )
         return levels
 
     def _teacher(self, stage: Stage) -> Teacher | CachedTeacher:

@@ -18,7 +18,14 @@ from snn_extreme_quant.errors import CheckpointError, OutputPathError, TrainingE
 from snn_extreme_quant.output_files import write_whole
 from snn_extreme_quant.training.finetuning import FineTuning
 from snn_extreme_quant.training.jobs import Distillation, Job, Place
-from snn_extreme_quant.training.optimisation import check_frozen, freeze, learning_rate, parameter_groups, parts_of, seed_part
+from snn_extreme_quant.training.optimisation import (
+    check_frozen,
+    freeze,
+    learning_rate,
+    parameter_groups,
+    parts_of,
+    seed_part,
+)
 from snn_extreme_quant.training.recipe import Recipe, Stage
 from snn_extreme_quant.training.state import read_state, write_state
 
@@ -112,7 +119,7 @@ class _Run:
 
     def begin(self, stage: Stage) -> None:
         """Make model and optimiser of a stage; take both from a checkpoint that was made within it."""
-        self.job.begin(self.stage, stage)
+        self.job.begin(stage)
         freeze(dict(self.job.trained.named_parameters()), stage)
         groups = parameter_groups(self.job.model, stage, self.recipe.train.weight_decay)
         optimizer = torch.optim.AdamW(groups, lr=stage.lr, betas=(0.9, 0.98), eps=1e-8, fused=True)

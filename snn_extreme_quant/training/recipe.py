@@ -156,6 +156,7 @@ class Stage:
                     " loss.labels = 0 and let the teacher answer (hidden, scores, logits)."
                 )
 
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What all stages share.

@@ -55,7 +55,9 @@ def test_own_tables_by_their_columns_and_a_log_for_tensorboard(sxq, recipe, tmp_
     result = sxq("train", recipe, "--out", tmp_path / "c", *columns, "--teacher", teacher, "--tensorboard", "--json")
     assert result.exit_code == 0, result.output
     log = EventAccumulator(str(tmp_path / "c/tensorboard")).Reload()
-    assert {"loss/train/loss", "loss/train/logits", "lr", "dev/accuracy", "dev/firing_rate"} <= set(log.Tags()["scalars"])
+    assert {"loss/train/loss", "loss/train/logits", "lr", "dev/accuracy", "dev/firing_rate"} <= set(
+        log.Tags()["scalars"]
+    )
     assert [event.step for event in log.Scalars("lr")] == [1, 2]
     assert log.Scalars("dev/accuracy")[-1].value == pytest.approx(json.loads(result.stdout)["metrics"]["accuracy"])
 

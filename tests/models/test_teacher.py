@@ -5,8 +5,7 @@ import torch
 
 from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
-from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models import calibration
+from snn_extreme_quant.models import SpikingBert, calibration
 from snn_extreme_quant.models.calibration import best_range, best_threshold
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer, teacher_layers
 from tests.tiny_bert import WORDS, save_teacher
@@ -61,7 +60,9 @@ def test_norms_by_shifts_start_at_the_teachers_scale(teacher):
         assert slope == pytest.approx(1.0, abs=0.1)
 
 
-@pytest.mark.parametrize(("per", "schedule"), [("channel", "synchronous"), ("tensor", "synchronous"), ("channel", "step")])
+@pytest.mark.parametrize(
+    ("per", "schedule"), [("channel", "synchronous"), ("tensor", "synchronous"), ("channel", "step")]
+)
 def test_with_offsets_unsigned_spikes_say_what_their_teacher_says(teacher, per, schedule):
     options = {"texts": TEXTS, "T": 128, "signed": False, "threshold_per": per, "schedule": schedule}
     student = SpikingBert.from_teacher(teacher, offset=True, **options).eval()

@@ -205,7 +205,10 @@ def test_long_lines_are_cut_and_none_is_left_out(places, tmp_path):
     assert lines == ["a plot", "good film", " ".join(WORDS)]
     sentences = Sentences.of_text(lines, tokenizer, 8)
     assert sentences.lengths.tolist() == [4, 4, 8, 8, 5]
-    words = [tokenizer.decode(sentences.ids[a:b], skip_special_tokens=True) for a, b in zip(sentences.starts[2:], sentences.starts[3:], strict=False)]
+    words = [
+        tokenizer.decode(sentences.ids[a:b], skip_special_tokens=True)
+        for a, b in zip(sentences.starts[2:], sentences.starts[3:], strict=False)
+    ]
     assert " ".join(words).split() == list(WORDS)
     for wrong, message in (
         ([tmp_path / "nowhere.txt"], "nowhere"),
@@ -242,9 +245,7 @@ def test_a_wrong_stage_is_refused_before_anything_runs(recipe, change, words):
 def test_a_teacher_of_a_stage_has_to_fit(recipe, tmp_path):
     from transformers import BertConfig, BertModel
 
-    config = BertConfig(
-        vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
+    config = BertConfig(vocab_size=20, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
     BertModel(config).save_pretrained(tmp_path / "narrow")
     for change, words in (
         (f"stage.0.teacher={tmp_path / 'narrow'}", "width 16"),
