@@ -67,7 +67,15 @@ def main() -> None:
             for stage in outcome["recipe"]["stages"]
         ]
         dev = [{name: line[name] for name in ("stage", "step", "dev")} for line in log]
-        result["trained"] = {**{name: outcome[name] for name in kept}, "stages": stages, "dev": dev}
+        result["trained"] = {
+            "commit": record.machine()["commit"],
+            **{name: outcome[name] for name in kept},
+            "stages": stages,
+            "dev": dev,
+        }
+    elif (record.RESULTS / "spiking_bert_start.json").is_file():  # what an earlier call recorded, with its own commit
+        before = json.loads((record.RESULTS / "spiking_bert_start.json").read_text())
+        result["trained"] = {"commit": before["machine"]["commit"], **before["trained"]}
     record.write("spiking_bert_start", result)
 
 
