@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.data.tasks import Rows
+from snn_extreme_quant.errors import DataError
 
 __all__ = ["Batch", "Sentences", "batch_order", "collate", "pad"]
 
@@ -55,7 +56,13 @@ class Sentences:
 
     @classmethod
     def of_text(cls, lines: Sequence[str], tokenizer: Any, max_tokens: int) -> Sentences:
-        """Tokenise lines without labels; what is longer than ``max_tokens`` is cut into pieces, none is left out."""
+        """Tokenise lines without labels; what is longer than ``max_tokens`` is cut into pieces, none is left out.
+
+        Raises:
+            DataError: the tokenizer is none of the fast ones, which alone give all pieces.
+        """
+        if not getattr(tokenizer, "is_fast", False):
+            raise DataError(f"{type(tokenizer).__name__} cannot cut long lines into pieces: use a fast tokenizer.")
         pieces: list[Any] = []
         for start in range(0, len(lines), _LINES):
             encoded = tokenizer(

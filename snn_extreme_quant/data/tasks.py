@@ -89,7 +89,7 @@ class Rows:
         return len(self.texts)
 
 
-def read_rows(task: Task, data: str | Path, split: str) -> Rows:
+def read_rows(task: Task, data: str | Path, split: str, labelled: bool = True) -> Rows:
     """Read one split of a task.
 
     Args:
@@ -97,18 +97,19 @@ def read_rows(task: Task, data: str | Path, split: str) -> Rows:
         data: a folder that holds ``<split>.tsv``, ``.csv``, ``.tsv.gz`` or ``.csv.gz`` with a line of column names (TSV
             without quoting, as GLUE's), or ``"hub"``: GLUE by the package ``datasets``.
         split: ``"train"`` or ``task.dev``.
+        labelled: whether there has to be a column of labels; where there is none, all are 0.
 
     Raises:
         DataError: a file, a column or a label is not there or makes no sense; the message names file and line.
         MissingDependencyError: ``datasets`` is not installed.
     """
     if str(data) == "hub":
-        return _rows(task, _hub_table(task, split), f"{task.name} of the hub")
+        return _rows(task, _hub_table(task, split), f"{task.name} of the hub", labelled)
     folder = Path(data)
     for ending in ("tsv", "csv", "tsv.gz", "csv.gz"):
         path = folder / f"{split}.{ending}"
         if path.is_file():
-            return _rows(task, _table(path), str(path))
+            return _rows(task, _table(path), str(path), labelled)
     raise DataError(f"{folder} holds no {split}.tsv, .csv, .tsv.gz or .csv.gz; give the folder of {task.name}'s data.")
 
 
@@ -150,18 +151,21 @@ def _hub_table(task: Task, split: str) -> Iterable[dict[str, Any]]:
     return rows
 
 
-def _rows(task: Task, table: Iterable[dict[str, Any]], where: str) -> Rows:
+def _rows(task: Task, table: Iterable[dict[str, Any]], where: str, labelled: bool) -> Rows:
     texts: list[str] = []
     pairs: list[str] = []
     labels: list[float] = []
     names: dict[str, str] = {}
     for number, row in enumerate(table, 2):
-        names = names or _columns(task, row)
+        if not names:
+            names = _columns(task, row)
+            labelled = labelled or names[task.label] in row
+            names = names if labelled else {key: name for key, name in names.items() if key != task.label}
         for column in names.values():
             if row.get(column) is None:
                 raise DataError(f"{where}, line {number}: no column {column!r}. {suggest(column, list(row))}")
         texts.append(row[names[task.text]])
-        labels.append(_label(task, row[names[task.label]], f"{where}, line {number}"))
+        labels.append(_label(task, row[names[task.label]], f"{where}, line {number}") if labelled else 0.0)
         if task.pair is not None:
             pairs.append(row[names[task.pair]])
     if not texts:

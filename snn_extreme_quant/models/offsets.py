@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from snn_extreme_quant.models.spiking_bert import SpikingBert
 
-__all__ = ["absorb_offsets", "keep_zeros", "outputs_at_zero", "readers"]
+__all__ = ["absorb_offsets", "keep_zeros", "outputs_at_zero", "readers", "with_offsets"]
 
 
 def readers(student: SpikingBert) -> Iterator[tuple[str, Any]]:
@@ -30,6 +30,14 @@ def readers(student: SpikingBert) -> Iterator[tuple[str, Any]]:
         below = layer.neurons
     if student.config.head == "pooled":
         yield "pooler", below
+
+
+def with_offsets(student: SpikingBert, hidden: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Return what the carried rates of the input neurons and of each layer stand for: themselves without offsets."""
+    if not student.config.offset:
+        return tuple(hidden)
+    parts: tuple[Any, ...] = (student.embeddings, *student.encoder)
+    return tuple(carried + part.neurons.offset for carried, part in zip(hidden, parts, strict=True))
 
 
 @torch.no_grad()

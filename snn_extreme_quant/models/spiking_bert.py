@@ -21,7 +21,7 @@ from snn_extreme_quant.errors import ConfigError, SampleError, SxqError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.cells import framework_cell
 from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
-from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero
+from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero, with_offsets
 from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
@@ -40,8 +40,7 @@ class BertDetails:
 
     Args:
         logits: ``(B, classes)``.
-        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``; with offsets,
-            what they stand for.
+        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``.
         scores: attention scores before softmax and mask, each ``(B, heads, S, S)``; on the schedule ``"step"`` in the
             mode ``"surrogate"`` the mean over the steps.
     """
@@ -259,10 +258,10 @@ class SpikingBert(_Block):
             mask = (1.0 - attention_mask[:, None, None, :].float()) * _PAD
         spikes = self.embeddings(ids, types)
         carried = spikes * self.amplitude(self.embeddings.neurons)
-        rates, scores = [self._rates(carried)], []
+        hidden, scores = [self._rates(carried)], []
         for layer in self.encoder:
             spikes, carried, score = layer(spikes, carried, mask)
-            rates.append(self._rates(carried))
+            hidden.append(self._rates(carried))
             scores.append(self._rates(score))
         first = spikes[..., 0, :]
         if self.config.head == "pooled":
@@ -270,12 +269,8 @@ class SpikingBert(_Block):
             rate = self.pooler_neurons(current if self.pooler_bias is None else current + self.pooler_bias)
             rate = self._rates(rate * self.amplitude(self.pooler_neurons))
         else:
-            rate = rates[-1][:, 0]
-        hidden = tuple(rates)
-        if self.config.offset:
-            parts: tuple[Any, ...] = (self.embeddings, *self.encoder)
-            hidden = tuple(rate + part.neurons.offset for rate, part in zip(rates, parts, strict=True))
-        return BertDetails(self.classifier(rate), hidden, tuple(scores))
+            rate = hidden[-1][:, 0]
+        return BertDetails(self.classifier(rate), with_offsets(self, hidden), tuple(scores))
 
     def _rates(self, x: Tensor) -> Tensor:
         """Return the average over the time steps, where there are any."""

@@ -84,7 +84,7 @@ class Job(Protocol):
 
 def read_task(recipe: Recipe, tokenizer: Any) -> tuple[Rows, Sentences, Sentences]:
     """Return the training rows, and training and dev sentences, of a recipe."""
-    rows = read_rows(recipe.task, recipe.data, "train")
+    rows = read_rows(recipe.task, recipe.data, "train", labelled=any(stage.loss.labels for stage in recipe.stages))
     dev = read_rows(recipe.task, recipe.data, recipe.task.dev)
     sentences = (Sentences.tokenise(part, tokenizer, recipe.max_tokens) for part in (rows, dev))
     train, measured = sentences

@@ -128,6 +128,20 @@ def test_stages_with_augmentation_resume_to_the_bit(recipe, finished, tmp_path, 
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def test_training_sentences_need_no_labels(recipe, finished, tmp_path, places):
+    for split in ("train", "dev"):
+        text = (places["data"] / f"{split}.tsv").read_text(encoding="utf-8")
+        if split == "train":
+            text = "\n".join(line.partition("\t")[0] for line in text.splitlines()) + "\n"
+        (tmp_path / f"{split}.tsv").write_text(text, encoding="utf-8")
+    train(load_recipe(recipe, [f"task.data={tmp_path}"]), tmp_path / "run")
+    whole, again = weights_of(finished[0]), weights_of(tmp_path / "run")
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
+    with_labels = [f"task.data={tmp_path}", "stage.2.loss.labels=1.0", "stage.2.augment=0.0"]
+    with pytest.raises(DataError, match="no column 'label'"):
+        train(load_recipe(recipe, with_labels), tmp_path / "other")
+
+
 def test_text_and_augmentation_change_what_is_learnt(recipe, finished, tmp_path, places):
     changes = {
         "unaltered": ["stage.1.augment=0.0"],
@@ -210,6 +224,8 @@ def test_long_lines_are_cut_and_none_is_left_out(places, tmp_path):
         for a, b in zip(sentences.starts[2:], sentences.starts[3:], strict=False)
     ]
     assert " ".join(words).split() == list(WORDS)
+    with pytest.raises(DataError, match="fast tokenizer"):
+        Sentences.of_text(lines, object(), 8)
     for wrong, message in (
         ([tmp_path / "nowhere.txt"], "nowhere"),
         ([places["data"]], r"no \.txt"),
