@@ -123,16 +123,16 @@ class Attention(_Block):
         """Return the spikes of the attention and the scores before softmax and mask."""
         key, value = self.key_neurons(self.key(spikes)), self.value_neurons(self.value(spikes))
         # A key spike carries its amplitude; multiplying the query by it leaves the keys {-1, 0, 1}.
-        real = self.query(spikes)
-        query = real * (self.amplitude(self.key_neurons) / math.sqrt(self._head_size))
+        query = self.query(spikes) * (self.amplitude(self.key_neurons) / math.sqrt(self._head_size))
         scores = self._split(query) @ self._split(key).transpose(-1, -2)
         weights = self.dropout(self.softmax(scores + mask))
-        context = (weights @ self._split(value)).transpose(-2, -3).flatten(-2) * self.amplitude(self.value_neurons)
+        context = (weights @ self._split(value)).transpose(-2, -3).flatten(-2)
+        current = context * self.amplitude(self.value_neurons)
         if self.bias is not None:
-            context = context + self.bias
-            silent = self._split(real * (self.key_neurons.offset / math.sqrt(self._head_size))).sum(-1, keepdim=True)
-            scores = scores + silent  # the same for all keys of a query: softmax leaves it out, a teacher's has it
-        return self.neurons(context), scores
+            current = current + self.bias
+            silent = query * (self.key_neurons.offset / self.key_neurons.threshold)
+            scores = scores + self._split(silent).sum(-1, keepdim=True)  # softmax left out what all keys share
+        return self.neurons(current), scores
 
     @property
     def _head_size(self) -> int:
