@@ -333,6 +333,11 @@ def test_recipes_of_the_package_are_read_and_documented():
         assert recipe.task == GLUE[name.split("_")[0]]
         SpikingBertConfig(**recipe.student)
         assert f"`{name}`" in page
+    ablations = page.partition("| ablation |")[2].partition("\n\n")[0].splitlines()[2:]
+    assert len(ablations) == 6
+    for row in ablations:
+        changes = [change for code in row.split("`")[1::2] for change in code.split()]
+        assert load_recipe("sst2_ternary", changes) != load_recipe("sst2_ternary"), row
     binary = load_recipe("sst2_binary")
     assert [str(stage.weights)[:3] for stage in binary.stages] == ["flo", "{'k", "bin"]
     assert load_recipe("sst2_ternary_01").student["offset"] is True
