@@ -7,28 +7,6 @@ from typing import Any
 from .results import load, table
 
 
-def runtimes() -> str:
-    result = load("runtime_matrix")
-    head = ["runtime", "files that run", "spikes compared", "other values", "different"]
-    rows = [
-        [
-            row["runtime"],
-            f"{row['files']} of {2 * result['networks']}",
-            f"{row['spikes']:,}",
-            f"{row['values'] - row['spikes']:,}",
-            f"{row['different']:,}",
-        ]
-        for row in result["rows"]
-    ]
-    return (
-        table(head, rows)
-        + f"\n\n{result['networks']} networks, each as it is exported and once more with the spikes of all its neuron"
-        " layers as outputs; expected is\nwhat onnxruntime"
-        f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference from torch"
-        " (`benchmarks/results/runtime_matrix.json`)."
-    )
-
-
 def _runs(result: dict[str, Any]) -> str:
     head = ["runtime", "runs", "failed", "spikes compared", "other values", "different"]
     rows = [
@@ -43,6 +21,17 @@ def _runs(result: dict[str, Any]) -> str:
         for row in result["rows"]
     ]
     return table(head, rows)
+
+
+def runtimes() -> str:
+    result = load("runtime_matrix")
+    return (
+        _runs(result)
+        + f"\n\n{result['networks']} networks, each as it is exported and once more with the spikes of all its neuron"
+        " layers as outputs, an integer file\nalso with the sums of its layers, a streaming one step by step; expected"
+        f" is what onnxruntime {result['machine']['versions']['onnxruntime']} gave\nafter `sxq.verify` found no"
+        " difference from torch (`benchmarks/results/runtime_matrix.json`)."
+    )
 
 
 def form_runtimes() -> str:
