@@ -285,6 +285,7 @@ def run_apart(recipe, folder, processes, *changes):
     return weights_of(folder), [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_to_the_bit(recipe, tmp_path):
     # 97 sentences in batches of 16: of one that is left over, the second process gets nothing.
     (tmp_path / "x").mkdir()
