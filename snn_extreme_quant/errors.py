@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DataError",
+    "EquilibriumError",
     "ExportError",
     "MissingDependencyError",
     "ModelEditedError",
@@ -96,6 +97,20 @@ class ModelEditedError(ModelFileError):
 
 class ModelSourceError(SxqError, ValueError):
     """What a command line names as a model cannot be imported, or gives none."""
+
+
+class EquilibriumError(SxqError, ArithmeticError):
+    """A network with feedback did not settle, or the equation of its gradient was not solved.
+
+    Args:
+        message: what was tried, and what to do.
+        solution: the last try, a :class:`~snn_extreme_quant.neurons.fixed_points.Solution`.
+    """
+
+    def __init__(self, message: str, solution: object = None) -> None:
+        """Keep the last try."""
+        super().__init__(message)
+        self.solution = solution
 
 
 class TrainingError(SxqError, RuntimeError):

@@ -8,6 +8,7 @@ from typing import Any, Literal, NoReturn, get_args, get_type_hints
 
 from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary, WeightConfig, config_from_dict
 from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.neurons.fixed_points import Failure, Method, Solver
 from snn_extreme_quant.registry import suggest
 
 __all__ = ["WEIGHTS", "SpikingBertConfig", "Weights", "weights_from_data"]
@@ -40,6 +41,10 @@ def weights_from_data(data: Any) -> Weights:
         rules = [(rule["name"], config_from_dict(rule["config"])) for rule in data.get("rules", ())]
         return PrecisionPlan(rules, config_from_dict(data["default"]))
     return config_from_dict(data)
+
+
+def _is_pair(value: object) -> bool:
+    return isinstance(value, (tuple, list)) and len(value) == 2 and all(type(layer) is int for layer in value)
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,11 @@ class SpikingBertConfig:
     leak: float = 1.0
     start: float = 0.0
     neurons: str | None = None
+    feedback: tuple[tuple[int, int], ...] = ()
+    solver: Method = "iteration"
+    solver_tolerance: float = 1e-4
+    solver_evaluations: int = 100
+    solver_failure: Failure = "error"
     weights: Weights = "float"
     profile: Literal["reference", "integer"] = "reference"
 
@@ -102,6 +112,7 @@ class SpikingBertConfig:
             )
         weights_from_data(self.weights)
         self._check_schedule()
+        self._check_feedback()
 
     def _check_types(self) -> None:
         hints = get_type_hints(type(self))
@@ -121,6 +132,12 @@ class SpikingBertConfig:
             for name, default in (("leak", 1.0), ("start", 0.0), ("neurons", None)):
                 if getattr(self, name) != default:
                     self._refuse(name, f"only schedule='step' has it; leave it {default}, or use schedule='step'")
+            if self.feedback:
+                self._refuse(
+                    "feedback",
+                    "use schedule='step'; on the synchronous schedule a layer emits after it has taken in all steps of"
+                    " its input, so layers in a cycle would wait for each other",
+                )
             return
         if self.T > _MOST_STEPS:
             self._refuse("T", f"use at most {_MOST_STEPS}")
@@ -130,6 +147,32 @@ class SpikingBertConfig:
             self._refuse("leak", f"the frameworks round leaks differently; use leak=1 with neurons={self.neurons!r}")
         if self.neurons == "snntorch" and self.signed:
             self._refuse("signed", "snnTorch has no signed neuron; use signed=False, or neurons=None or 'spikingjelly'")
+
+    def _check_feedback(self) -> None:
+        pairs: object = self.feedback
+        if not isinstance(pairs, (tuple, list)) or not all(_is_pair(pair) for pair in pairs):
+            self._refuse("feedback", "use pairs (from, to) of layers, such as ((6, 0),)")
+        object.__setattr__(self, "feedback", tuple((int(source), int(target)) for source, target in self.feedback))
+        for source, target in self.feedback:
+            if not 0 <= target < source <= self.layers:
+                self._refuse("feedback", f"use pairs (from, to) with from > to, from 0 to layers={self.layers}")
+        if len(set(self.feedback)) < len(self.feedback):
+            self._refuse("feedback", "name each pair once")
+        if not 0.0 < self.solver_tolerance < float("inf"):
+            self._refuse("solver_tolerance", "use a positive number")
+        if self.solver_evaluations < 1:
+            self._refuse("solver_evaluations", "use 1 or more")
+        if self.feedback:
+            return
+        for field in fields(self):
+            if field.name.startswith("solver") and getattr(self, field.name) != field.default:
+                self._refuse(field.name, f"only feedback needs a solver; leave it {field.default!r}, or give feedback")
+
+    @property
+    def implicit_solver(self) -> Solver:
+        """How the steady state with feedback is found."""
+        tolerance, most = float(self.solver_tolerance), self.solver_evaluations
+        return Solver(self.solver, tolerance, most, failure=self.solver_failure)
 
     def _refuse(self, field: str, remedy: str) -> NoReturn:
         raise ConfigError(f"SpikingBertConfig({field}={getattr(self, field)!r}): {remedy}.")
@@ -141,8 +184,8 @@ class SpikingBertConfig:
         if isinstance(weights, PrecisionPlan):
             return weights
         config = WEIGHTS[weights] if isinstance(weights, str) else weights
-        names = ("encoder.*", "pooler") if self.head == "pooled" else ("encoder.*",)
-        return PrecisionPlan(dict.fromkeys(names, config))
+        present = {"encoder.*": True, "pooler": self.head == "pooled", "feedback.*": bool(self.feedback)}
+        return PrecisionPlan({name: config for name, there in present.items() if there})
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; :meth:`from_dict` is the inverse."""

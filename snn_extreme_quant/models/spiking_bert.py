@@ -7,8 +7,8 @@ Equations and sources: ``docs/spiking_bert.md``. Every layer of neurons takes a 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self, cast, get_args
 
@@ -21,10 +21,13 @@ from snn_extreme_quant.errors import ConfigError, SampleError, SxqError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.cells import framework_cell
 from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
+from snn_extreme_quant.models.feedback import Feedback
 from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero, with_offsets
+from snn_extreme_quant.models.running import Activity, BertDetails, settle, simulate, time_steps
 from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
+from snn_extreme_quant.neurons.implicit import ImplicitLayer
 from snn_extreme_quant.replace import quantize_
 
 __all__ = ["BertDetails", "SpikingBert"]
@@ -32,22 +35,6 @@ __all__ = ["BertDetails", "SpikingBert"]
 #: Added to the scores of pads before the softmax.
 _PAD = -10000.0
 Neurons = ChannelIF | StepIF
-
-
-@dataclass(frozen=True)
-class BertDetails:
-    """What distillation compares.
-
-    Args:
-        logits: ``(B, classes)``.
-        hidden: carried rates of the input neurons and of each layer's output, each ``(B, S, hidden)``.
-        scores: attention scores before softmax and mask, each ``(B, heads, S, S)``; on the schedule ``"step"`` in the
-            mode ``"surrogate"`` the mean over the steps.
-    """
-
-    logits: Tensor
-    hidden: tuple[Tensor, ...]
-    scores: tuple[Tensor, ...]
 
 
 def _neurons(config: SpikingBertConfig, channels: int) -> Neurons:
@@ -87,7 +74,7 @@ class _Block(nn.Module):
 
 
 class Embeddings(_Block):
-    """Word, position and type, normalised, as a constant current into the input neurons."""
+    """Word, position and type, normalised: a constant current into the input neurons."""
 
     def __init__(self, config: SpikingBertConfig) -> None:
         super().__init__(config)
@@ -98,12 +85,15 @@ class Embeddings(_Block):
         self.neurons = _neurons(config, config.hidden)
 
     def forward(self, ids: Tensor, types: Tensor | None) -> Tensor:
-        """Return the spikes of the input neurons."""
+        """Return the current, ``(B, S, hidden)``."""
         position = self.positions(torch.arange(ids.shape[-1], device=ids.device))
         kind = self.token_types(torch.zeros_like(ids) if types is None else types)
-        current = self.dropout(self.norm(self.words(ids) + position + kind))
+        return self.dropout(self.norm(self.words(ids) + position + kind))  # type: ignore[no-any-return]
+
+    def fire(self, current: Tensor) -> Tensor:
+        """Return the spikes of the input neurons for one current in all steps, or for each step its own."""
         if isinstance(self.neurons, StepIF):
-            return self.neurons(current, constant=True)  # type: ignore[no-any-return]
+            return self.neurons(current, constant=current.dim() == 3)  # type: ignore[no-any-return]
         return self.neurons(current)  # type: ignore[no-any-return]
 
 
@@ -165,13 +155,16 @@ class EncoderLayer(_Block):
         self.activation: Callable[[Tensor], Tensor] = F.gelu if config.profile == "reference" else F.relu
         self.intermediate_bias = self.new_bias(config.ffn)
 
-    def forward(self, spikes: Tensor, carried: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(
+        self, spikes: Tensor, carried: Tensor, mask: Tensor, fed: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Return spikes, carried spikes and attention scores.
 
         Args:
             spikes: of the layer below, what layers with weights read.
             carried: the same times their amplitude, what the residual adds.
             mask: 0, or a large negative number at pads.
+            fed: current that later layers feed back into the last neurons, if any.
         """
         attended, scores = self.attention(spikes, mask)
         current = self.attention_norm(self.dropout(self.attention_output(attended)) + carried)
@@ -182,7 +175,7 @@ class EncoderLayer(_Block):
             current if self.intermediate_bias is None else current + self.intermediate_bias
         )
         current = self.output_norm(self.dropout(self.output(wide)) + carried)
-        spikes = self.neurons(current)
+        spikes = self.neurons(current if fed is None else current + fed)
         return spikes, spikes * self.amplitude(self.neurons), scores
 
 
@@ -216,6 +209,9 @@ class SpikingBert(_Block):
             self.squash = torch.tanh if config.profile == "reference" else F.hardtanh
         self.classifier = nn.Linear(config.hidden, config.classes)
         self.apply(_initialise)
+        if config.feedback:
+            self.feedback = Feedback(config.feedback, config.hidden)
+            self.implicit = ImplicitLayer(config.implicit_solver)
         self.set_weights(config.weights)
         self.mode = "simulated"
 
@@ -236,46 +232,49 @@ class SpikingBert(_Block):
                 f"SpikingBert takes token ids (B, S), S up to {self.config.positions}; got {tuple(ids.shape)} of"
                 f" {ids.dtype}. Truncate longer texts."
             )
-        if self.config.schedule == "step" and self.mode == "simulated":
-            self._simulate(ids, attention_mask, types)
-        return self._pass(ids, attention_mask, types)
-
-    @torch.no_grad()
-    def _simulate(self, ids: Tensor, attention_mask: Tensor | None, types: Tensor | None) -> None:
-        """Run all time steps, without dropout; the neurons keep their rates."""
-        training = self.training
-        self.eval()
-        self._set_modes("surrogate")
-        try:
-            self._pass(ids, attention_mask, types)
-        finally:
-            self._set_modes("simulated")
-            self.train(training)
-
-    def _pass(self, ids: Tensor, attention_mask: Tensor | None, types: Tensor | None) -> BertDetails:
         mask = torch.zeros((), device=ids.device)
         if attention_mask is not None:
             mask = (1.0 - attention_mask[:, None, None, :].float()) * _PAD
-        spikes = self.embeddings(ids, types)
-        carried = spikes * self.amplitude(self.embeddings.neurons)
-        hidden, scores = [self._rates(carried)], []
-        for layer in self.encoder:
-            spikes, carried, score = layer(spikes, carried, mask)
-            hidden.append(self._rates(carried))
-            scores.append(self._rates(score))
-        first = spikes[..., 0, :]
-        if self.config.head == "pooled":
-            current = self.squash(self.pooler(first))
-            rate = self.pooler_neurons(current if self.pooler_bias is None else current + self.pooler_bias)
-            rate = self._rates(rate * self.amplitude(self.pooler_neurons))
+        simulated = self.config.schedule == "step" and self.mode == "simulated"
+        rates = simulate(self, lambda: self.embeddings(ids, types), mask) if simulated else None
+        current = self.embeddings(ids, types)
+        if not self.config.feedback:
+            activity = self.run(current, mask)
+        elif self.mode == "surrogate":
+            activity = Activity.joined(list(time_steps(self, current, mask)))
         else:
-            rate = hidden[-1][:, 0]
-        return BertDetails(self.classifier(rate), with_offsets(self, hidden), tuple(scores))
+            activity = settle(self, current, mask, rates)
+        hidden, scores = (tuple(map(self._rates, found)) for found in (activity.hidden, activity.scores))
+        return BertDetails(self.classifier(self._rates(activity.read)), with_offsets(self, hidden), scores)
+
+    def run(self, current: Tensor, mask: Tensor, fed: Mapping[int, Tensor] | None = None) -> Activity:
+        """Go through the network once, as the neurons' mode has it.
+
+        Args:
+            current: into the input neurons, the same in all steps or for each its own.
+            mask: 0, or a large negative number at pads.
+            fed: currents that are fed back, by layer.
+        """
+        fed = fed or {}
+        spikes = self.embeddings.fire(current + fed[0] if 0 in fed else current)
+        carried = spikes * self.amplitude(self.embeddings.neurons)
+        pure, hidden, scores = [spikes], [carried], list[Tensor]()
+        for index, layer in enumerate(self.encoder, 1):
+            spikes, carried, score = layer(spikes, carried, mask, fed.get(index))
+            pure.append(spikes)
+            hidden.append(carried)
+            scores.append(score)
+        read = carried[..., 0, :]
+        if self.config.head == "pooled":
+            current = self.squash(self.pooler(spikes[..., 0, :]))
+            read = self.pooler_neurons(current if self.pooler_bias is None else current + self.pooler_bias)
+            read = read * self.amplitude(self.pooler_neurons)
+        state = self.feedback.state(pure) if self.config.feedback else None
+        return Activity(state, read, tuple(hidden), tuple(scores))
 
     def _rates(self, x: Tensor) -> Tensor:
         """Return the average over the time steps, where there are any."""
-        timed = self.config.schedule == "step" and self._running == "surrogate"
-        return average_rate(x, self.config.leak) if timed else x
+        return average_rate(x, self.config.leak) if self.mode == "surrogate" else x
 
     # Modes and weights.
 
@@ -290,11 +289,16 @@ class SpikingBert(_Block):
             raise ConfigError(f"SpikingBert has no mode {mode!r}: use " + ", ".join(map(repr, get_args(Mode))) + ".")
         if mode == "surrogate" and self.config.schedule == "synchronous":
             raise ConfigError('The mode "surrogate" goes through time: build the model with schedule="step".')
+        if mode == "equilibrium" and self.config.feedback and self.config.profile == "integer":
+            raise ConfigError(
+                'The mode "equilibrium" with feedback and profile="integer": softmax and norm by shifts jump, so there'
+                ' may be no steady state. Use the mode "simulated", or profile="reference".'
+            )
         self._mode: Mode = mode
-        self._set_modes(mode)
+        self.set_neuron_modes(mode)
 
-    def _set_modes(self, mode: Mode) -> None:
-        self._running = mode
+    def set_neuron_modes(self, mode: Mode) -> None:
+        """Set what the neurons give; the model's own mode stays."""
         for _, neurons in self.named_neurons():
             neurons.mode = mode
 

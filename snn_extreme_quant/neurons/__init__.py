@@ -1,4 +1,4 @@
-"""One truth about each neuron: a specification and pure functions that carry it out; the neuron of our own.
+"""One truth about each neuron: a specification and pure functions that carry it out; our own neuron; fixed points.
 
 Names are loaded when first used: a specification needs no torch, the functions do.
 """
@@ -12,6 +12,11 @@ from snn_extreme_quant.lazy_names import lazily
 if TYPE_CHECKING:
     from snn_extreme_quant.neurons.dynamics import neuron_sequence as neuron_sequence
     from snn_extreme_quant.neurons.dynamics import neuron_step as neuron_step
+    from snn_extreme_quant.neurons.fixed_points import Solution as Solution
+    from snn_extreme_quant.neurons.fixed_points import Solver as Solver
+    from snn_extreme_quant.neurons.fixed_points import fixed_point as fixed_point
+    from snn_extreme_quant.neurons.fixed_points import spectral_radius as spectral_radius
+    from snn_extreme_quant.neurons.implicit import ImplicitLayer as ImplicitLayer
     from snn_extreme_quant.neurons.spec import NeuronSpec as NeuronSpec
     from snn_extreme_quant.neurons.spike_train import SpikeTrain as SpikeTrain
     from snn_extreme_quant.neurons.synchronous import Schedule as Schedule
@@ -23,27 +28,37 @@ if TYPE_CHECKING:
 
 #: Where each public name lives.
 _HOME = {
+    "ImplicitLayer": "implicit",
     "NeuronSpec": "spec",
     "Schedule": "synchronous",
+    "Solution": "fixed_points",
+    "Solver": "fixed_points",
     "SpikeTrain": "spike_train",
     "SynchronousIF": "synchronous",
+    "fixed_point": "fixed_points",
     "neuron_sequence": "dynamics",
     "neuron_step": "dynamics",
     "schedule": "synchronous",
     "set_schedule": "synchronous",
+    "spectral_radius": "fixed_points",
     "spikes_first": "synchronous",
     "synchronous_count": "synchronous",
 }
 
 __all__ = [
+    "ImplicitLayer",
     "NeuronSpec",
     "Schedule",
+    "Solution",
+    "Solver",
     "SpikeTrain",
     "SynchronousIF",
+    "fixed_point",
     "neuron_sequence",
     "neuron_step",
     "schedule",
     "set_schedule",
+    "spectral_radius",
     "spikes_first",
     "synchronous_count",
 ]

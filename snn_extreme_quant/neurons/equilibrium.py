@@ -17,7 +17,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons.spike_train import SpikeTrain, check_steps
 from snn_extreme_quant.neurons.synchronous import SynchronousIF, synchronous_count
 
-__all__ = ["ChannelIF", "Mode", "average_rate", "steady_state"]
+__all__ = ["ChannelIF", "Mode", "average_rate", "steady_state", "weighted_sum"]
 
 #: What a layer of neurons gives, and its gradient; ``docs/spiking_bert.md`` has the table.
 Mode = Literal["simulated", "equilibrium", "surrogate"]
@@ -39,12 +39,18 @@ def average_rate(spikes: Tensor, leak: float = 1.0) -> Tensor:
         >>> average_rate(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), leak=0.5).tolist()
         [0.3333333432674408, 0.6666666865348816]
     """
-    if leak == 1.0:
-        return spikes.sum(0) / spikes.shape[0]
+    total, weight = weighted_sum(spikes, leak)
+    return total / weight
+
+
+def weighted_sum(spikes: Tensor, leak: float) -> tuple[Tensor, float]:
+    r"""Return :math:`\sum_t g^{T-t} s_t` and :math:`\sum_t g^{T-t}`, whose quotient is the average spiking rate."""
     steps = spikes.shape[0]
-    weights = torch.tensor([leak ** (steps - 1 - t) for t in range(steps)], dtype=spikes.dtype, device=spikes.device)
-    average: Tensor = torch.tensordot(weights / weights.sum(), spikes, dims=1)
-    return average
+    if leak == 1.0:
+        return spikes.sum(0), float(steps)
+    weights = [leak ** (steps - 1 - t) for t in range(steps)]
+    total: Tensor = torch.tensordot(spikes.new_tensor(weights), spikes, dims=1)
+    return total, sum(weights)
 
 
 def steady_state(current: Tensor, threshold: Tensor, signed: bool = False) -> Tensor:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.neurons.equilibrium import Mode, TrainedThresholds, average_rate, not_half, steady_state
+from snn_extreme_quant.neurons.equilibrium import Mode, TrainedThresholds, not_half, steady_state, weighted_sum
 
 __all__ = ["GRID", "Cell", "StepIF", "on_grid"]
 
@@ -68,8 +69,9 @@ class StepIF(TrainedThresholds):
     with :math:`c_t` from :func:`on_grid`; signed: :math:`s_t = [p_t \ge 1] - [-p_t \ge 1]`.
 
     What it gives depends on ``mode``: all spikes with a surrogate gradient (``"surrogate"``), the steady state
-    (``"equilibrium"``), or (``"simulated"``) the rates that the last call in ``"surrogate"`` had, with the gradient of
-    the steady state.
+    (``"equilibrium"``), or (``"simulated"``) the rates that the last simulation in ``"surrogate"`` had, with the
+    gradient of the steady state. In ``"surrogate"`` a call is a simulation of T steps from the initial potential; with
+    ``continues = True`` it makes the next steps, as many as it is given, of the simulation that :meth:`restart` began.
 
     Args:
         T: number of time steps.
@@ -120,15 +122,22 @@ class StepIF(TrainedThresholds):
         self.mode: Mode = "simulated"
         self.cell = None if cell is None else cell.neuron
         self._facts = cell
+        self.continues = False
         self.last: Tensor | None = None
+        self._potential: Tensor | None = None
+        self._sum: Tensor | None = None
+        self._weight = 0.0
         self.start_thresholds(channels, threshold, learn_threshold)
 
     def forward(self, current: Tensor, constant: bool = False) -> Tensor:
         """Return spikes ``(T, B, ...)`` in the mode ``"surrogate"``, else rates ``(B, ...)``."""
         if self.mode == "surrogate":
             scaled = on_grid(current, self.threshold, self.T)
-            spikes = self._run(scaled.expand(self.T, *scaled.shape) if constant else scaled)
-            self.last = average_rate(spikes.detach(), self.leak)
+            if self.continues:
+                return self._steps(scaled)
+            self.restart()
+            spikes = self._steps(scaled.expand(self.T, *scaled.shape) if constant else scaled)
+            self.restart()
             return spikes
         soft = steady_state(not_half(current), self.threshold, self.signed)
         if self.mode == "equilibrium":
@@ -137,24 +146,37 @@ class StepIF(TrainedThresholds):
             raise ConfigError('StepIF in the mode "simulated" needs a call in "surrogate" first: it gives those rates.')
         return self.last + (soft - soft.detach())
 
-    def _run(self, currents: Tensor) -> Tensor:
-        if self._facts is None:
-            return self._own(currents)
-        cell = self._facts
-        cell.reset(cell.neuron)
-        first = currents[0] + (self.start + cell.shift)
-        spikes = torch.stack([cell.neuron(x) for x in (first, *currents[1:])])
-        cell.reset(cell.neuron)
+    def restart(self) -> None:
+        """Go to the initial potential; the rates of the last simulation stay."""
+        self._potential = self._sum = None
+        self._weight = 0.0
+        if self._facts is not None:
+            self._facts.reset(self._facts.neuron)
+
+    def _steps(self, currents: Tensor) -> Tensor:
+        """Make the next steps of a simulation; count their spikes."""
+        spikes = self._framework_steps(currents) if self._facts is not None else self._own_steps(currents)
+        total, weight = weighted_sum(spikes.detach(), self.leak)
+        decay = self.leak ** len(currents)
+        self._sum = total if self._sum is None else decay * self._sum + total
+        self._weight = decay * self._weight + weight
+        self.last = self._sum / self._weight
         return spikes
 
-    def _own(self, currents: Tensor) -> Tensor:
-        potential = torch.full_like(currents[0], self.start)
+    def _framework_steps(self, currents: Tensor) -> Tensor:
+        cell = cast("Cell", self._facts)
+        first = currents[0] if self._sum is not None else currents[0] + (self.start + cell.shift)
+        return torch.stack([cell.neuron(current) for current in (first, *currents[1:])])
+
+    def _own_steps(self, currents: Tensor) -> Tensor:
+        potential = torch.full_like(currents[0], self.start) if self._potential is None else self._potential
         spikes = []
         for current in currents:
             potential = self.leak * potential + current
             spike = _spike(potential) - _spike(-potential) if self.signed else _spike(potential)
             potential = potential - spike
             spikes.append(spike)
+        self._potential = potential
         return torch.stack(spikes)
 
     def extra_repr(self) -> str:

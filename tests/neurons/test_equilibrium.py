@@ -7,6 +7,7 @@ from snn_extreme_quant import SpikeTrain, SynchronousIF, set_schedule
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, average_rate, steady_state
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF, on_grid
+from snn_extreme_quant.neurons.fixed_points import Solver, fixed_point
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -19,6 +20,48 @@ def test_rates_settle_at_the_steady_state_as_one_over_t(signed):
         rate = average_rate(neuron(current, constant=True))
         error = (rate - steady_state(current, threshold, signed)).abs().max()
         assert 0.3 / T < error <= 1.0 / T + 1e-3
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_rates_with_feedback_settle_at_the_fixed_point_as_one_over_t(signed):
+    """Two layers in a cycle, linear currents: s1 reads x and the last spikes of s2, s2 reads s1."""
+    torch.manual_seed(0)
+    x, forward, back = torch.randn(40), torch.randn(40, 40) / 12, torch.randn(40, 40) / 12
+    theta = torch.tensor(0.8)
+
+    def both(rates):
+        first = steady_state(x + back @ rates, theta, signed)
+        return steady_state(forward @ first, theta, signed)
+
+    settled = fixed_point(both, torch.zeros(40), Solver(tolerance=1e-6)).value
+    assert settled.abs().max() > 0.2
+    for T in (16, 64, 256):
+        first, second = (StepIF(T, threshold=0.8, signed=signed, start=0.5) for _ in range(2))
+        for neuron in (first, second):
+            neuron.mode, neuron.continues = "surrogate", True
+            neuron.restart()
+        spikes = torch.zeros(40)
+        for _ in range(T):
+            spikes = second((forward @ first((x + back @ spikes)[None])[0])[None])[0]
+        assert (second.last - settled).abs().max() < 4.0 / T
+    assert (second.last - settled).abs().max() > 0
+
+
+@pytest.mark.parametrize("leak", [1.0, 0.9])
+@pytest.mark.parametrize("signed", [False, True])
+def test_a_simulation_in_parts_is_the_whole_one(leak, signed):
+    torch.manual_seed(0)
+    currents = torch.randn(10, 50)
+    whole, parts = (StepIF(10, signed=signed, leak=leak, start=0.25) for _ in range(2))
+    whole.mode = parts.mode = "surrogate"
+    expected = whole(currents)
+    parts.continues = True
+    for _ in range(2):  # a second simulation starts anew
+        parts.restart()
+        found = torch.cat([parts(part) for part in currents.split((1, 4, 5))])
+        assert torch.equal(found, expected)
+        torch.testing.assert_close(parts.last, average_rate(expected, leak))
+    torch.testing.assert_close(whole.last, average_rate(expected, leak))
 
 
 def test_average_rate_weighs_by_the_leak():
