@@ -48,5 +48,88 @@ def trained() -> str:
     )
 
 
+def identity() -> str:
+    rows = [
+        [
+            f"{row['weights']}, T = {row['T']}",
+            f"{row['predictions_different']} of {row['sentences']}",
+            f"{row['largest_logit_difference']:.1g}" if row["largest_logit_difference"] else "0",
+            " / ".join(f"{100 * row['accuracy'][name]:.1f} %" for name in ("rates", "spikes")),
+        ]
+        for row in load("synchronous_identity")["rows"]
+    ]
+    return (
+        table(["weights", "predictions different", "largest difference of a logit", "accuracy, rates / spikes"], rows)
+        + "\n\nThe SST-2 dev set by one pass over rates and by T steps of spikes, students before training\n"
+        "(`benchmarks/results/synchronous_identity.json`). Sums of float weights round; quantised ones are exact."
+    )
+
+
+_TIMED = "through time"
+
+
+def _megabytes(row: dict[str, Any]) -> str:
+    return "more than 6 GiB" if row["bytes"] is None else f"{row['bytes'] / 1e6:.0f} MB"
+
+
+def _cell(row: dict[str, Any], other: dict[str, Any]) -> str:
+    ratio = f"{row['seconds'] / other['seconds']:.3f}x, {_megabytes(row)}"
+    if row["bytes"] is None or other["bytes"] is None or row is other:
+        return ratio
+    return f"{ratio} ({row['bytes'] / other['bytes']:.3f}x)"
+
+
+def cost() -> str:
+    result = load("equilibrium_training")
+    groups = {T: {row["way"]: row for row in rows} for T, rows in result["by_T"].items()}
+    batches = {T: rows[_TIMED]["batch"] for T, rows in groups.items()}
+    ways = list(next(iter(groups.values())))
+    rows = [[way, *(_cell(rows[way], rows[_TIMED]) for rows in groups.values())] for way in ways]
+    full = result["growth"][0]
+    scaled = {T: found[_TIMED]["bytes"] * full["batch"] / batches[T] for T, found in groups.items()}
+    needs = ", ".join(
+        f"{size / 1e9:.0f} GB at T = {T} ({size / full['bytes']:.0f} times equilibrium's)" for T, size in scaled.items()
+    )
+    solved = groups["16"]
+    evaluations = "; ".join(
+        f"{way.partition(', ')[2]}: " + " and ".join(f"{n} {name}" for name, n in solved[way]["evaluations"].items())
+        for way in ways
+        if solved[way]["evaluations"]
+    )
+    radius = result["spectral_radius"]
+    simulated = ", ".join(f"{value:.2g} (T = {T})" for T, value in radius["simulated"].items())
+    return (
+        table(["training", *(f"T = {T}, batch {batch}" for T, batch in batches.items())], rows)
+        + "\n\nProcessor time and peak memory of forward and backward pass, and their ratios to backpropagation through"
+        f" time.\nTernary weights, 6 layers of width 384, FFN {result['network']['ffn']}, {result['tokens']} tokens a"
+        f" sentence.\nAt a batch of {full['batch']} through time needs, scaled by the batch,\n{needs}.\nFeedback from"
+        " layer 6 to 0, W_fb from N(0, 0.01/hidden). Evaluations of the network at T = 16:\n"
+        f"{evaluations}.\nρ(J) is {radius['steady']:.2g} at the steady state and, at simulated rates, {simulated}.\n"
+        "(`benchmarks/results/equilibrium_training.json`; its script says how memory is measured.)"
+    )
+
+
+def growth() -> str:
+    rows = load("equilibrium_training")["growth"]
+    ways, steps = (list(dict.fromkeys(row[key] for row in rows)) for key in ("way", "T"))
+    found = {(row["way"], row["T"]): row for row in rows}
+    first = found[ways[0], steps[0]]
+    cells = [
+        [way, *(f"{found[way, T]['seconds'] / first['seconds']:.2f}x, {_megabytes(found[way, T])}" for T in steps)]
+        for way in ways
+    ]
+    return (
+        table(["training", *(f"T = {T}" for T in steps)], cells)
+        + f"\n\nThe same network at batch {first['batch']}; time relative to the first figure. What the allocator keeps makes"
+        " the memory\nof simulations vary from run to run; it does not rise with T."
+    )
+
+
 #: By the name between their markers.
-TABLES = {"start table": start, "trained table": trained}
+TABLES = {
+    "start table": start,
+    "trained table": trained,
+    "identity table": identity,
+    "cost table": cost,
+    "growth table": growth,
+}
