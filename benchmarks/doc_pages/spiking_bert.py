@@ -120,8 +120,8 @@ def growth() -> str:
     ]
     return (
         table(["training", *(f"T = {T}" for T in steps)], cells)
-        + f"\n\nThe same network at batch {first['batch']}; time relative to the first figure. What the allocator keeps makes"
-        " the memory\nof simulations vary from run to run; it does not rise with T."
+        + f"\n\nThe same network at batch {first['batch']}; time relative to the first figure. What the allocator keeps"
+        "\nmakes the memory of simulations vary from run to run; it does not rise with T."
     )
 
 

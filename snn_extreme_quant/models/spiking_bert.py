@@ -22,6 +22,7 @@ from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.cells import framework_cell
 from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
 from snn_extreme_quant.models.feedback import Feedback
+from snn_extreme_quant.models.latent import latent, start_as_bert
 from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero, with_offsets
 from snn_extreme_quant.models.running import Activity, BertDetails, settle, simulate, time_steps
 from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
@@ -208,7 +209,7 @@ class SpikingBert(_Block):
             self.pooler_neurons = _neurons(config, config.hidden)
             self.squash = torch.tanh if config.profile == "reference" else F.hardtanh
         self.classifier = nn.Linear(config.hidden, config.classes)
-        self.apply(_initialise)
+        self.apply(start_as_bert)
         if config.feedback:
             self.feedback = Feedback(config.feedback, config.hidden)
             self.implicit = ImplicitLayer(config.implicit_solver)
@@ -331,7 +332,7 @@ class SpikingBert(_Block):
         zeros = outputs_at_zero(self)
         old = [(name, layer) for name, layer in self.named_modules() if isinstance(layer, IntegerFirst)]
         for name, layer in old:
-            self._set_layer(name, _latent(layer))
+            self._set_layer(name, latent(layer))
         if any(not isinstance(c, Float) for c in (config.plan.default, *(c for _, c in config.plan.rules))):
             try:
                 quantize_(self, config.plan)
@@ -398,19 +399,3 @@ class SpikingBert(_Block):
         from snn_extreme_quant.models.files import load
 
         return cast("Self", load(Path(folder)))
-
-
-def _initialise(module: nn.Module) -> None:
-    """Start as BERT does: N(0, 0.02), biases 0."""
-    if isinstance(module, (nn.Linear, nn.Embedding)):
-        nn.init.normal_(module.weight, std=0.02)
-    if isinstance(module, nn.Linear):
-        nn.init.zeros_(module.bias)
-
-
-def _latent(layer: IntegerFirst) -> nn.Module:
-    """Return the float layer that has the Parameters of a quantised one."""
-    float_layer = layer.to_float()
-    for name in float_layer._parameters:
-        float_layer._parameters[name] = layer._parameters[name]
-    return float_layer.train(layer.training)
