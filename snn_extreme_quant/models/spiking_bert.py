@@ -236,8 +236,8 @@ class SpikingBert(_Block):
         mask = torch.zeros((), device=ids.device)
         if attention_mask is not None:
             mask = (1.0 - attention_mask[:, None, None, :].float()) * _PAD
-        simulated = self.config.schedule == "step" and self.mode == "simulated"
-        rates = simulate(self, lambda: self.embeddings(ids, types), mask) if simulated else None
+        steps = self.config.schedule == "step" and self.mode == "simulated"
+        rates = simulate(self, lambda: self.embeddings(ids, types), mask) if steps else None
         current = self.embeddings(ids, types)
         if not self.config.feedback:
             activity = self.run(current, mask)
@@ -256,12 +256,11 @@ class SpikingBert(_Block):
             mask: 0, or a large negative number at pads.
             fed: currents that are fed back, by layer.
         """
-        fed = fed or {}
-        spikes = self.embeddings.fire(current + fed[0] if 0 in fed else current)
+        spikes = self.embeddings.fire(current + fed[0] if fed and 0 in fed else current)
         carried = spikes * self.amplitude(self.embeddings.neurons)
         pure, hidden, scores = [spikes], [carried], list[Tensor]()
         for index, layer in enumerate(self.encoder, 1):
-            spikes, carried, score = layer(spikes, carried, mask, fed.get(index))
+            spikes, carried, score = layer(spikes, carried, mask, fed.get(index) if fed else None)
             pure.append(spikes)
             hidden.append(carried)
             scores.append(score)
