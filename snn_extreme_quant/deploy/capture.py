@@ -35,7 +35,7 @@ class Capture:
 
     Args:
         graph: torch operators and operators of ``snn_xq``; one placeholder for each dimension-checked input.
-        sample: the input it was recorded with.
+        sample: the input it was recorded with, or the first of several.
         calling: as in :class:`Probe`.
         names: name of each output, from the structure the model returns.
         shortened: it was recorded with fewer steps than the user's sample has.
@@ -76,13 +76,17 @@ def quiet_torch() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trace(module: nn.Module, sample: Tensor, fixed: Container[int]) -> tuple[fx.GraphModule, tuple[int, ...]]:
+def _trace(
+    module: nn.Module, samples: tuple[Tensor, ...], fixed: Container[int]
+) -> tuple[fx.GraphModule, tuple[int, ...]]:
     """Run ``torch.export``; return the graph, free of mutation, and the axes on whose length the model decides.
 
-    The first two axes (time and batch, in either order) are left open where the model leaves them open, but for
-    those that are to be fixed.
+    The first two axes of each input (time and batch, in either order) are left open where the model leaves them open,
+    but for those that are to be fixed.
     """
-    free = {axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim())) if axis not in fixed}
+    free = tuple(
+        {axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim())) if axis not in fixed} for sample in samples
+    )
     # torch prints the graph it could not finish.
     with (
         quiet_torch(),
@@ -90,13 +94,13 @@ def _trace(module: nn.Module, sample: Tensor, fixed: Container[int]) -> tuple[fx
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
     ):
-        program = torch.export.export(module, (sample,), dynamic_shapes=(free,), strict=False)
+        program = torch.export.export(module, samples, dynamic_shapes=(free,), strict=False)
         if any(_mutates(node) for node in program.graph.nodes):
             program = program.run_decompositions({})
         graph = program.module(check_guards=False)
     graph.graph.eliminate_dead_code()
     graph.recompile()
-    (entry,) = (node for node in graph.graph.nodes if node.op == "placeholder")
+    entry = next(node for node in graph.graph.nodes if node.op == "placeholder")
     # `if x.shape[0] < 12:` leaves a bound on the symbol, and the record holds one branch only.
     bounded = {str(symbol) for symbol, values in program.range_constraints.items() if _is_bounded(values)}
     guarded = tuple(axis for axis, size in enumerate(entry.meta["val"].shape) if str(size) in bounded)
@@ -125,7 +129,7 @@ def _output_names(outputs: Any) -> tuple[str, ...]:
 
 def capture(
     model: nn.Module,
-    sample: Tensor,
+    sample: Tensor | tuple[Tensor, ...],
     calling: str,
     fixed: Container[int] = (),
     folds: Mapping[str, Fold] | None = None,
@@ -135,7 +139,7 @@ def capture(
 
     Args:
         model: in any mode and state; it is left as it was.
-        sample: ``(T, B, ...)`` for a step model, else what the model takes.
+        sample: ``(T, B, ...)`` for a step model, else what the model takes; several inputs as a tuple.
         calling: ``"step"`` or ``"sequence"``.
         fixed: axes of the input to be recorded with the sample's length.
         folds: how batch norms are deployed, by name.
@@ -148,6 +152,7 @@ def capture(
     neurons = neurons_of(model)
     wrapper = wrapper or (StepLoop if calling == "step" else None)
     wrapped = wrapper(model) if wrapper else model
+    samples = tuple(value.detach().cpu() for value in (sample if isinstance(sample, tuple) else (sample,)))
     names: list[tuple[str, ...]] = []
 
     class _Named(nn.Module):
@@ -155,8 +160,8 @@ def capture(
             super().__init__()
             self.inner = wrapped
 
-        def forward(self, x: Tensor) -> Any:
-            outputs = self.inner(x)
+        def forward(self, *inputs: Tensor) -> Any:
+            outputs = self.inner(*inputs)
             for stub in stubs:
                 stub.hide()  # torch refuses attributes that a recorded run leaves behind
             names.append(_output_names(outputs))
@@ -165,7 +170,7 @@ def capture(
     # Folded scales are packed, so folding comes first.
     with evaluating(model, neurons), deployed(model, folds or {}), substituted(model, neurons) as stubs:
         try:
-            graph, guarded = _trace(_Named(), sample.detach().cpu(), fixed)
+            graph, guarded = _trace(_Named(), samples, fixed)
         except SxqError:
             raise
         except Exception as error:
@@ -181,7 +186,7 @@ def capture(
             f"{type(model).__name__} draws random numbers in evaluation mode ({random.name!r}), so no file can give the"
             " same spikes; encode the input before the model (sxq.rate_encode)."
         )
-    return Capture(graph, sample, calling, names[-1], guarded=guarded)
+    return Capture(graph, samples[0], calling, names[-1], guarded=guarded)
 
 
 def _is_random(node: fx.Node) -> bool:

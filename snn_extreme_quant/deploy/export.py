@@ -37,6 +37,7 @@ from .recording import Recording, Request, record, record_stepwise
 from .repacking import TernaryPacking, check_packing, with_packing
 from .streaming import Streaming, streaming_step
 from .synchronous_running import synchronous_neurons
+from .token_inputs import bert_of
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
@@ -156,7 +157,7 @@ def check_weights(model: nn.Module, states: tuple[str, ...] = ()) -> None:
 
 def export_onnx(
     model: nn.Module,
-    sample: Tensor | npt.ArrayLike,
+    sample: Any,
     path: str | Path,
     *,
     calling: Calling = "auto",
@@ -174,7 +175,9 @@ def export_onnx(
     Args:
         model: a model with snnTorch or SpikingJelly neurons, on the CPU.
         sample: an input. For a model that takes one time step at a time (called in a loop), a sequence of steps
-            ``(T, B, ...)``; else what the model takes. Its values do not matter, its shape does.
+            ``(T, B, ...)``; else what the model takes. Its values do not matter, its shape does. For a
+            :class:`~snn_extreme_quant.models.SpikingBert` token ids ``(B, S)``, or a tuple or mapping of ids, mask
+            and types.
         path: where to write; the directory must exist. The file appears whole or not at all.
         calling: ``"step"`` or ``"sequence"`` says how the model is called; ``"auto"`` finds out by calling it.
         input: ``"spikes"`` promises that the input is 0 and 1 only, which makes the first layer exact too (and faster);
@@ -215,6 +218,12 @@ def export_onnx(
     if form not in ("sequence", "streaming", "counts"):
         raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
     options = integer_options(integer)
+    bert = bert_of(model)
+    if bert is not None:
+        from .token_export import TokenOptions, export_tokens
+
+        asked = TokenOptions(form, input, calling, ternary_packing, options is not None)
+        return export_tokens(model, bert, sample, path, asked)
     if synchronous_neurons(model):
         from .synchronous_export import Options, export_synchronous
 

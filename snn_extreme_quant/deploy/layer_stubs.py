@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from snn_extreme_quant.errors import NonFiniteWeightError, UnsupportedModelError
 from snn_extreme_quant.layers import Embedding, FixedPointInput, IntegerFirst
 from snn_extreme_quant.neurons import SpikeTrain, SynchronousIF
+from snn_extreme_quant.neurons.equilibrium_steps import StepIF
 from snn_extreme_quant.quantizers.packing import pack
 
 from . import operators
+from .step_if_stub import step_if_stub
 from .synchronous_stubs import steps_summed, synchronous_stub
 
 __all__ = ["PackedCodes", "layer_stub", "packed_codes"]
@@ -68,7 +70,7 @@ def packed_codes(layer: IntegerFirst, name: str) -> list[PackedCodes]:
     return parts
 
 
-def layer_stub(module: nn.Module, name: str) -> tuple[str, Callable[[Tensor], Tensor]] | None:
+def layer_stub(module: nn.Module, name: str) -> tuple[str, Callable[..., Tensor]] | None:
     """Return the method of ``module`` to replace while recording, and by what; None if it is not one of ours."""
     if isinstance(module, Embedding):
         return "forward", _embedding_stub(module, name)
@@ -78,6 +80,8 @@ def layer_stub(module: nn.Module, name: str) -> tuple[str, Callable[[Tensor], Te
         return "forward", lambda input: operators.fixed_point(input, module.bits, module.fraction)
     if isinstance(module, SynchronousIF):
         return "forward", synchronous_stub(module, name)
+    if isinstance(module, StepIF):
+        return "forward", step_if_stub(module, name)
     return None
 
 

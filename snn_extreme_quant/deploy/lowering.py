@@ -67,7 +67,7 @@ def lowering_error(error: Exception) -> ExportError:
 
 def lower(
     graph: fx.GraphModule,
-    sample: Tensor,
+    sample: Tensor | Mapping[str, Tensor],
     exactness: Exactness,
     output_names: Sequence[str],
     axes: dict[int, str],
@@ -79,10 +79,10 @@ def lower(
 
     Args:
         graph: what :func:`~snn_extreme_quant.deploy.capture.capture` recorded, folded or not.
-        sample: the input it was recorded with, for its shape.
+        sample: the input it was recorded with, for its shape; several inputs by name, with the same open axes.
         exactness: what :func:`~snn_extreme_quant.deploy.exactness.analyse` found.
         output_names: a name for each output.
-        axes: names of the input's open axes.
+        axes: names of the open axes of the input, or of each input.
         metadata: JSON-ready facts for the file; the list of layers is added.
         states: what a graph of one step takes besides its input, and gives besides its outputs.
         magnitudes: of an integer graph, by quantised layer, the largest magnitude of what it reads.
@@ -93,18 +93,19 @@ def lower(
         **integer_translations(magnitudes or {}, states_used),
         **synchronous_translations(),
     }
-    samples = next((sample.shape[axis] for axis, name in axes.items() if name == "B"), 1)
-    every = [axes, *({axis: "B" for axis, size in enumerate(state.shape) if size is None} for state in states)]
+    inputs = sample if isinstance(sample, Mapping) else {"input": sample}
+    samples = next((next(iter(inputs.values())).shape[axis] for axis, name in axes.items() if name == "B"), 1)
+    every = [*(axes for _ in inputs), *({axis: "B" for axis, size in enumerate(state.shape) if size is None} for state in states)]
     with quiet_torch(), torch.no_grad():
         program: Any = torch.onnx.export(
             with_byte_products(graph, exactness),
-            (sample, *(state.start(samples) for state in states)),
+            (*inputs.values(), *(state.start(samples) for state in states)),
             dynamo=True,
             verbose=False,
             opset_version=OPSET,
             dynamic_shapes=tuple(dict.fromkeys(open_axes, torch.export.Dim.AUTO) for open_axes in every),
             custom_translation_table=table,
-            input_names=["input", *(state.name for state in states)],
+            input_names=[*inputs, *(state.name for state in states)],
             output_names=[*output_names, *(f"{state.name}{AFTER}" for state in states)],
             external_data=False,
         )

@@ -7,7 +7,36 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["OutputVerification"]
+__all__ = ["Answers", "OutputVerification"]
+
+
+@dataclass
+class Answers:
+    """For how many samples file and torch give the same answer: the place of the largest logit.
+
+    Args:
+        samples: how many samples were run.
+        same: for how many of them the answer is the same.
+    """
+
+    samples: int = 0
+    same: int = 0
+
+    def add(self, ours: Tensor, theirs: Tensor) -> None:
+        """Add a batch of logits ``(B, classes)``.
+
+        Example:
+            >>> found = Answers()
+            >>> found.add(torch.tensor([[0.0, 1.0]]), torch.tensor([[1.0, 0.0]]))
+            >>> found
+            Answers(samples=1, same=0)
+        """
+        self.samples += len(theirs)
+        self.same += int((ours.argmax(-1) == theirs.argmax(-1)).sum())
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        return f"{self.same} of {self.samples} samples get the same answer"
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,17 @@ from torch.utils import _pytree as pytree
 from snn_extreme_quant.errors import NonFiniteWeightError, SampleError, SxqError, UnsupportedModelError
 from snn_extreme_quant.frameworks import neurons_of
 from snn_extreme_quant.neurons import Schedule, SpikeTrain, SynchronousIF, schedule
+from snn_extreme_quant.neurons.equilibrium import ChannelIF
 
 from .running import evaluating, first_line
 
-__all__ = ["OnSpikes", "SynchronousRun", "run_synchronous", "synchronous_neurons"]
+__all__ = [
+    "OnSpikes",
+    "SynchronousRun",
+    "recorded",
+    "run_synchronous",
+    "synchronous_neurons",
+]
 
 
 def synchronous_neurons(model: object) -> dict[str, SynchronousIF]:
@@ -49,16 +56,27 @@ def synchronous_neurons(model: object) -> dict[str, SynchronousIF]:
             f"The synchronous neurons of {type(model).__name__} have different T: {sorted(steps)}; give all the same."
         )
     for name, neuron in found.items():
-        if type(neuron).forward is not SynchronousIF.forward or "forward" in vars(neuron):
+        if type(neuron).forward not in _FORWARDS or "forward" in vars(neuron):
             raise UnsupportedModelError(
                 f"Layer {name!r}: {type(neuron).__name__} overrides forward() of SynchronousIF, so what it computes is"
                 " not known; use SynchronousIF itself."
             )
-        if not bool((neuron.threshold > 0) & torch.isfinite(neuron.threshold)):
+        if isinstance(neuron, ChannelIF) and neuron.mode != "simulated":
+            raise UnsupportedModelError(
+                f"Layer {name!r} is in the mode {neuron.mode!r}, in which rates are not rounded to T levels; files give"
+                ' spikes: set the mode "simulated" first.'
+            )
+        thresholds = neuron.threshold.detach()
+        wrong = thresholds[~((thresholds > 0) & torch.isfinite(thresholds))]
+        if wrong.numel():
             raise NonFiniteWeightError(
-                f"The threshold of {name!r} is {neuron.threshold.item():g}, not positive; load a good checkpoint."
+                f"The threshold of {name!r} is {wrong.flatten()[0].item():g}, not positive; load a good checkpoint."
             )
     return found
+
+
+#: What computes as :class:`SynchronousIF` does.
+_FORWARDS = (SynchronousIF.forward, ChannelIF.forward)
 
 
 class OnSpikes(nn.Module):
@@ -74,9 +92,9 @@ class OnSpikes(nn.Module):
         self.model = model
         self.train_in = train
 
-    def forward(self, x: Tensor) -> Any:
+    def forward(self, x: Tensor, *others: Tensor) -> Any:
         """Run the model."""
-        outputs = self.model(SpikeTrain(x) if self.train_in else x)
+        outputs = self.model(SpikeTrain(x) if self.train_in else x, *others)
         return pytree.tree_map(lambda v: v.spikes if isinstance(v, SpikeTrain) else v, outputs)
 
 
@@ -90,9 +108,11 @@ class SynchronousRun:
 
 
 @contextlib.contextmanager
-def _recorded(
-    neurons: dict[str, SynchronousIF], run: SynchronousRun, replace: Callable[[str, Tensor], Tensor] | None
+def recorded(
+    neurons: Mapping[str, nn.Module], run: SynchronousRun, replace: Callable[[str, Tensor], Tensor] | None
 ) -> Iterator[None]:
+    """Keep in ``run`` what goes into neurons and comes out; ``replace`` is :func:`run_synchronous`'s."""
+
     def hook(name: str) -> Callable[..., Any]:
         def after(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
             current = args[0] if args else next(iter(kwargs.values()))
@@ -117,7 +137,7 @@ def _recorded(
 
 def run_synchronous(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Tensor | tuple[Tensor, ...],
     on: Schedule,
     *,
     train: bool,
@@ -127,7 +147,8 @@ def run_synchronous(
 
     Args:
         model: the model; it is left as it was.
-        inputs: rates or real numbers ``(B, ...)``, or with ``train`` on the schedule "spikes" ``(T, B, ...)``.
+        inputs: rates or real numbers ``(B, ...)``, or with ``train`` on the schedule "spikes" ``(T, B, ...)``; of a
+            model with several inputs a tuple.
         on: the schedule.
         train: whether the input is promised to be spikes.
         replace: called with a neuron's name and what it gives; what it returns goes on instead.
@@ -138,14 +159,16 @@ def run_synchronous(
     neurons = synchronous_neurons(model)
     run = SynchronousRun([], {name: [] for name in neurons}, {name: [] for name in neurons})
     called: nn.Module = OnSpikes(model, train) if on == "spikes" else model
-    with schedule(model, on), evaluating(model, neurons_of(model)), _recorded(neurons, run, replace):
+    given = inputs if isinstance(inputs, tuple) else (inputs,)
+    with schedule(model, on), evaluating(model, neurons_of(model)), recorded(neurons, run, replace):
         try:
-            outputs = called(inputs)
+            outputs = called(*given)
         except SxqError:
             raise
         except Exception as error:
+            shapes = " and ".join(str(tuple(value.shape)) for value in given)
             raise SampleError(
-                f"{type(model).__name__} does not accept an input of shape {tuple(inputs.shape)}: {first_line(error)}."
+                f"{type(model).__name__} does not accept an input of shape {shapes}: {first_line(error)}."
             ) from error
     run.outputs.extend(v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor))
     return run

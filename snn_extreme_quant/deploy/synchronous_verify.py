@@ -26,7 +26,7 @@ from .synchronous_running import SynchronousRun, run_synchronous, synchronous_ne
 from .verified_files import batches, run_batch
 from .verify_report import BatchNormComparison, Difference, LayerVerification, VerifyReport
 
-__all__ = ["verify_synchronous"]
+__all__ = ["compare_outputs", "exposed", "verify_synchronous"]
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,16 @@ def _neuron_outputs(proto: onnx.ModelProto) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _exposed(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy that gives what neurons give as outputs too, as floats."""
-    exposed = onnx.ModelProto()
-    exposed.CopyFrom(proto)
-    for calls in _neuron_outputs(proto).values():
-        for _, name in calls:
-            exposed.graph.node.append(
-                onnx.helper.make_node("Cast", [name], [f"{name}/exposed"], to=onnx.TensorProto.FLOAT)
-            )
-            exposed.graph.output.append(
-                onnx.helper.make_tensor_value_info(f"{name}/exposed", onnx.TensorProto.FLOAT, None)
-            )
-    return exposed
+def exposed(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """Return a copy that gives inner tensors as outputs too, as floats, named ``<tensor>/exposed``."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    for name in names:
+        copy.graph.node.append(onnx.helper.make_node("Cast", [name], [f"{name}/exposed"], to=onnx.TensorProto.FLOAT))
+        copy.graph.output.append(
+            onnx.helper.make_tensor_value_info(f"{name}/exposed", onnx.TensorProto.FLOAT, None)
+        )
+    return copy
 
 
 def _checked(model: nn.Module, path: Path, file: _File) -> dict[str, SynchronousIF]:
@@ -111,7 +108,7 @@ def verify_synchronous(
     tensors = _neuron_outputs(proto)
     on: Schedule = "counts" if facts["form"] == "counts" else "spikes"
     plain = session(path, native=native)
-    inner = session(_exposed(proto), native=native)
+    inner = session(exposed(proto, [name for calls in tensors.values() for _, name in calls]), native=native)
     file = _File(plain, inner, tensors, facts, on, int(facts["schedule"]["steps"]))
     neurons = _checked(model, path, file)
     promised = {entry["name"]: entry for entry in facts["layers"]}
@@ -142,7 +139,7 @@ def _verify_batch(
         for (operator, _), theirs in zip(file.tensors[layer.name], run.emitted[layer.name], strict=False):
             ours = _emitted(torch.from_numpy(next(found)), operator, neuron)
             _compare(report, layer, ours, theirs if file.on == "spikes" else _steps_of(theirs, neuron), file)
-    _compare_outputs(
+    compare_outputs(
         report, [entry.name for entry in file.plain.get_outputs()], [torch.from_numpy(o) for o in outputs], run.outputs
     )
     report.samples += int(batch.shape[1] if train else batch.shape[0])
@@ -186,7 +183,8 @@ def _compare(report: VerifyReport, layer: LayerVerification, ours: Tensor, their
     report.first_difference = Difference(layer.name, step, sample, tuple(place[1:]), expected, got)
 
 
-def _compare_outputs(report: VerifyReport, names: list[str], ours: list[Tensor], theirs: list[Tensor]) -> None:
+def compare_outputs(report: VerifyReport, names: list[str], ours: list[Tensor], theirs: list[Tensor]) -> None:
+    """Add the comparison of a batch's outputs; raises :class:`ModelFileError` if they are not those of the model."""
     if len(ours) != len(theirs):
         raise ModelFileError(f"{report.path} gives {len(ours)} outputs, the model {len(theirs)}: another model.")
     report.outputs = report.outputs or [OutputVerification(name=name) for name in names]

@@ -48,7 +48,8 @@ def verify(
         model: the model that was exported.
         path: its file.
         inputs: what the model takes (a sequence ``(T, B, ...)`` for a step model), or an iterable of such batches; of
-            a tuple the first element is taken, so a ``DataLoader`` will do.
+            a tuple the first element is taken, so a ``DataLoader`` will do. Of a model of tokens: ids, a tuple of
+            ids, mask and types, a mapping of them by name, or an iterable of such batches.
         allow_edited: compare a file although it was changed after export.
         native: run the file with our native kernels in place of the functions that it carries.
 
@@ -67,6 +68,10 @@ def verify(
     """
     path = Path(path)
     proto, facts = read_model(path, allow_edited=allow_edited)
+    if facts["input"] == "tokens":
+        from .token_verify import verify_tokens
+
+        return verify_tokens(model, path, proto, facts, inputs, native=native)
     if "schedule" in facts:
         from .synchronous_verify import verify_synchronous
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .integer_verify import IntegerComparison
-from .output_comparison import OutputVerification
+from .output_comparison import Answers, OutputVerification
 
 __all__ = ["BatchNormComparison", "Difference", "LayerVerification", "VerifyReport"]
 
@@ -98,6 +98,7 @@ class VerifyReport:
         batch_norms: what folding the batch norms changed; None for a model without.
         integer: of an integer file, how its golden model stands to the model's integer graph in torch and to the float
             model; else None. Its spikes are compared with both of the first two: one that is not as in either differs.
+        answers: of a model of tokens with classes, for how many texts the answer is the same.
     """
 
     path: Path
@@ -108,6 +109,7 @@ class VerifyReport:
     outputs: list[OutputVerification] = field(default_factory=list)
     batch_norms: BatchNormComparison | None = None
     integer: IntegerComparison | None = None
+    answers: Answers | None = None
 
     @property
     def spikes_compared(self) -> int:
@@ -169,4 +171,6 @@ class VerifyReport:
             rows.append(str(self.batch_norms))
         if self.integer is not None:
             rows.append(str(self.integer))
+        if self.answers is not None:
+            rows.append(str(self.answers))
         return "\n".join((self.verdict, *rows))

@@ -1,0 +1,143 @@
+"""Exports models of tokens (:class:`~snn_extreme_quant.models.SpikingBert`); ``docs/spiking_bert.md`` is the contract."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from torch import nn
+
+from snn_extreme_quant._version import __version__
+from snn_extreme_quant.errors import ExportError, UnsupportedModelError
+from snn_extreme_quant.exported.files import seal
+from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.output_files import write_whole
+
+from .count_graph import to_counts
+from .exactness import analyse
+from .export import ExportReport, LayerReport, check_weights
+from .lowering import layer_facts, lower, lowering_error
+from .repacking import TernaryPacking, with_packing
+from .synchronous_running import synchronous_neurons
+from .token_inputs import token_inputs
+from .token_recording import TokenRequest, record_tokens
+from .token_running import On, token_neurons
+
+__all__ = ["TokenOptions", "export_tokens"]
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """What is asked of a file.
+
+    Args:
+        form: ``"counts"``, one pass; ``"sequence"``, spike by spike.
+        input: ``"real"``; there are no other inputs than tokens.
+        calling: how the model is called: never step by step.
+        ternary_packing: how ternary codes are stored.
+        integer: whether the file is to compute with integers only.
+    """
+
+    form: str
+    input: str
+    calling: str
+    ternary_packing: TernaryPacking
+    integer: bool
+
+
+def export_tokens(model: nn.Module, bert: SpikingBert, sample: Any, path: Path, options: TokenOptions) -> ExportReport:
+    """Write a model of tokens as one ONNX file; see :func:`~snn_extreme_quant.export_onnx`.
+
+    Args:
+        model: a SpikingBert, or a model around one that takes what it takes.
+        bert: the SpikingBert.
+        sample: token ids ``(B, S)``, or a tuple or mapping of ids, mask and perhaps types.
+        path: where to write.
+        options: what is asked of the file.
+    """
+    on = _checked(model, bert, options)
+    check_weights(model)
+    request = TokenRequest(model, bert, token_inputs(sample, bert, "The sample"), on)
+    recorded, axes = record_tokens(request)
+    if 1 not in axes:
+        raise UnsupportedModelError(
+            f"{type(model).__name__} computes something else for each length of a text; its file could take"
+            f" {recorded.sample.shape[1]} tokens only."
+        )
+    steps = bert.config.T
+    facts: dict[str, Any] = {
+        "format": 1,
+        "version": __version__,
+        "calling": "sequence",
+        "input": "tokens",
+        "inputs": list(request.sample.named),
+        "form": options.form,
+        "schedule": {"name": bert.config.schedule, "steps": steps},
+        "profile": bert.config.profile,
+        "neurons": sorted(token_neurons(model, on)),
+        "batch_norms": {},
+        "time": f"fixed by the model: {steps} steps",
+        "limits": {"vocab": bert.config.vocab, "positions": bert.config.positions, "types": bert.config.types},
+    }
+    if options.ternary_packing != "2bit":
+        facts["ternary_packing"] = options.ternary_packing
+    try:
+        graph = with_packing(recorded.graph, options.ternary_packing)
+        exactness = analyse(graph)
+        if on == "counts":
+            graph = to_counts(graph, exactness, None)
+            exactness = replace(exactness, products={})  # found of the graph that spikes run through
+        proto = lower(graph, request.sample.named, exactness, recorded.names, axes, facts)
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        raise lowering_error(error) from error
+    data = seal(proto)
+    write_whole(path, data)
+    return ExportReport(
+        path=path,
+        file_bytes=len(data),
+        calling="sequence",
+        time=facts["time"],
+        input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
+        batch_norms={},
+        layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
+    )
+
+
+def _checked(model: nn.Module, bert: SpikingBert, options: TokenOptions) -> On:
+    """Return what the file is to compute; refuse what is not possible."""
+    schedule = bert.config.schedule
+    refusals: Sequence[tuple[bool, str]] = (
+        (options.input != "real", f"input={options.input!r}: a SpikingBert takes token ids; leave input out."),
+        (options.calling == "step", "calling='step': a SpikingBert takes whole texts; leave calling out."),
+        (
+            options.form == "streaming",
+            "form='streaming': a SpikingBert takes a whole text and makes all its steps on it; use 'sequence' or, on"
+            " schedule='synchronous', 'counts'.",
+        ),
+        (
+            options.form == "counts" and schedule == "step",
+            "form='counts' is for schedule='synchronous', whose spikes depend on counts alone; this SpikingBert has"
+            " schedule='step'. Use form='sequence'.",
+        ),
+        (
+            options.integer,
+            "integer=True is not for SpikingBert: its embeddings, norms and softmax are not made of integers only.",
+        ),
+    )
+    for refused, why in refusals:
+        if refused:
+            raise ExportError(why)
+    if schedule == "synchronous":
+        with_mode = bert.mode
+        bert.mode = "simulated"
+        try:
+            synchronous_neurons(model)
+        finally:
+            bert.mode = with_mode
+    if schedule == "step":
+        return "steps"
+    return "counts" if options.form == "counts" else "spikes"

@@ -1,0 +1,140 @@
+"""Compares a model of tokens with its file: counts with counts, spikes with spikes, logits with logits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.neurons import spikes_first
+
+from .export import check_weights
+from .inner_spikes import neuron_nodes
+from .output_comparison import Answers
+from .sessions import session
+from .synchronous_verify import compare_outputs, exposed
+from .token_inputs import TokenInputs, bert_of, token_batches
+from .token_running import On, run_tokens, token_neurons
+from .verify_report import Difference, LayerVerification, VerifyReport
+
+__all__ = ["verify_tokens"]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file as it is run: as it is, and with what every neuron layer gives as outputs; nodes by layer."""
+
+    plain: Any
+    inner: Any
+    nodes: dict[str, onnx.NodeProto]
+    on: On
+    bert: SpikingBert
+
+
+def verify_tokens(
+    model: nn.Module, path: Path, proto: onnx.ModelProto, facts: dict[str, Any], inputs: Any, *, native: bool
+) -> VerifyReport:
+    """Compare the model with the file; see :func:`~snn_extreme_quant.verify`.
+
+    Args:
+        model: the model that was exported.
+        path: its file.
+        proto: the file, read.
+        facts: what the exporter put into it.
+        inputs: token ids, a tuple or mapping of ids, mask and types, or an iterable of such batches.
+        native: run the file with native kernels.
+    """
+    nodes = {name: group[0] for name, group in neuron_nodes(proto).items()}
+    bert = _checked(model, path, facts, nodes)
+    on: On = "steps" if facts["schedule"]["name"] == "step" else "counts" if facts["form"] == "counts" else "spikes"
+    names = [node.output[0] for node in nodes.values()]
+    file = _File(session(path, native=native), session(exposed(proto, names), native=native), nodes, on, bert)
+    promised = {entry["name"]: entry for entry in facts["layers"]}
+    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
+    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in nodes]
+    for batch in token_batches(inputs, bert):
+        if list(batch.named) != facts["inputs"]:
+            raise SampleError(f"{path} takes {', '.join(facts['inputs'])}; the input has {', '.join(batch.named)}.")
+        _verify_batch(report, model, batch, file)
+    if not report.samples:
+        raise SampleError("verify() was given no input.")
+    return report
+
+
+def _checked(model: nn.Module, path: Path, facts: dict[str, Any], nodes: dict[str, onnx.NodeProto]) -> SpikingBert:
+    """Return the encoder in the model; raises :class:`ModelFileError` if the file is of another model."""
+    bert = bert_of(model)
+    if bert is None:
+        raise ModelFileError(f"{path} is of a SpikingBert; {type(model).__name__} is none and holds none.")
+    given = {"name": bert.config.schedule, "steps": bert.config.T}
+    if given != facts["schedule"]:
+        raise ModelFileError(f"{path} is of another model: its schedule is {facts['schedule']}, the model's {given}.")
+    names = sorted(token_neurons(model, "steps" if bert.config.schedule == "step" else "counts"))
+    if names != facts["neurons"] or not set(nodes) <= set(names):
+        raise ModelFileError(f"{path} is of another model: it has the neuron layers {facts['neurons']}, not {names}.")
+    check_weights(model)
+    return bert
+
+
+def _verify_batch(report: VerifyReport, model: nn.Module, batch: TokenInputs, file: _File) -> None:
+    run = run_tokens(model, file.bert, batch, file.on)
+    given = {name: value.numpy() for name, value in batch.named.items()}
+    try:
+        outputs = file.plain.run(None, given)
+        found = file.inner.run([f"{node.output[0]}/exposed" for node in file.nodes.values()], given)
+    except Exception as error:  # onnxruntime raises a class of its own for every failure
+        raise SampleError(f"{report.path} does not run on token ids {tuple(batch.ids.shape)}: {error}") from error
+    for layer, node, value in zip(report.layers, file.nodes.values(), found, strict=True):
+        ours, theirs = torch.from_numpy(value), run.emitted[layer.name][0]
+        if file.on == "counts":
+            ours, theirs = _counts(ours, node, file.bert), theirs * float(file.bert.config.T)
+        _compare(report, layer, ours, theirs, file)
+    names = [entry.name for entry in file.plain.get_outputs()]
+    tensors = [torch.from_numpy(output) for output in outputs]
+    compare_outputs(report, names, tensors, run.outputs)
+    if tensors[0].dim() == 2 and tensors[0].shape[1] > 1:
+        report.answers = report.answers or Answers()
+        report.answers.add(tensors[0], run.outputs[0])
+    report.samples += int(batch.ids.shape[0])
+
+
+def _counts(values: Tensor, node: onnx.NodeProto, bert: SpikingBert) -> Tensor:
+    """Return the numbers of spikes that a file's tensor stands for."""
+    steps = float(bert.config.T)
+    if node.op_type == "SynchronousRates":
+        return values * steps
+    top = next((attribute.f for attribute in node.attribute if attribute.name == "top"), steps)
+    return values - (steps if node.op_type == "SynchronousCounts_signed" or top > steps else 0.0)
+
+
+def _compare(report: VerifyReport, layer: LayerVerification, ours: Tensor, theirs: Tensor, file: _File) -> None:
+    if ours.shape != theirs.shape:
+        raise ModelFileError(
+            f"{report.path} is of another model: layer {layer.name!r} gives shape {tuple(ours.shape)}, the model"
+            f" {tuple(theirs.shape)}."
+        )
+    wrong = ours != theirs
+    layer.compared += theirs.numel()
+    layer.different += int(wrong.sum())
+    layer.fired += float(theirs.abs().sum()) / (file.bert.config.T if file.on == "counts" else 1)
+    if report.first_difference is not None or not bool(wrong.any()):
+        return
+    place = wrong.nonzero()[0].tolist()
+    expected, got = theirs[tuple(place)], ours[tuple(place)]
+    step = 0
+    if file.on == "counts":  # in which step spikes differ first
+        got, expected = (spikes_first(value, file.bert.config.T) for value in (got, expected))
+        step = int((got != expected).nonzero()[0])
+        got, expected = got[step], expected[step]
+    else:
+        step, *place = place
+    report.first_difference = Difference(
+        layer.name, step, report.samples + place[0], tuple(place[1:]), expected.item(), got.item()
+    )
