@@ -29,7 +29,7 @@ class Fed:
     Args:
         scale: :math:`\gamma / T`, the scale of sums over counts, float32 ``(N,)``.
         bias: :math:`b`, float32 ``(N,)``; None without one.
-        threshold: :math:`\vartheta`, positive.
+        threshold: :math:`\vartheta`, positive; one, or one for each channel.
         steps: T.
         signed: whether counts go from -T to T.
         low: the least sum that each channel can have, ``(N,)``.
@@ -38,7 +38,7 @@ class Fed:
 
     scale: _Floats
     bias: _Floats | None
-    threshold: np.float32
+    threshold: np.float32 | _Floats
     steps: int
     signed: bool
     low: _Integers

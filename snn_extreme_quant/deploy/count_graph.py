@@ -17,12 +17,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
+from snn_extreme_quant.models.shifts import NORM_FRACTION
 from snn_extreme_quant.quantizers.packing import unpack
 
 from .count_fold import Fed, fold
 from .exactness import Exactness
 from .graphs import dims
 from .grid import BYTE, MANTISSA
+from .shift_operators import NORM, norm_bound
 from .synchronous_operators import COUNTS, RATES
 from .translations import fits_pairs
 
@@ -105,6 +107,8 @@ class _CountGraph:
                 self._linear(node)
             elif node.target in _PRODUCTS:
                 self._product(node)
+            elif node.target is NORM:
+                self._norm(node)
             elif node.target in (aten.mul.Tensor, aten.div.Tensor):
                 self._multiple(node)
             elif node.target is RATES:
@@ -229,19 +233,45 @@ class _CountGraph:
         scale = np.full(1, 1.0 / (a.steps * b.steps), np.float32)
         self.sums[node] = _Sums(make, scale, np.full(1, least), np.full(1, most))
 
+    def _norm(self, node: fx.Node) -> None:
+        """Note a norm by shifts: whole numbers in units of a power of two."""
+        x, layer = node.args
+        bound = np.full(1, norm_bound(int(dims(node)[-1])))
+        scale = np.full(1, 2.0**-NORM_FRACTION, np.float32)
+
+        def make() -> fx.Node:
+            return self.graph.call_function(_OURS.shift_norm_units.default, (x, layer))
+
+        self.sums[node] = _Sums(make, scale, -bound, bound)
+
     def _multiple(self, node: fx.Node) -> None:
-        """Note a multiple of sums: times any number, or divided by a power of two."""
+        """Note a multiple of sums: times any number, or one for each channel, or divided by a power of two."""
         sums = self.sums.get(cast("fx.Node", node.args[0]))
-        factor = node.args[1]
-        if sums is None or not isinstance(factor, (int, float)) or len(cast("fx.Node", node.args[0]).users) != 1:
+        factor: Any = node.args[1]
+        if sums is None or len(cast("fx.Node", node.args[0]).users) != 1:
+            return
+        if isinstance(factor, fx.Node):
+            factor = self._channels(factor, dims(node))
+        if factor is None:
             return
         if node.target is aten.div.Tensor:
+            if not isinstance(factor, (int, float)):
+                return
             if factor == 0 or math.frexp(factor)[0] not in (0.5, -0.5):
                 return
             factor = 1.0 / factor
         if not bool((np.frexp(sums.scale)[0] == 0.5).all()):
             return  # only the first product may be without rounding
-        self.sums[node] = _Sums(sums.make, sums.scale * np.float32(factor), sums.low, sums.high)
+        scale = sums.scale * np.asarray(factor, np.float32)
+        low, high = (np.broadcast_to(limit, scale.shape) for limit in (sums.low, sums.high))
+        self.sums[node] = _Sums(sums.make, scale, low, high)
+
+    def _channels(self, node: fx.Node, shape: tuple[Any, ...]) -> npt.NDArray[np.float32] | None:
+        """Return a constant that has one value for each element of the last axis."""
+        if node.op != "get_attr":
+            return None
+        value = self._constant(node)
+        return value.numpy() if value.dim() == 1 and shape[-1:] == tuple(value.shape) else None
 
     # Neurons -------------------------------------------------------------------------------------------------------
 
@@ -250,14 +280,20 @@ class _CountGraph:
         found = self._sums_before(neuron)
         if found is None:
             return
-        sums, bias = found
+        sums, bias, rectified = found
         _, threshold, steps, signed, layer = cast("tuple[Any, ...]", neuron.args)
-        limit = self._constant(threshold)
+        # What a rectified current gives is never below 0, which an unsigned neuron gives without the rectifier.
+        signed = signed and not rectified
+        limit = self._constant(threshold).numpy()
         target = _Source(neuron, steps, steps if signed else 0)
-        if limit.numel() != 1 or target.top > BYTE:
+        width = max(sums.scale.size, limit.size)
+        if limit.ndim > 1 or {sums.scale.size, limit.size} - {1, width} or target.top > BYTE:
             return
+        if width > 1 and dims(neuron.args[0])[-1:] != (width,):
+            return  # the thresholds do not run along the axis that the sums have scales for
         shift = None if bias is None else self._constant(bias).numpy()
-        constants = fold(Fed(sums.scale, shift, np.float32(limit.item()), steps, signed, sums.low, sums.high))
+        scale, low, high = (np.broadcast_to(v, width) for v in (sums.scale, sums.low, sums.high))
+        constants = fold(Fed(scale, shift, limit.reshape(-1).astype(np.float32), steps, signed, low, high))
         if constants is None:
             return
         with self.graph.inserting_before(neuron):
@@ -265,13 +301,18 @@ class _CountGraph:
             counts = self.graph.call_function(COUNTS[1], (sums.make(), gain, offset, target.top, layer))
         self.sources[neuron] = target.at(counts)
 
-    def _sums_before(self, neuron: fx.Node) -> tuple[_Sums, fx.Node | None] | None:
-        """Return the sums that feed a neuron alone, and the bias that is added."""
+    def _sums_before(self, neuron: fx.Node) -> tuple[_Sums, fx.Node | None, bool] | None:
+        """Return the sums that feed a neuron alone, the bias that is added, and whether the current is rectified."""
         current = cast("fx.Node", neuron.args[0])
         if len(current.users) != 1:
             return None
+        rectified = current.target is aten.relu.default
+        if rectified:
+            current = cast("fx.Node", current.args[0])
+            if len(current.users) != 1:
+                return None
         if current in self.sums:
-            return self.sums[current], None
+            return self.sums[current], None, rectified
         if current.target is not aten.add.Tensor or current.kwargs:
             return None
         before, bias = current.args[:2]
@@ -280,7 +321,7 @@ class _CountGraph:
             return None
         if not isinstance(bias, fx.Node) or bias.op != "get_attr" or self._constant(bias).shape != sums.scale.shape:
             return None
-        return sums, bias
+        return sums, bias, rectified
 
     def _read_rates(self, node: fx.Node, source: _Source) -> None:
         """Give rates, computed from the counts, to what reads them."""

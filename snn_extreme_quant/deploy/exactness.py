@@ -22,12 +22,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
+from snn_extreme_quant.models.shifts import NORM_FRACTION, PROBABILITY_BITS
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.quantizers.packing import LAYOUTS, unpack
 
 from . import operators  # noqa: F401 - registers the operators
 from .graphs import NEURONS, PACKED, dims
 from .grid import BYTE, MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
+from .shift_operators import GRID as ON_GRID
+from .shift_operators import NORM, SOFTMAX, norm_bound
 from .synchronous_operators import RATES, SPIKES_OF
 
 __all__ = ["SPIKES", "Exactness", "Grid", "LayerExactness", "analyse"]
@@ -38,10 +41,14 @@ _OURS = torch.ops.snn_xq
 
 @dataclass(frozen=True)
 class _Fact:
-    """What is known of a value; ``reason`` says why it is not reproducible (empty if it is)."""
+    """What is known of a value; ``reason`` says why it is not reproducible (empty if it is).
+
+    ``total`` is what the magnitudes along the last axis sum up to at most, where that is known of an axis of any length.
+    """
 
     grid: Grid | None = None
     reason: str = ""
+    total: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ _SHAPE_ONLY = {
     aten.max_pool1d.default, aten.max_pool2d.default, aten.max_pool3d.default, aten.max_pool2d_with_indices.default,
     aten.adaptive_max_pool1d.default, aten.adaptive_max_pool2d.default, aten.adaptive_max_pool3d.default,
     aten.relu.default, aten.swapaxes.default, aten.mT.default, aten.numpy_T.default, aten.t.default,
-    aten._unsafe_view.default, aten.amax.default, operator.getitem, _OURS.transpose.default,
+    aten._unsafe_view.default, aten.amax.default, aten.embedding.default, operator.getitem, _OURS.transpose.default,
 }  # fmt: skip
 _JOIN = {aten.cat.default, aten.stack.default, aten.concat.default}
 _ELEMENTWISE = {
@@ -116,6 +123,13 @@ _SIZES = {
     aten.sym_size.int, operator.mul, operator.add, operator.floordiv, operator.sub, aten.zeros.default,
     aten.full.default, aten.zeros_like.default, aten.ones.default, aten.arange.default, aten.arange.start,
 }  # fmt: skip
+#: Of those, what leaves values where they are.
+_UNTOUCHED = {
+    aten.contiguous.default, aten.clone.default, aten.alias.default, aten.detach.default, aten.dropout.default,
+    aten.feature_dropout.default,
+}  # fmt: skip
+_LINEAR = {aten.linear.default, aten.addmm.default}
+_CASTS = {aten.to.dtype, aten._to_copy.default}
 _MATRIX = {aten.matmul.default, aten.bmm.default, aten.mm.default}
 _UNKNOWN = object()
 #: The largest product that may be summed over an open axis: 2**16 of them fit 24 bits.
@@ -162,6 +176,8 @@ class _Analysis:
             return self._neuron(node)
         if node.target in (RATES, SPIKES_OF):
             return self._synchronous(node)
+        if node.target in (NORM, SOFTMAX, ON_GRID):
+            return self._shifted(node)
         return self._transfer(node)
 
     def constant(self, node: Any) -> Tensor:
@@ -187,6 +203,18 @@ class _Analysis:
         _add(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
         fraction = steps.bit_length() - 1 if node.target is RATES else 0
         return _Fact(Grid(fraction, 1.0 if signed else 0.0, 1.0), reason)
+
+    def _shifted(self, node: fx.Node) -> _Fact:
+        """A norm or softmax by shifts, or a rounding: what it reads is rounded to a grid, and all else is exact."""
+        reason = self.facts[cast("fx.Node", node.args[0])].reason
+        if node.target is ON_GRID:
+            fraction, limit = cast("tuple[int, float]", node.args[1:])
+            return _Fact(Grid(fraction, *(limit * 2.0**-fraction,) * 2), reason)
+        _add(self.found.layers, str(node.args[-1]), LayerExactness(not reason, reason or "shifts whole numbers"))
+        if node.target is SOFTMAX:
+            return _Fact(Grid(PROBABILITY_BITS, 0.0, 1.0), reason, math.sqrt(2))
+        bound = norm_bound(int(dims(node)[-1])) * 2.0**-NORM_FRACTION
+        return _Fact(Grid(NORM_FRACTION, bound, bound), reason)
 
     def _neuron(self, node: fx.Node) -> _Fact:
         name, spec = str(node.args[-1]), NeuronSpec.from_operator(str(node.args[-2]))
@@ -239,7 +267,10 @@ class _Analysis:
             return _Fact(self._elementwise_grid(node), reason)
         grid = self._moved_grid(node, first)
         if grid is not _UNKNOWN:
-            return _Fact(cast("Grid | None", grid), reason)
+            kept = first is not None and target in _UNTOUCHED
+            return _Fact(cast("Grid | None", grid), reason, first.total if first is not None and kept else math.inf)
+        if target in _LINEAR:
+            return _Fact(None, reason or "a layer with float weights sums real numbers, in an order of a runtime's own")
         name = getattr(target, "__name__", str(target)).split(".")[0]
         return _Fact(None, reason or f"{name} is not known to give the same bits on every runtime")
 
@@ -248,6 +279,8 @@ class _Analysis:
         target = node.target
         if first is not None and target in _SHAPE_ONLY:
             return first.grid
+        if target in _CASTS and _to_float(node):
+            return None
         if first is not None and target in (aten.pad.default, aten.constant_pad_nd.default):
             # Zeros and copies of values are on any grid.
             zero = not any(isinstance(a, (int, float)) and a != 0 for a in (*node.args[2:], *node.kwargs.values()))
@@ -287,6 +320,11 @@ class _Analysis:
         if a is None or b is None or not dims(node.args[0]):
             return _Fact(None, "a product of matrices of real numbers, summed in an order that a runtime may choose")
         inner = dims(node.args[0])[-1]
+        total = self.facts[cast("fx.Node", node.args[0])].total
+        if total < math.inf:
+            most = total * max(b.low, b.high)
+            grid = Grid(a.fraction + b.fraction, most, most)
+            return _Fact(grid) if grid.fits else _Fact(None, "a product of probabilities, needing over 24 bits")
         if not isinstance(inner, int):
             # As many products are summed as the input is long.
             if a.units * b.units > _OPEN_PRODUCT:
@@ -346,6 +384,14 @@ class _Weight:
             return self.fan_in
         codes = unpack(self.packed.numpy(), self.outputs, self.layout)
         return int(abs(codes.astype("int64")).sum(0).max(initial=0))
+
+
+def _to_float(node: fx.Node) -> bool:
+    """Whether a cast is one of whole numbers, or of float32, to float32."""
+    before, after = (n.meta.get("val") if isinstance(n, fx.Node) else None for n in (node.args[0], node))
+    if not isinstance(before, Tensor) or not isinstance(after, Tensor) or after.dtype is not torch.float32:
+        return False
+    return before.dtype is torch.float32 or not (before.is_floating_point() or before.is_complex())
 
 
 def _add(into: dict[str, LayerExactness], name: str, verdict: LayerExactness) -> None:

@@ -17,6 +17,7 @@ from .integer_functions import integer_text, is_integer_layer
 from .integer_neuron_functions import IntegerNeuron, integer_neuron_text
 from .layer_functions import layer_operator, layer_text
 from .neuron_functions import NeuronFunction, neuron_text
+from .shift_functions import is_shift, shift_text
 from .synchronous_functions import is_synchronous, synchronous_text
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "is_integer_neuron",
     "is_layer",
     "is_neuron",
+    "is_shift",
     "is_synchronous",
     "layer_operator",
 ]
@@ -66,6 +68,8 @@ def _text(operator: str, facts: BodyFacts) -> str:
         return integer_neuron_text(IntegerNeuron.from_name(operator))
     if is_synchronous(operator):
         return synchronous_text(operator)
+    if is_shift(operator):
+        return shift_text(operator)
     if is_layer(operator):
         return layer_text(operator, facts)
     return neuron_text(NeuronFunction.from_name(operator), facts)

@@ -18,6 +18,7 @@ from snn_extreme_quant.neurons.equilibrium_steps import StepIF
 from snn_extreme_quant.quantizers.packing import pack
 
 from . import operators
+from .shift_operators import shift_stub
 from .step_if_stub import step_if_stub
 from .synchronous_stubs import steps_summed, synchronous_stub
 
@@ -82,7 +83,8 @@ def layer_stub(module: nn.Module, name: str) -> tuple[str, Callable[..., Tensor]
         return "forward", synchronous_stub(module, name)
     if isinstance(module, StepIF):
         return "forward", step_if_stub(module, name)
-    return None
+    shifted = shift_stub(module, name)
+    return None if shifted is None else ("forward", shifted)
 
 
 def _product_stub(layer: Any, name: str) -> Callable[[Tensor], Tensor]:

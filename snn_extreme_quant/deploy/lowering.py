@@ -95,7 +95,10 @@ def lower(
     }
     inputs = sample if isinstance(sample, Mapping) else {"input": sample}
     samples = next((next(iter(inputs.values())).shape[axis] for axis, name in axes.items() if name == "B"), 1)
-    every = [*(axes for _ in inputs), *({axis: "B" for axis, size in enumerate(state.shape) if size is None} for state in states)]
+    every = [
+        *(axes for _ in inputs),
+        *({axis: "B" for axis, size in enumerate(state.shape) if size is None} for state in states),
+    ]
     with quiet_torch(), torch.no_grad():
         program: Any = torch.onnx.export(
             with_byte_products(graph, exactness),

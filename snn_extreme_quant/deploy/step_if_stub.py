@@ -37,9 +37,7 @@ def step_if_stub(neuron: StepIF, name: str) -> Callable[..., Tensor]:
         scaled = ((current / threshold).clamp(-most, most) * GRID).round() / GRID  # on_grid(), without its gradient
         if constant:
             scaled = scaled.unsqueeze(0).expand(neuron.T, *(-1,) * scaled.dim())
-        spikes: Tensor = operators.neuron_sequence_op(
-            scaled, [start], parameters, [], "", [], spec.operator, name
-        )[0]
+        spikes: Tensor = operators.neuron_sequence_op(scaled, [start], parameters, [], "", [], spec.operator, name)[0]
         return spikes
 
     return forward

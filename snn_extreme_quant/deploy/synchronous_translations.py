@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -11,6 +11,8 @@ import torch
 from onnx import defs
 from onnxscript import opset18 as op18
 from onnxscript.values import Op, Opset
+
+from snn_extreme_quant.models.shifts import NORM_FRACTION
 
 from .functions import DOMAIN, DOMAIN_VERSION, layer_operator
 from .translations import LAYER_ATTRIBUTE
@@ -80,7 +82,28 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
     def _current(x: Any, threshold: Any) -> dict[str, tuple[Any, str]]:
         return {"x": (x, _FLOAT), "threshold": (threshold, _FLOAT)}
 
+    def shift_norm_units(x: Any, layer: str) -> Any:
+        return _node("ShiftNorm", {"x": (x, _FLOAT)}, _INTEGER, layer)
+
+    def shift_norm(x: Any, layer: str) -> Any:
+        units = op18.Cast(shift_norm_units(x, layer), to=onnx.TensorProto.FLOAT)
+        return op18.Mul(units, cast("Any", op18.Constant(value_float=2.0**-NORM_FRACTION)))
+
+    def shift_softmax(x: Any, layer: str) -> Any:
+        return _node("ShiftSoftmax", {"x": (x, _FLOAT)}, _FLOAT, layer)
+
+    def to_grid(x: Any, fraction: int, limit: float) -> Any:
+        def number(value: float) -> Any:
+            return op18.Constant(value_float=value)
+
+        whole = op18.Floor(op18.Add(op18.Mul(x, number(2.0**fraction)), number(0.5)))
+        return op18.Mul(op18.Clip(whole, number(-limit), number(limit)), number(2.0**-fraction))
+
     return {
+        _OURS.shift_norm.default: shift_norm,
+        _OURS.shift_norm_units.default: shift_norm_units,
+        _OURS.shift_softmax.default: shift_softmax,
+        _OURS.to_grid.default: to_grid,
         _OURS.synchronous_rates.default: rates,
         _OURS.synchronous_spikes.default: spikes,
         _OURS.synchronous_counts.default: counts,

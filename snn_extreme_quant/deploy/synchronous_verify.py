@@ -18,7 +18,7 @@ from snn_extreme_quant.neurons import Schedule, SynchronousIF, spikes_first
 
 from .batch_norm import deployed, unfolded, watching
 from .export import check_weights
-from .functions import DOMAIN, is_synchronous
+from .inner_spikes import neuron_nodes
 from .output_comparison import OutputVerification
 from .sessions import session
 from .synchronous_export import check_train
@@ -26,30 +26,27 @@ from .synchronous_running import SynchronousRun, run_synchronous, synchronous_ne
 from .verified_files import batches, run_batch
 from .verify_report import BatchNormComparison, Difference, LayerVerification, VerifyReport
 
-__all__ = ["compare_outputs", "exposed", "verify_synchronous"]
+__all__ = ["compare_outputs", "emitted", "exposed", "verify_synchronous"]
+
+
+def _tensors(nodes: dict[str, list[onnx.NodeProto]]) -> list[str]:
+    """Names of what the neurons give, in order of execution."""
+    return [node.output[0] for calls in nodes.values() for node in calls]
 
 
 @dataclass(frozen=True)
 class _File:
     """A file as it is run: as it is, and with what every neuron layer gives as outputs.
 
-    ``tensors`` holds, by layer, the operator and the tensor of each of its calls.
+    ``nodes`` holds, by layer, the node of each of its calls.
     """
 
     plain: Any
     inner: Any
-    tensors: dict[str, list[tuple[str, str]]]
+    nodes: dict[str, list[onnx.NodeProto]]
     facts: dict[str, Any]
     on: Schedule
     steps: int
-
-
-def _neuron_outputs(proto: onnx.ModelProto) -> dict[str, list[tuple[str, str]]]:
-    found: dict[str, list[tuple[str, str]]] = {}
-    for node in proto.graph.node:
-        if node.domain == DOMAIN and is_synchronous(node.op_type):
-            found.setdefault(node.name.rpartition("@")[0] or node.name, []).append((node.op_type, node.output[0]))
-    return found
 
 
 def exposed(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
@@ -58,16 +55,14 @@ def exposed(proto: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     copy.CopyFrom(proto)
     for name in names:
         copy.graph.node.append(onnx.helper.make_node("Cast", [name], [f"{name}/exposed"], to=onnx.TensorProto.FLOAT))
-        copy.graph.output.append(
-            onnx.helper.make_tensor_value_info(f"{name}/exposed", onnx.TensorProto.FLOAT, None)
-        )
+        copy.graph.output.append(onnx.helper.make_tensor_value_info(f"{name}/exposed", onnx.TensorProto.FLOAT, None))
     return copy
 
 
 def _checked(model: nn.Module, path: Path, file: _File) -> dict[str, SynchronousIF]:
     """Return the model's neurons; raises :class:`ModelFileError` if the file is of another model."""
     neurons = synchronous_neurons(model)
-    for name in (*file.tensors, *file.facts["neurons"]):
+    for name in (*file.nodes, *file.facts["neurons"]):
         if name not in neurons:
             raise ModelFileError(
                 f"{path} is of another model: it has a synchronous neuron layer {name!r}, the model has"
@@ -105,15 +100,15 @@ def verify_synchronous(
             promised spikes.
         native: run the file with native kernels.
     """
-    tensors = _neuron_outputs(proto)
+    nodes = neuron_nodes(proto)
     on: Schedule = "counts" if facts["form"] == "counts" else "spikes"
     plain = session(path, native=native)
-    inner = session(exposed(proto, [name for calls in tensors.values() for _, name in calls]), native=native)
-    file = _File(plain, inner, tensors, facts, on, int(facts["schedule"]["steps"]))
+    inner = session(exposed(proto, _tensors(nodes)), native=native)
+    file = _File(plain, inner, nodes, facts, on, int(facts["schedule"]["steps"]))
     neurons = _checked(model, path, file)
     promised = {entry["name"]: entry for entry in facts["layers"]}
     report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
-    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
+    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in nodes]
     for batch in batches(inputs):
         _verify_batch(report, model, batch, neurons, file)
     if not report.samples:
@@ -131,13 +126,13 @@ def _verify_batch(
         given = rates if file.on == "counts" else batch
     run = _deployed_run(report, model, given, file, train=train)
     outputs = run_batch(file.plain, None, given)
-    names = [f"{name}/exposed" for calls in file.tensors.values() for _, name in calls]
+    names = [f"{name}/exposed" for name in _tensors(file.nodes)]
     found = iter(run_batch(file.inner, names, given))
     for layer in report.layers:
         neuron = neurons[layer.name]
         # A last call that nothing reads is not in the file.
-        for (operator, _), theirs in zip(file.tensors[layer.name], run.emitted[layer.name], strict=False):
-            ours = _emitted(torch.from_numpy(next(found)), operator, neuron)
+        for node, theirs in zip(file.nodes[layer.name], run.emitted[layer.name], strict=False):
+            ours = emitted(torch.from_numpy(next(found)), node, neuron.T)
             _compare(report, layer, ours, theirs if file.on == "spikes" else _steps_of(theirs, neuron), file)
     compare_outputs(
         report, [entry.name for entry in file.plain.get_outputs()], [torch.from_numpy(o) for o in outputs], run.outputs
@@ -149,13 +144,20 @@ def _steps_of(rates: Tensor, neuron: SynchronousIF) -> Tensor:
     return rates * float(neuron.T)
 
 
-def _emitted(values: Tensor, operator: str, neuron: SynchronousIF) -> Tensor:
-    """Return the spikes of all steps, or the counts, that a file's tensor stands for."""
-    if operator == "SynchronousSpikes":
+def emitted(values: Tensor, node: onnx.NodeProto, steps: int) -> Tensor:
+    """Return the spikes of all steps, or the counts, that the tensor of a synchronous neuron layer stands for.
+
+    Args:
+        values: the tensor, as floats.
+        node: the layer's node.
+        steps: T.
+    """
+    if node.op_type == "SynchronousSpikes":
         return values
-    if operator == "SynchronousRates":
-        return values * float(neuron.T)
-    return values - (neuron.T if neuron.signed else 0)
+    if node.op_type == "SynchronousRates":
+        return values * float(steps)
+    top = next((attribute.f for attribute in node.attribute if attribute.name == "top"), float(steps))
+    return values - (steps if node.op_type == "SynchronousCounts_signed" or top > steps else 0)
 
 
 def _compare(report: VerifyReport, layer: LayerVerification, ours: Tensor, theirs: Tensor, file: _File) -> None:

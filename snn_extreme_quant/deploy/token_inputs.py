@@ -82,7 +82,9 @@ def token_inputs(value: Any, bert: SpikingBert, what: str) -> TokenInputs:
     if ids.dim() != 2 or not ids.numel():
         raise SampleError(f"{what} has token ids of shape {tuple(ids.shape)}; they are (B, S), both 1 or more.")
     if ids.shape[1] > bert.config.positions:
-        raise SampleError(f"{what} has {ids.shape[1]} tokens a text; the model takes {bert.config.positions}. Truncate.")
+        raise SampleError(
+            f"{what} has {ids.shape[1]} tokens a text; the model takes {bert.config.positions}. Truncate."
+        )
     mask = torch.ones_like(ids) if parts[1] is None else _integers(parts[1], f"{what} ('attention_mask')")
     types = None if parts[2] is None else _integers(parts[2], f"{what} ('token_type_ids')")
     if types is not None and isinstance(value, (tuple, list)) and types.shape != ids.shape:

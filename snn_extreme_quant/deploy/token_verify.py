@@ -19,7 +19,7 @@ from .export import check_weights
 from .inner_spikes import neuron_nodes
 from .output_comparison import Answers
 from .sessions import session
-from .synchronous_verify import compare_outputs, exposed
+from .synchronous_verify import compare_outputs, emitted, exposed
 from .token_inputs import TokenInputs, bert_of, token_batches
 from .token_running import On, run_tokens, token_neurons
 from .verify_report import Difference, LayerVerification, VerifyReport
@@ -94,7 +94,7 @@ def _verify_batch(report: VerifyReport, model: nn.Module, batch: TokenInputs, fi
     for layer, node, value in zip(report.layers, file.nodes.values(), found, strict=True):
         ours, theirs = torch.from_numpy(value), run.emitted[layer.name][0]
         if file.on == "counts":
-            ours, theirs = _counts(ours, node, file.bert), theirs * float(file.bert.config.T)
+            ours, theirs = emitted(ours, node, file.bert.config.T), theirs * float(file.bert.config.T)
         _compare(report, layer, ours, theirs, file)
     names = [entry.name for entry in file.plain.get_outputs()]
     tensors = [torch.from_numpy(output) for output in outputs]
@@ -103,15 +103,6 @@ def _verify_batch(report: VerifyReport, model: nn.Module, batch: TokenInputs, fi
         report.answers = report.answers or Answers()
         report.answers.add(tensors[0], run.outputs[0])
     report.samples += int(batch.ids.shape[0])
-
-
-def _counts(values: Tensor, node: onnx.NodeProto, bert: SpikingBert) -> Tensor:
-    """Return the numbers of spikes that a file's tensor stands for."""
-    steps = float(bert.config.T)
-    if node.op_type == "SynchronousRates":
-        return values * steps
-    top = next((attribute.f for attribute in node.attribute if attribute.name == "top"), steps)
-    return values - (steps if node.op_type == "SynchronousCounts_signed" or top > steps else 0.0)
 
 
 def _compare(report: VerifyReport, layer: LayerVerification, ours: Tensor, theirs: Tensor, file: _File) -> None:

@@ -25,7 +25,7 @@ from snn_extreme_quant.models.feedback import Feedback
 from snn_extreme_quant.models.latent import latent, start_as_bert
 from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero, with_offsets
 from snn_extreme_quant.models.running import Activity, BertDetails, settle, simulate, time_steps
-from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
+from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
 from snn_extreme_quant.neurons.implicit import ImplicitLayer
@@ -107,15 +107,19 @@ class Attention(_Block):
         self.query, self.key, self.value = (nn.Linear(size, size) for _ in range(3))
         self.key_neurons, self.value_neurons = _neurons(config, size), _neurons(config, size)
         self.neurons = _neurons(config, size)
-        self.softmax: Callable[[Tensor], Tensor] = _softmax if config.profile == "reference" else shift_softmax
+        self.softmax = nn.Softmax(-1) if config.profile == "reference" else ShiftSoftmax()
+        # Scores of the integer profile are in units of the binary logarithm.
+        self.unit = 1.0 if config.profile == "reference" else math.log2(math.e)
+        self.query_grid: nn.Module = nn.Identity()
+        self.set_time_steps(config)
         self.bias = self.new_bias(size)
 
     def forward(self, spikes: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the spikes of the attention and the scores before softmax and mask."""
         key, value = self.key_neurons(self.key(spikes)), self.value_neurons(self.value(spikes))
         # A key spike carries its amplitude; multiplying the query by it leaves the keys {-1, 0, 1}.
-        query = self.query(spikes) * (self.amplitude(self.key_neurons) / math.sqrt(self._head_size))
-        scores = self._split(query) @ self._split(key).transpose(-1, -2)
+        query = self.query(spikes) * (self.amplitude(self.key_neurons) * (self.unit / math.sqrt(self._head_size)))
+        scores = self._split(self.query_grid(query)) @ self._split(key).transpose(-1, -2)
         weights = self.dropout(self.softmax(scores + mask))
         context = (weights @ self._split(value)).transpose(-2, -3).flatten(-2)
         current = context * self.amplitude(self.value_neurons)
@@ -123,7 +127,13 @@ class Attention(_Block):
             current = current + self.bias
             silent = query * (self.key_neurons.offset / self.key_neurons.threshold)
             scores = scores + self._split(silent).sum(-1, keepdim=True)  # softmax left out what all keys share
-        return self.neurons(current), scores
+        return self.neurons(current), scores / self.unit
+
+    def set_time_steps(self, config: SpikingBertConfig) -> None:
+        """Take queries of the integer profile to the grid on which scores are exact: keys are rates on T levels."""
+        self.config = config
+        if config.profile == "integer":
+            self.query_grid = query_grid(self._head_size, config.T if config.schedule == "synchronous" else 1)
 
     @property
     def _head_size(self) -> int:
@@ -133,10 +143,6 @@ class Attention(_Block):
         """Return ``(..., heads, S, head size)``."""
         heads: Tensor = x.unflatten(-1, (self.config.heads, self._head_size))  # type: ignore[no-untyped-call]
         return heads.transpose(-2, -3)
-
-
-def _softmax(scores: Tensor) -> Tensor:
-    return scores.softmax(-1)
 
 
 class EncoderLayer(_Block):
@@ -315,6 +321,8 @@ class SpikingBert(_Block):
         self.config = replace(self.config, T=T)
         for _, neurons in self.named_neurons():
             neurons.T = T
+        for layer in self.encoder:
+            cast("EncoderLayer", layer).attention.set_time_steps(self.config)
 
     def set_weights(self, weights: Weights) -> None:
         """Give the layers another precision; the latent weights, and the Parameters, stay the same.

@@ -23,8 +23,9 @@ UINT8 = onnx.TensorProto.UINT8
 SHAPES = [(1,), (0,), (7,), (3, 50), (2, 0, 5), (2, 3, 4, 33), (40, 700)]
 
 
-def check_neurons(steps: int, signed: bool, shape: tuple[int, ...]) -> None:
-    x, constants = {"x": currents(shape)}, {"threshold": np.array(0.7, np.float32)}
+def check_neurons(steps: int, signed: bool, shape: tuple[int, ...], channels: int = 0) -> None:
+    thresholds = np.random.default_rng(3).uniform(0.2, 2, channels).astype(np.float32)
+    x, constants = {"x": currents(shape)}, {"threshold": thresholds if channels else np.array(0.7, np.float32)}
     lowest = -float(steps) if signed else 0.0
     rates = {"steps": float(steps), "lowest": lowest, "inverse_steps": 1 / steps}
     assert_same("SynchronousRates", x, constants, [len(shape)], **rates)
@@ -44,6 +45,8 @@ def test_shapes(library: Any, shape: tuple[int, ...]) -> None:
     check_neurons(16, False, shape)
     check_neurons(4, True, shape)
     for channels in {1, shape[-1]}:
+        check_neurons(4, True, shape, channels)
+        check_neurons(16, False, shape, channels)
         assert_same("SynchronousFolded", *folded(shape, channels), [len(shape)], output_type=UINT8, top=32.0)
 
 
@@ -51,6 +54,7 @@ def test_shapes(library: Any, shape: tuple[int, ...]) -> None:
 def test_each_instruction_set(instruction_set: str, steps: int) -> None:
     check_neurons(steps, False, (3, 300))
     check_neurons(min(steps, 64), True, (3, 300))
+    check_neurons(min(steps, 64), True, (70, 300), 300)
     assert_same("SynchronousFolded", *folded((9, 77), 77), [2], output_type=UINT8, top=255.0)
 
 
@@ -67,6 +71,14 @@ def test_other_gains_are_refused(library: Any, constants: dict[str, Array], mess
     model = model_of("SynchronousFolded", given, {}, [2], UINT8, top=8.0)
     with pytest.raises(Exception, match=message):
         native_session(model, "SynchronousFolded").run(None, given)
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 4), (0,)])
+def test_other_thresholds_are_refused(library: Any, shape: tuple[int, ...]) -> None:
+    given = {"x": np.ones((2, 4), np.float32), "threshold": np.ones(shape, np.float32)}
+    model = model_of("SynchronousCounts", given, {}, [2], UINT8, steps=8.0)
+    with pytest.raises(Exception, match="for each of 4 neurons"):
+        native_session(model, "SynchronousCounts").run(None, given)
 
 
 def test_counts_beyond_a_byte_are_refused(library: Any) -> None:

@@ -52,18 +52,19 @@ def _neurons(operator: str) -> Iterator[Case]:
         "SynchronousCounts_signed": ours.synchronous_counts,
     }[operator]
     signs = {"SynchronousCounts": [False], "SynchronousCounts_signed": [True]}.get(operator, [False, True])
-    for index, steps in enumerate(STEPS):
+    by_channel = np.random.default_rng(3).uniform(0.2, 2, 6).astype(np.float32)
+    shapes = [*zip(STEPS, SHAPES, [np.array(0.7, np.float32)] * 4, strict=True), (8, (4, 6), by_channel)]
+    for steps, shape, threshold in shapes:
         for signed in signs:
-            x = currents(SHAPES[index])
+            x = currents(shape)
             attributes: dict[str, Any] = {"steps": float(steps)}
             if operator != "SynchronousCounts":
                 attributes["lowest"] = -float(steps) if signed else 0.0
             if operator == "SynchronousRates":
                 attributes["inverse_steps"] = 1 / steps
-            expected = run(torch.from_numpy(x), torch.tensor(0.7), steps, signed, "n")
-            what = f"{x.shape}, T = {steps}{', signed' if signed else ''}"
-            threshold = {"threshold": np.array(0.7, np.float32)}
-            yield Case(operator, what, {"x": x}, threshold, [expected], attributes)
+            expected = run(torch.from_numpy(x), torch.from_numpy(threshold), steps, signed, "n")
+            what = f"{x.shape}, T = {steps}{', signed' if signed else ''}, {threshold.size} thresholds"
+            yield Case(operator, what, {"x": x}, {"threshold": threshold}, [expected], attributes)
 
 
 def _folded() -> Iterator[Case]:

@@ -36,13 +36,12 @@ OrtStatus* sxq_synchronous_create(const sxq_operator* op, const OrtApi* api, con
   return NULL;
 }
 
-/* What a task works on; `columns` is 1 where gain and offset are those of all neurons. */
+/* What a task works on; `columns` is 1 where gain and offset, or the threshold, are those of all neurons. */
 typedef struct {
   const synchronous_kernel* kernel;
   const void* x;
   void* y;
-  const float *gain, *offset;
-  float threshold;
+  const float *gain, *offset, *threshold;
   size_t count, columns, a_task;
 } job;
 
@@ -76,24 +75,47 @@ ALWAYS_INLINE float whole_count(float x, float threshold, float steps) {
   return floorf(x / threshold * steps + 0.5f);
 }
 
+ALWAYS_INLINE float rate_of(float x, float threshold, float steps, float lowest, float inverse) {
+  float n = whole_count(x, threshold, steps);
+  n = n < lowest ? lowest : n;
+  return (n > steps ? steps : n) * inverse;
+}
+
 ALWAYS_INLINE void counted(const job* j, size_t first, size_t last) {
-  const float* restrict x = j->x;
-  uint8_t* restrict counts = j->y;
-  const float threshold = j->threshold, steps = j->kernel->steps, top = j->kernel->top;
+  const float steps = j->kernel->steps, top = j->kernel->top;
+  const size_t columns = j->columns;
   /* Signed counts are shifted by the steps, to begin at 0. */
   const float shift = j->kernel->head.op->signed_counts ? steps : 0.0f;
-  for (size_t i = first; i < last; ++i) counts[i] = byte_of(whole_count(x[i], threshold, steps) + shift, top);
+  if (columns == 1) {
+    const float* restrict x = j->x;
+    uint8_t* restrict counts = j->y;
+    const float threshold = *j->threshold;
+    for (size_t i = first; i < last; ++i) counts[i] = byte_of(whole_count(x[i], threshold, steps) + shift, top);
+    return;
+  }
+  for (size_t row = first; row < last; row += columns) {
+    const float* restrict x = (const float*)j->x + row;
+    uint8_t* restrict counts = (uint8_t*)j->y + row;
+    const float* restrict threshold = j->threshold;
+    for (size_t n = 0; n < columns; ++n) counts[n] = byte_of(whole_count(x[n], threshold[n], steps) + shift, top);
+  }
 }
 
 ALWAYS_INLINE void rated(const job* j, size_t first, size_t last) {
-  const float threshold = j->threshold, steps = j->kernel->steps;
-  const float lowest = j->kernel->lowest, inverse = j->kernel->inverse_steps;
-  const float* restrict x = j->x;
-  float* restrict rates = j->y;
-  for (size_t i = first; i < last; ++i) {
-    float n = whole_count(x[i], threshold, steps);
-    n = n < lowest ? lowest : n;
-    rates[i] = (n > steps ? steps : n) * inverse;
+  const float steps = j->kernel->steps, lowest = j->kernel->lowest, inverse = j->kernel->inverse_steps;
+  const size_t columns = j->columns;
+  if (columns == 1) {
+    const float* restrict x = j->x;
+    float* restrict rates = j->y;
+    const float threshold = *j->threshold;
+    for (size_t i = first; i < last; ++i) rates[i] = rate_of(x[i], threshold, steps, lowest, inverse);
+    return;
+  }
+  for (size_t row = first; row < last; row += columns) {
+    const float* restrict x = (const float*)j->x + row;
+    float* restrict rates = (float*)j->y + row;
+    const float* restrict threshold = j->threshold;
+    for (size_t n = 0; n < columns; ++n) rates[n] = rate_of(x[n], threshold[n], steps, lowest, inverse);
   }
 }
 
@@ -146,22 +168,31 @@ static OrtStatus* channels(const OrtApi* api, OrtKernelContext* context, const s
   return NULL;
 }
 
+/* The threshold: of all neurons, or one for each on the last axis. */
+static OrtStatus* thresholds(const OrtApi* api, OrtKernelContext* context, const sxq_tensor* x, job* j) {
+  sxq_tensor threshold;
+  OrtStatus* status = sxq_input(api, context, 1, &threshold);
+  if (status) return status;
+  j->columns = x->rank ? (size_t)x->shape[x->rank - 1] : 1;
+  if (threshold.rank > 1 || (threshold.count != 1 && threshold.count != j->columns)) {
+    return sxq_error(
+        api, "%s takes a threshold for each of %zu neurons, or one for all; got %zu.", j->kernel->head.op->name,
+        j->columns, threshold.count);
+  }
+  if (threshold.count == 1) j->columns = 1;
+  j->threshold = threshold.data;
+  return NULL;
+}
+
 OrtStatus* sxq_synchronous_compute(void* self, OrtKernelContext* context) {
   const synchronous_kernel* kernel = self;
   const OrtApi* api = kernel->head.api;
-  sxq_tensor x, threshold;
+  sxq_tensor x;
   job j = {.kernel = kernel, .columns = 1};
   OrtStatus* status = sxq_input(api, context, 0, &x);
   if (status) return status;
-  if (kernel->head.op->kind == SXQ_SYNCHRONOUS_FOLDED) {
-    status = channels(api, context, &x, &j);
-  } else {
-    status = sxq_input(api, context, 1, &threshold);
-    if (!status && threshold.count != 1) {
-      status = sxq_error(api, "%s takes one threshold; got %zu.", kernel->head.op->name, threshold.count);
-    }
-    if (!status) j.threshold = *(const float*)threshold.data;
-  }
+  status = kernel->head.op->kind == SXQ_SYNCHRONOUS_FOLDED ? channels(api, context, &x, &j)
+                                                           : thresholds(api, context, &x, &j);
   if (!status) status = sxq_output(api, context, 0, x.shape, x.rank, &j.y);
   if (status || !j.y || x.count == 0) return status;
   j.x = x.data;
