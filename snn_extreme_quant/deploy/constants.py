@@ -10,7 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-__all__ = ["with_constants"]
+__all__ = ["with_constants", "without_dropout"]
+
+
+def without_dropout(module: fx.GraphModule) -> fx.GraphModule:
+    """Take out dropout that does nothing, as it does outside training; the graph is changed."""
+    for node in module.graph.find_nodes(op="call_function", target=torch.ops.aten.dropout.default):
+        if node.args[2] is False:
+            node.replace_all_uses_with(node.args[0])
+            module.graph.erase_node(node)
+    module.recompile()
+    return module
 
 
 def with_constants(module: fx.GraphModule) -> fx.GraphModule:

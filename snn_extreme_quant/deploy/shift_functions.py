@@ -13,7 +13,7 @@ from snn_extreme_quant.models.shifts import (
     softmax_stairs,
 )
 
-__all__ = ["is_shift", "shift_operators_names", "shift_text"]
+__all__ = ["is_shift", "shift_operators", "shift_text"]
 
 
 def _values(kind: str, values: Iterable[float]) -> str:
@@ -111,11 +111,11 @@ def _softmax() -> list[str]:
 _BODIES = {"ShiftNorm": _norm, "ShiftSoftmax": _softmax}
 
 
-def shift_operators_names() -> list[str]:
+def shift_operators() -> list[str]:
     """Return the names of the operators.
 
     Example:
-        >>> shift_operators_names()
+        >>> shift_operators()
         ['ShiftNorm', 'ShiftSoftmax']
     """
     return list(_BODIES)

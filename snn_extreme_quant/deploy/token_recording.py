@@ -15,7 +15,7 @@ from snn_extreme_quant.neurons import spikes_first
 
 from .averages import write_out_averages
 from .capture import Capture, capture
-from .constants import with_constants
+from .constants import with_constants, without_dropout
 from .graphs import SEQUENCE, is_free
 from .running import at_least_two, first_line
 from .structure import StructureError, compare
@@ -55,7 +55,7 @@ def record_tokens(request: TokenRequest) -> tuple[Capture, dict[int, str]]:
     wrapper = (lambda model: OnSpikes(model, train=False)) if request.on == "spikes" else None
     with spiking(request.model, request.bert, request.on):
         recorded = capture(request.model, sample.tensors, "sequence", wrapper=wrapper)
-    recorded = replace(recorded, graph=write_out_averages(with_constants(recorded.graph)))
+    recorded = replace(recorded, graph=write_out_averages(with_constants(without_dropout(recorded.graph))))
     axes = _axes(recorded)
     for batch, length in ((2, 2), (3, 5), (1, 3), (2, 1)):
         inputs = _probing(request, batch if 0 in axes else sample.ids.shape[0], length, sample, axes)

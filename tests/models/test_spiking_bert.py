@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import copy
+import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -8,7 +10,16 @@ import torch
 import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import ConfigError, PluginError, SampleError, UnmatchedNameError
 from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
-from snn_extreme_quant.models.shifts import ShiftNorm, shift_softmax
+from snn_extreme_quant.models.shifts import (
+    NORM_FRACTION,
+    ShiftNorm,
+    ShiftSoftmax,
+    norm_factors,
+    query_grid,
+    shift_norm_sums,
+    shift_probabilities,
+    softmax_stairs,
+)
 
 SMALL = {"vocab": 40, "positions": 16, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "dropout": 0.0}
 
@@ -230,7 +241,7 @@ def test_shift_softmax_gives_powers_of_two_that_sum_to_about_one():
     torch.manual_seed(0)
     scores = torch.randn(200, 9) * 4
     scores[:, -2:] -= 10000.0
-    found = shift_softmax(scores)
+    found = ShiftSoftmax()(scores * math.log2(math.e))
     used = found[found > 0]
     assert torch.equal(used.log2(), used.log2().round())
     assert (found[:, -2:] == 0).all()
@@ -243,14 +254,76 @@ def test_shift_softmax_gives_powers_of_two_that_sum_to_about_one():
     assert ratio.max() <= 2**1.5
 
 
+def test_shift_softmax_in_whole_numbers():
+    """The definition, in Python's integers, on each side of a stair and beyond the last bit."""
+    rows = [[0, 0], [0, 0, 0], [0] * 5, [0] * 6, [0, -1, -2, -15, -16, -40], [3, -10000, 2], [-10000, -10000]]
+    for row in rows:
+        largest = max(row)
+        powers = [2 ** (15 + max(r - largest, -15)) if r - largest > -5000 else 0 for r in row]
+        k = sum(sum(powers) >= stair for stair in softmax_stairs())
+        assert 2 ** (2 * k + 29) <= sum(powers) ** 2 <= 2 ** (2 * k + 31)
+        expected = [(power >> k) / 2**15 for power in powers]
+        assert shift_probabilities(torch.tensor([row], dtype=torch.float32)).tolist() == [expected], row
+    with pytest.raises(ConfigError, match="leave no bits"):
+        query_grid(8192, 128)
+
+
 def test_shift_norm_is_a_layer_norm_up_to_its_four_mantissas():
     torch.manual_seed(0)
-    x = torch.randn(50, 64) * torch.logspace(-3, 3, 50)[:, None] + 5.0
+    x = torch.randn(50, 64) * torch.logspace(-2, 0.8, 50)[:, None] + 5.0
     y = ShiftNorm(64)(x)
     size = y.square().mean(-1).sqrt()
     assert (size > 0.85).all()
     assert (size < 1.15).all()
-    factor = (y / (x - x.mean(-1, keepdim=True))).nanmedian(-1).values
+    units, factor = shift_norm_sums(x)
+    assert torch.equal(units, units.round())
     mantissa = torch.frexp(factor).mantissa * 8
-    torch.testing.assert_close(mantissa, mantissa.round(), atol=1e-3, rtol=0)
+    assert torch.equal(mantissa, mantissa.round())
     assert ShiftNorm(4)(torch.ones(1, 4)).tolist() == [[0.0] * 4]
+    with pytest.raises(ConfigError, match="4096"):
+        ShiftNorm(4097)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 96, 384, 4096])
+def test_shift_norm_in_whole_numbers(channels: int):
+    """The definition, in Python's integers and fractions, from rows without variance to those at the limit."""
+    generator = torch.Generator().manual_seed(channels)
+    rows = [torch.randn(channels, generator=generator) * scale + 0.1 for scale in (0, 1e-4, 0.03, 1.0, 40.0)]
+    rows.append(torch.where(torch.arange(channels) % 2 == 0, 100.0, -100.0))
+    factors, above, below = norm_factors()
+    for row in rows:
+        given = [max(-(2**19 - 1), min(2**19 - 1, math.floor(float(v) * 2**14 + 0.5))) for v in row]
+        mean = (2 * sum(given) + channels) // (2 * channels)
+        centred = [v - mean for v in given]
+        squares = sum(c * c for c in centred)
+        index = sum(squares <= channels * a // b for a, b in zip(above, below, strict=True))
+        factor = Fraction(factors[index])
+        # nearest to the reciprocal of the standard deviation, of all that there are
+        if squares and 0 < index < len(factors) - 1:
+            wanted = Fraction(channels * 4**NORM_FRACTION, squares)
+            assert ((factor + Fraction(factors[index - 1])) / 2) ** 2 <= wanted
+            assert wanted <= ((factor + Fraction(factors[index + 1])) / 2) ** 2
+        expected = [math.floor(c * factor + Fraction(1, 2)) for c in centred]
+        assert shift_norm_sums(row[None])[0][0].tolist() == expected
+
+
+def test_scores_of_the_integer_profile_are_exact_in_any_order(ids):
+    """Queries are on a grid on which a head's products fit 24 bits: float64 gives the same."""
+    model = build(profile="integer", T=16)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith(("query.weight", "key.weight")):
+                parameter.mul_(40)
+    scores = model.details(ids).scores
+    seen: list[torch.Tensor] = []
+    handle = model.encoder[0].attention.query_grid.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    rates: list[torch.Tensor] = []
+    other = model.encoder[0].attention.key_neurons.register_forward_hook(lambda _m, _i, out: rates.append(out))
+    assert torch.equal(model.details(ids).scores[0], scores[0])
+    handle.remove()
+    other.remove()
+    split = model.encoder[0].attention._split
+    product = split(seen[0].double()) @ split(rates[0].double()).transpose(-1, -2)
+    assert product.abs().max() > 1
+    assert torch.equal(product.float().double(), product)
+    assert torch.equal((product.float() / model.encoder[0].attention.unit), scores[0])

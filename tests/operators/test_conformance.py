@@ -18,6 +18,7 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy.functions import DOMAIN, NeuronFunction, function_body, is_layer, is_neuron
 from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
 from snn_extreme_quant.deploy.layer_functions import layer_operators
+from snn_extreme_quant.deploy.shift_functions import shift_operators
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec
@@ -29,6 +30,7 @@ from .integers import SPECS as INTEGER_SPECS
 from .integers import all_neurons, all_sums, first_layout, integer_neuron_cases, integer_sum_cases, is_float_free
 from .layers import layer_cases
 from .neurons import SPECS, all_functions, neuron_cases
+from .shifts import shift_cases
 from .synchronous import all_synchronous, synchronous_cases
 
 NEURONS: dict[NeuronSpec, list[NeuronFunction]] = {}
@@ -40,6 +42,7 @@ TABLE = frozenset(
         *layer_operators(),
         *(function.name for forms in NEURONS.values() for function in forms),
         *all_synchronous(),
+        *shift_operators(),
         *all_sums(),
         *all_neurons(),
     ]
@@ -78,6 +81,13 @@ def test_the_synchronous_schedule(operator: str) -> None:
     ran = Counter(runtime for case in synchronous_cases(operator) for runtime in check(case))
     assert ran["onnxruntime"] == ran["onnx.reference"] >= 2
     assert (ran["native kernel"] > 0) == (operator in kernels())
+
+
+@pytest.mark.parametrize("operator", shift_operators())
+def test_shifts(operator: str) -> None:
+    found = list(shift_cases(operator))
+    ran = Counter(runtime for case in found for runtime in check(case))
+    assert ran["onnxruntime"] == ran["onnx.reference"] == len(found) >= 20
 
 
 @pytest.mark.parametrize("operator", all_sums())
@@ -142,7 +152,7 @@ def test_the_table_has_every_kernel() -> None:
 def test_the_table_has_every_operator_with_a_body() -> None:
     """An exporter can write what has a body: of all names made of known parts, those that have one are in the table."""
     packings = ["", *KINDS.values()]
-    kinds = ["Linear", "MatMul", "Conv", "ConvTranspose", "Embedding", "SumPool", "Synchronous"]
+    kinds = ["Linear", "MatMul", "Conv", "ConvTranspose", "Embedding", "SumPool", "Synchronous", "Shift"]
     known = {name.removeprefix(max(packings, key=lambda p: len(p) * name.startswith(p))) for name in TABLE}
     endings = {ending for name in known for kind in kinds if (ending := name.removeprefix(kind)) != name} | {""}
     for name in {"".join(parts) for parts in product(packings, kinds, endings)}:
