@@ -38,14 +38,15 @@ STUDENTS = [
 ]
 
 
-def untrained(teacher: str, data: str) -> list[dict[str, object]]:
+def untrained(teacher: str, data: str, students: list[dict[str, object]]) -> list[dict[str, object]]:
     rows = read_rows(GLUE["sst2"], data, "train")
     dev = Sentences.tokenise(read_rows(GLUE["sst2"], data, "dev"), load_tokenizer(teacher), 64)
     found = []
-    for options in STUDENTS:
+    for options in students:
         student = SpikingBert.from_teacher(teacher, texts=rows.texts[:: len(rows) // 256][:256], **options)
         result = evaluate(student, dev, GLUE["sst2"])
         found.append({**options, "accuracy": result.metrics["accuracy"], "firing_rate": result.firing_rate})
+        found[-1]["commit"] = record.machine()["commit"]
         print(found[-1], flush=True)
     return found
 
@@ -55,9 +56,17 @@ def main() -> None:
     parser.add_argument("teacher")
     parser.add_argument("data")
     parser.add_argument("--run", type=Path, help="folder of a run of sxq train, whose figures are recorded too")
+    parser.add_argument("--only", type=int, help="measure this student anew, from 0, and keep what else was recorded")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    result: dict[str, object] = {"untrained": untrained(arguments.teacher, arguments.data)}
+    if arguments.only is not None:
+        known = json.loads((record.RESULTS / "spiking_bert_start.json").read_text())
+        known["untrained"][arguments.only :][:1] = untrained(
+            arguments.teacher, arguments.data, [STUDENTS[arguments.only]]
+        )
+        record.write("spiking_bert_start", {key: known[key] for key in ("untrained", "trained") if key in known})
+        return
+    result: dict[str, object] = {"untrained": untrained(arguments.teacher, arguments.data, STUDENTS)}
     if arguments.run is not None:
         outcome = json.loads((arguments.run / "result.json").read_text())
         log = [json.loads(line) for line in (arguments.run / "log.jsonl").read_text().splitlines()]

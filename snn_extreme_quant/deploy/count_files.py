@@ -65,6 +65,6 @@ def counts_of(node: onnx.NodeProto, value: Array, steps: int) -> Array:
         return value
     if node.op_type == "SynchronousRates":
         return (value * steps).astype(np.int16)
-    top = next((attribute.f for attribute in node.attribute if attribute.name == "top"), float(steps))
+    top = next((attribute.f or attribute.i for attribute in node.attribute if attribute.name == "top"), steps)
     shift = steps if node.op_type == "SynchronousCounts_signed" or top > steps else 0
     return value.astype(np.int16) - np.int16(shift)

@@ -44,15 +44,19 @@ _MOVES = {
 }  # fmt: skip
 
 
-def to_counts(module: fx.GraphModule, exactness: Exactness, input_steps: int | None) -> fx.GraphModule:
+def to_counts(
+    module: fx.GraphModule, exactness: Exactness, input_steps: int | None, *, round_freely: bool = False
+) -> fx.GraphModule:
     """Return the graph over counts.
 
     Args:
         module: recorded on the schedule "counts"; it is changed.
         exactness: what was found of it.
         input_steps: T, if the input is promised to be the rates of T steps of spikes.
+        round_freely: whether neurons whose currents are not exact may have their thresholds put into the constants
+            before them, which rounds otherwise.
     """
-    return _CountGraph(module, exactness, input_steps).run()
+    return _CountGraph(module, exactness, input_steps, round_freely).run()
 
 
 @dataclass(frozen=True)
@@ -95,9 +99,11 @@ class _Sums:
 
 
 class _CountGraph:
-    def __init__(self, module: fx.GraphModule, exactness: Exactness, input_steps: int | None) -> None:
+    def __init__(
+        self, module: fx.GraphModule, exactness: Exactness, input_steps: int | None, round_freely: bool
+    ) -> None:
         self.module, self.graph, self.exactness = module, module.graph, exactness
-        self.input_steps = input_steps
+        self.input_steps, self.round_freely = input_steps, round_freely
         self.sources: dict[fx.Node, _Source | None] = {}
         self.sums: dict[fx.Node, _Sums] = {}
 
@@ -113,6 +119,9 @@ class _CountGraph:
                 self._multiple(node)
             elif node.target is RATES:
                 self._fold(node)
+        for node in list(self.graph.nodes):
+            if self.round_freely and node.target is RATES and not self.exactness.neurons[str(node.args[-1])].exact:
+                self._scale(node)
         for node in list(self.graph.nodes):
             source = self.sources.get(node)
             if node.target is RATES and source is not None:
@@ -284,22 +293,59 @@ class _CountGraph:
         _, threshold, steps, signed, layer = cast("tuple[Any, ...]", neuron.args)
         # What a rectified current gives is never below 0, which an unsigned neuron gives without the rectifier.
         signed = signed and not rectified
-        limit = self._constant(threshold).numpy()
+        limit_of = self._constant(threshold).numpy()
         target = _Source(neuron, steps, steps if signed else 0)
-        width = max(sums.scale.size, limit.size)
-        if limit.ndim > 1 or {sums.scale.size, limit.size} - {1, width} or target.top > BYTE:
+        width = max(sums.scale.size, limit_of.size)
+        if limit_of.ndim > 1 or {sums.scale.size, limit_of.size} - {1, width} or target.top > BYTE:
             return
         if width > 1 and dims(neuron.args[0])[-1:] != (width,):
             return  # the thresholds do not run along the axis that the sums have scales for
         shift = None if bias is None else self._constant(bias).numpy()
-        scale, low, high = (np.broadcast_to(v, width) for v in (sums.scale, sums.low, sums.high))
-        constants = fold(Fed(scale, shift, limit.reshape(-1).astype(np.float32), steps, signed, low, high))
+        low, high = (np.broadcast_to(limit, width) for limit in (sums.low, sums.high))
+        thresholds = limit_of.reshape(-1).astype(np.float32)
+        constants = fold(Fed(np.broadcast_to(sums.scale, width), shift, thresholds, steps, signed, low, high))
         if constants is None:
             return
         with self.graph.inserting_before(neuron):
             gain, offset = (self._new_constant(value) for value in constants)
             counts = self.graph.call_function(COUNTS[1], (sums.make(), gain, offset, target.top, layer))
         self.sources[neuron] = target.at(counts)
+
+    def _scale(self, neuron: fx.Node) -> None:
+        """Let a neuron whose current is not exact read it in units of a count, its constants put into those before it.
+
+        The current is rounded otherwise then, as it may be by any runtime.
+        """
+        current, threshold, steps, signed, layer = cast("tuple[Any, ...]", neuron.args)
+        zero_point = steps if signed else 0
+        known = self.sources.get(neuron)
+        if known is None or known.node.target is not COUNTS[0]:
+            return  # nothing reads its counts, or it is folded already
+        gain = steps / self._constant(threshold).double()
+        with self.graph.inserting_before(neuron):
+            units = self._normed(current, gain) or self._multiplied(current, gain)
+            counts = self.graph.call_function(COUNTS[2], (units, zero_point, steps + zero_point, layer))
+        known.node.replace_all_uses_with(counts)
+        self.sources[neuron] = _Source(counts, steps, zero_point)
+
+    def _normed(self, current: fx.Node, gain: Tensor) -> fx.Node | None:
+        """Put the gain into the weight and the bias of a layer norm that only this neuron reads."""
+        if current.target is not aten.layer_norm.default or len(current.users) != 1 or gain.dim() > 1:
+            return None
+        if len(current.args) < 4:
+            return None
+        x, shape, weight, bias, *rest = cast("tuple[Any, ...]", current.args)
+        if len(shape) != 1 or not all(isinstance(n, fx.Node) and n.op == "get_attr" for n in (weight, bias)):
+            return None
+        constants = [self._new_constant((self._constant(n).double() * gain).float()) for n in (weight, bias)]
+        return self.graph.call_function(current.target, (x, shape, *constants, *rest), current.kwargs)
+
+    def _multiplied(self, current: fx.Node, gain: Tensor) -> fx.Node:
+        """Multiply with the gain, together with a factor for each channel that the current has already."""
+        factor = current.args[1] if current.target is aten.mul.Tensor and len(current.users) == 1 else None
+        if isinstance(factor, fx.Node) and self._channels(factor, dims(current)) is not None and gain.dim() <= 1:
+            current, gain = cast("fx.Node", current.args[0]), gain * self._constant(factor).double()
+        return self.graph.call_function(aten.mul.Tensor, (current, self._new_constant(gain.float())))
 
     def _sums_before(self, neuron: fx.Node) -> tuple[_Sums, fx.Node | None, bool] | None:
         """Return the sums that feed a neuron alone, the bias that is added, and whether the current is rectified."""

@@ -43,7 +43,7 @@ _OURS = torch.ops.snn_xq
 class _Fact:
     """What is known of a value; ``reason`` says why it is not reproducible (empty if it is).
 
-    ``total`` is what the magnitudes along the last axis sum up to at most, where that is known of an axis of any length.
+    ``total`` is what magnitudes along the last axis sum up to at most, where that is known for an axis of any length.
     """
 
     grid: Grid | None = None
@@ -323,8 +323,8 @@ class _Analysis:
         total = self.facts[cast("fx.Node", node.args[0])].total
         if total < math.inf:
             most = total * max(b.low, b.high)
-            grid = Grid(a.fraction + b.fraction, most, most)
-            return _Fact(grid) if grid.fits else _Fact(None, "a product of probabilities, needing over 24 bits")
+            mixed = Grid(a.fraction + b.fraction, most, most)
+            return _Fact(mixed) if mixed.fits else _Fact(None, "a product of probabilities, needing over 24 bits")
         if not isinstance(inner, int):
             # As many products are summed as the input is long.
             if a.units * b.units > _OPEN_PRODUCT:

@@ -24,6 +24,7 @@ from .fusion_barriers import keep_sums_apart
 from .graphs import SEQUENCE
 from .integer_translations import integer_translations
 from .running import first_line
+from .shift_translations import shift_translations
 from .step_graph import State
 from .synchronous_translations import synchronous_translations
 from .translations import LAYER_ATTRIBUTE, translations
@@ -92,6 +93,7 @@ def lower(
         **translations(exactness.layers, states_used),
         **integer_translations(magnitudes or {}, states_used),
         **synchronous_translations(),
+        **shift_translations(),
     }
     inputs = sample if isinstance(sample, Mapping) else {"input": sample}
     samples = next((next(iter(inputs.values())).shape[axis] for axis, name in axes.items() if name == "B"), 1)
@@ -160,7 +162,8 @@ def _finish(
     proto.ir_version = IR_VERSION
     proto.functions.extend(functions.function_body(name, body_facts(name, proto.graph)) for name in used)
     del proto.graph.value_info[:]
-    if not metadata.get("integer"):  # integers are never scaled while they are added up
+    # Integers are never scaled while they are added up; sums of the reference profile are of real numbers, not exact.
+    if not metadata.get("integer") and metadata.get("profile") != "reference":
         keep_sums_apart(proto.graph)
     for item in (*proto.graph.input, *proto.graph.output, *proto.graph.initializer):
         item.ClearField("metadata_props")

@@ -23,7 +23,17 @@ from snn_extreme_quant.models.shifts import (
 
 from .operators import NAMESPACE
 
-__all__ = ["GRID", "NORM", "SOFTMAX", "norm_bound", "shift_norm", "shift_norm_units", "shift_softmax", "shift_stub"]
+__all__ = [
+    "GRID",
+    "NORM",
+    "SOFTMAX",
+    "UNITS",
+    "norm_bound",
+    "shift_norm",
+    "shift_norm_units",
+    "shift_softmax",
+    "shift_stub",
+]
 
 
 @torch.library.custom_op(f"{NAMESPACE}::shift_norm", mutates_args=())
@@ -71,13 +81,14 @@ def _(x: Tensor, fraction: int, limit: float) -> Tensor:
 
 
 _OURS = torch.ops.snn_xq
-NORM, SOFTMAX, GRID = _OURS.shift_norm.default, _OURS.shift_softmax.default, _OURS.to_grid.default
+NORM, UNITS = _OURS.shift_norm.default, _OURS.shift_norm_units.default
+SOFTMAX, GRID = _OURS.shift_softmax.default, _OURS.to_grid.default
 
 
 def norm_bound(channels: int) -> int:
-    r"""Return what the magnitude of :func:`shift_norm_units` cannot exceed: :math:`|C| \sqrt{H / \sum C^2} \le \sqrt H`.
+    r"""Return what the magnitude of :func:`shift_norm_units` cannot exceed.
 
-    The factor is rounded by at most an eighth, the result by a half.
+    :math:`|C| \sqrt{H / \sum C^2} \le \sqrt H`; the factor is rounded by at most an eighth, the result by a half.
 
     Example:
         >>> norm_bound(64)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.neurons.equilibrium_steps import GRID, StepIF
+from snn_extreme_quant.neurons.spec import Charge
 
 from . import operators
 
@@ -20,8 +21,8 @@ def step_if_spec(neuron: StepIF) -> NeuronSpec:
 
     A framework's neuron inside gives the same spikes on that grid, so the spec is the same.
     """
-    fire = "ternary" if neuron.signed else "spike"
-    return NeuronSpec("integrate" if neuron.leak == 1.0 else "leak", "ge", "subtract", "same_step", fire=fire)
+    charge: Charge = "integrate" if neuron.leak == 1.0 else "leak"
+    return NeuronSpec(charge, "ge", "subtract", "same_step", fire="ternary" if neuron.signed else "spike")
 
 
 def step_if_stub(neuron: StepIF, name: str) -> Callable[..., Tensor]:

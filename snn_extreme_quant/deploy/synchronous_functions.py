@@ -4,12 +4,13 @@ from __future__ import annotations
 
 __all__ = ["is_synchronous", "synchronous_operators", "synchronous_text"]
 
-#: The number of spikes before it is limited: floor((a / threshold) * T + 1/2), in this order.
+#: The number of spikes before it is limited: floor((a / threshold) * T + 1/2). As T is a power of two, a division by
+#: threshold / T, which a runtime computes when it loads the file, gives the same bits.
 _COUNT = [
     "steps = Constant <value_float: float = @steps> ()",
     "half = Constant <value_float: float = 0.5> ()",
-    "u = Div (x, threshold)",
-    "scaled = Mul (u, steps)",
+    "a_step = Div (threshold, steps)",
+    "scaled = Div (x, a_step)",
     "raised = Add (scaled, half)",
     "whole = Floor (raised)",
 ]
@@ -47,6 +48,21 @@ _BODIES: dict[str, tuple[list[str], list[str], list[str]]] = {
             "sum = Add (product, offset)",
             "n = Clip (sum, zero, top)",
             "y = Cast <to: int = 2> (n)",
+        ],
+    ),
+    # Rounds, adds and limits in one pass.
+    "SynchronousRounded": (
+        ["zero_point", "top"],
+        ["x"],
+        [
+            "one = Constant <value_float: float = 1.0> ()",
+            "zero_i = Constant <value_int: int = @zero_point> ()",
+            "zero_point = Cast <to: int = 2> (zero_i)",
+            "least = Constant <value: tensor = uint8 {0}> ()",
+            "top_i = Constant <value_int: int = @top> ()",
+            "top = Cast <to: int = 2> (top_i)",
+            "n = QuantizeLinear (x, one, zero_point)",
+            "y = Clip (n, least, top)",
         ],
     ),
     "SynchronousSpikes": (

@@ -24,6 +24,7 @@ __all__ = [
     "folded_counts",
     "linear_counts",
     "linear_sums",
+    "rounded_counts",
     "synchronous_counts",
     "synchronous_rates",
     "synchronous_spikes",
@@ -53,6 +54,12 @@ def synchronous_counts(x: Tensor, threshold: Tensor, steps: int, signed: bool, l
 def folded_counts(sums: Tensor, gain: Tensor, offset: Tensor, top: int, layer: str) -> Tensor:
     """Return the counts, as bytes, that integer sums give: ``clip(trunc(sums * gain + offset), 0, top)``."""
     return (sums.to(torch.float32) * gain + offset).clamp(0.0, float(top)).to(torch.uint8)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::rounded_counts", mutates_args=())
+def rounded_counts(x: Tensor, zero_point: int, top: int, layer: str) -> Tensor:
+    """Return the counts, as bytes, of currents in units of a count: ``clip(round(x) + zero_point, 0, top)``."""
+    return (x.round() + zero_point).clamp(0.0, float(top)).to(torch.uint8)
 
 
 def _sums(counts: Tensor, packed: Tensor, zero_point: int, outputs: int, layout: str) -> Tensor:
@@ -99,6 +106,11 @@ def _(sums: Tensor, gain: Tensor, offset: Tensor, top: int, layer: str) -> Tenso
     return torch.empty_like(sums, dtype=torch.uint8)
 
 
+@rounded_counts.register_fake
+def _(x: Tensor, zero_point: int, top: int, layer: str) -> Tensor:
+    return torch.empty_like(x, dtype=torch.uint8)
+
+
 @linear_counts.register_fake
 def _(counts: Tensor, packed: Tensor, scale: Tensor, zero_point: int, layout: str, layer: str) -> Tensor:
     return scale.new_empty((*counts.shape[:-1], scale.shape[0]))
@@ -118,4 +130,4 @@ _OURS = torch.ops.snn_xq
 #: What stands for a neuron in a recorded graph; the arguments are current, threshold, T, signed and the layer's name.
 RATES, SPIKES_OF = _OURS.synchronous_rates.default, _OURS.synchronous_spikes.default
 #: What gives counts in a graph over counts.
-COUNTS = (_OURS.synchronous_counts.default, _OURS.folded_counts.default)
+COUNTS = (_OURS.synchronous_counts.default, _OURS.folded_counts.default, _OURS.rounded_counts.default)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import onnx
@@ -12,12 +12,10 @@ from onnx import defs
 from onnxscript import opset18 as op18
 from onnxscript.values import Op, Opset
 
-from snn_extreme_quant.models.shifts import NORM_FRACTION
-
 from .functions import DOMAIN, DOMAIN_VERSION, layer_operator
 from .translations import LAYER_ATTRIBUTE
 
-__all__ = ["synchronous_translations"]
+__all__ = ["emitted_node", "synchronous_translations"]
 
 _OURS = torch.ops.snn_xq
 _FLOAT, _BYTE, _INTEGER = "tensor(float)", "tensor(uint8)", "tensor(int32)"
@@ -37,7 +35,8 @@ def _operator(name: str, inputs: Sequence[tuple[str, str]], output: str, **attri
     return Op(Opset(DOMAIN, DOMAIN_VERSION), name, schema)
 
 
-def _node(name: str, inputs: dict[str, tuple[Any, str]], output: str, layer: str, **attributes: Any) -> Any:
+def emitted_node(name: str, inputs: dict[str, tuple[Any, str]], output: str, layer: str, **attributes: Any) -> Any:
+    """Emit an operator of our domain: inputs by name with their types, the output's type, the layer's name."""
     given = {**attributes, LAYER_ATTRIBUTE: layer}
     operator = _operator(name, [(n, kind) for n, (_, kind) in inputs.items()], output, **given)
     return operator(*(value for value, _ in inputs.values()), **given)
@@ -48,30 +47,33 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
 
     def rates(x: Any, threshold: Any, steps: int, signed: bool, layer: str) -> Any:
         attributes = {"steps": float(steps), "lowest": -float(steps) if signed else 0.0, "inverse_steps": 1.0 / steps}
-        return _node("SynchronousRates", _current(x, threshold), _FLOAT, layer, **attributes)
+        return emitted_node("SynchronousRates", _current(x, threshold), _FLOAT, layer, **attributes)
 
     def spikes(x: Any, threshold: Any, steps: int, signed: bool, layer: str) -> Any:
         attributes = {"steps": float(steps), "lowest": -float(steps) if signed else 0.0}
-        return _node("SynchronousSpikes", _current(x, threshold), _FLOAT, layer, **attributes)
+        return emitted_node("SynchronousSpikes", _current(x, threshold), _FLOAT, layer, **attributes)
 
     def counts(x: Any, threshold: Any, steps: int, signed: bool, layer: str) -> Any:
         if not signed:
-            return _node("SynchronousCounts", _current(x, threshold), _BYTE, layer, steps=float(steps))
+            return emitted_node("SynchronousCounts", _current(x, threshold), _BYTE, layer, steps=float(steps))
         attributes = {"steps": float(steps), "lowest": -float(steps)}
-        return _node("SynchronousCounts_signed", _current(x, threshold), _BYTE, layer, **attributes)
+        return emitted_node("SynchronousCounts_signed", _current(x, threshold), _BYTE, layer, **attributes)
 
     def folded(sums: Any, gain: Any, offset: Any, top: int, layer: str) -> Any:
         inputs = {"x": (sums, _INTEGER), "gain": (gain, _FLOAT), "offset": (offset, _FLOAT)}
-        return _node("SynchronousFolded", inputs, _BYTE, layer, top=float(top))
+        return emitted_node("SynchronousFolded", inputs, _BYTE, layer, top=float(top))
+
+    def rounded(x: Any, zero_point: int, top: int, layer: str) -> Any:
+        return emitted_node("SynchronousRounded", {"x": (x, _FLOAT)}, _BYTE, layer, zero_point=zero_point, top=top)
 
     def linear_counts(x: Any, packed: Any, scale: Any, zero_point: int, layout: str, layer: str) -> Any:
         inputs = {"x": (x, _BYTE), "packed": (packed, _BYTE), "scale": (scale, _FLOAT)}
-        return _node(layer_operator("LinearCounts", layout), inputs, _FLOAT, layer, zero_point=zero_point)
+        return emitted_node(layer_operator("LinearCounts", layout), inputs, _FLOAT, layer, zero_point=zero_point)
 
     def linear_sums(x: Any, packed: Any, zero_point: int, outputs: int, layout: str, layer: str) -> Any:
         inputs = {"x": (x, _BYTE), "packed": (packed, _BYTE)}
         name = layer_operator("LinearSums", layout)
-        return _node(name, inputs, _INTEGER, layer, zero_point=zero_point, columns=[outputs])
+        return emitted_node(name, inputs, _INTEGER, layer, zero_point=zero_point, columns=[outputs])
 
     def count_product(a: Any, b: Any, zero_a: int, zero_b: int) -> Any:
         zeros = (
@@ -82,32 +84,12 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
     def _current(x: Any, threshold: Any) -> dict[str, tuple[Any, str]]:
         return {"x": (x, _FLOAT), "threshold": (threshold, _FLOAT)}
 
-    def shift_norm_units(x: Any, layer: str) -> Any:
-        return _node("ShiftNorm", {"x": (x, _FLOAT)}, _INTEGER, layer)
-
-    def shift_norm(x: Any, layer: str) -> Any:
-        units = op18.Cast(shift_norm_units(x, layer), to=onnx.TensorProto.FLOAT)
-        return op18.Mul(units, cast("Any", op18.Constant(value_float=2.0**-NORM_FRACTION)))
-
-    def shift_softmax(x: Any, layer: str) -> Any:
-        return _node("ShiftSoftmax", {"x": (x, _FLOAT)}, _FLOAT, layer)
-
-    def to_grid(x: Any, fraction: int, limit: float) -> Any:
-        def number(value: float) -> Any:
-            return op18.Constant(value_float=value)
-
-        whole = op18.Floor(op18.Add(op18.Mul(x, number(2.0**fraction)), number(0.5)))
-        return op18.Mul(op18.Clip(whole, number(-limit), number(limit)), number(2.0**-fraction))
-
     return {
-        _OURS.shift_norm.default: shift_norm,
-        _OURS.shift_norm_units.default: shift_norm_units,
-        _OURS.shift_softmax.default: shift_softmax,
-        _OURS.to_grid.default: to_grid,
         _OURS.synchronous_rates.default: rates,
         _OURS.synchronous_spikes.default: spikes,
         _OURS.synchronous_counts.default: counts,
         _OURS.folded_counts.default: folded,
+        _OURS.rounded_counts.default: rounded,
         _OURS.linear_counts.default: linear_counts,
         _OURS.linear_sums.default: linear_sums,
         _OURS.count_product.default: count_product,

@@ -156,7 +156,8 @@ def emitted(values: Tensor, node: onnx.NodeProto, steps: int) -> Tensor:
         return values
     if node.op_type == "SynchronousRates":
         return values * float(steps)
-    top = next((attribute.f for attribute in node.attribute if attribute.name == "top"), float(steps))
+    # Counts are bytes; where the largest one is beyond T, they are signed.
+    top = next((attribute.f or attribute.i for attribute in node.attribute if attribute.name == "top"), steps)
     return values - (steps if node.op_type == "SynchronousCounts_signed" or top > steps else 0)
 
 

@@ -1,4 +1,4 @@
-"""Exports models of tokens (:class:`~snn_extreme_quant.models.SpikingBert`); ``docs/spiking_bert.md`` is the contract."""
+"""Exports :class:`~snn_extreme_quant.models.SpikingBert`; ``docs/spiking_bert.md`` is the contract."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def export_tokens(model: nn.Module, bert: SpikingBert, sample: Any, path: Path, 
         graph = with_packing(recorded.graph, options.ternary_packing)
         exactness = analyse(graph)
         if on == "counts":
-            graph = to_counts(graph, exactness, None)
+            graph = to_counts(graph, exactness, None, round_freely=bert.config.profile == "reference")
             exactness = replace(exactness, products={})  # found of the graph that spikes run through
         proto = lower(graph, request.sample.named, exactness, recorded.names, axes, facts)
         onnx.checker.check_model(proto, full_check=True)
@@ -115,13 +115,11 @@ def _checked(model: nn.Module, bert: SpikingBert, options: TokenOptions) -> On:
         (options.calling == "step", "calling='step': a SpikingBert takes whole texts; leave calling out."),
         (
             options.form == "streaming",
-            "form='streaming': a SpikingBert takes a whole text and makes all its steps on it; use 'sequence' or, on"
-            " schedule='synchronous', 'counts'.",
+            "form='streaming': a SpikingBert makes all its steps on a whole text; use 'sequence' or 'counts'.",
         ),
         (
             options.form == "counts" and schedule == "step",
-            "form='counts' is for schedule='synchronous', whose spikes depend on counts alone; this SpikingBert has"
-            " schedule='step'. Use form='sequence'.",
+            "form='counts' is for schedule='synchronous'; this one has schedule='step': use form='sequence'.",
         ),
         (
             options.integer,

@@ -114,7 +114,7 @@ def _integers(value: Any, what: str) -> Tensor:
 
 
 def token_batches(inputs: Any, bert: SpikingBert) -> Iterator[TokenInputs]:
-    """Return one batch, or each of an iterable of batches (a list, a ``DataLoader``); errors as :func:`token_inputs`."""
+    """Return one batch, or each of an iterable of batches; errors as :func:`token_inputs`."""
     if isinstance(inputs, (Tensor, np.ndarray, Mapping, tuple)):
         yield token_inputs(inputs, bert, "The input")
         return

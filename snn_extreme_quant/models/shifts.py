@@ -35,8 +35,8 @@ __all__ = [
 PROBABILITY_BITS = 15
 #: Scores this far below the largest belong to pads.
 _PAD_DISTANCE = 5000.0
-#: What a norm reads is on the grid of 2^-14, below 2^5; what it gives on the grid of 2^-10.
-RESIDUAL_FRACTION, RESIDUAL_LIMIT, NORM_FRACTION = 14, 2.0**19 - 1, 10
+#: What a norm reads is on the grid of 2^-10, below 2^9 (BERTs have outliers of hundreds); what it gives on the grid of 2^-10.
+RESIDUAL_FRACTION, RESIDUAL_LIMIT, NORM_FRACTION = 10, 2.0**19 - 1, 10
 #: Sums of up to so many squares of 2^20 are exact in float64, and of so many numbers of 2^19 in 32 bits.
 _MOST_CHANNELS = 4096
 #: The exponents of the norm's factor: 1.75 * 2^6 is enough for a variance of 1 unit, 2^-20 for the largest there is.
@@ -129,7 +129,7 @@ def _norm_tables(channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
 def shift_norm_sums(x: Tensor) -> tuple[Tensor, Tensor]:
     r"""Normalise over the last axis, without weight and bias, in whole numbers.
 
-    .. math:: X = \mathrm{clip}(\lfloor 2^{14} x + \tfrac12 \rfloor, \pm(2^{19} - 1)), \quad
+    .. math:: X = \mathrm{clip}(\lfloor 2^{10} x + \tfrac12 \rfloor, \pm(2^{19} - 1)), \quad
               C = X - \lfloor (2 \textstyle\sum X + H) / 2H \rfloor, \quad
               Z = \lfloor C\,m\,2^{10 - k} + \tfrac12 \rfloor
 
@@ -139,7 +139,7 @@ def shift_norm_sums(x: Tensor) -> tuple[Tensor, Tensor]:
         x: ``(..., H)``, float32, H up to 4096.
 
     Returns:
-        :math:`Z` as floats, the norm's result in units of 2^-10; and :math:`m\,2^{14 - k}`, what :math:`x` was
+        :math:`Z` as floats, the norm's result in units of 2^-10; and :math:`m\,2^{10 - k}`, what :math:`x` was
         multiplied with, ``(..., 1)``.
     """
     channels = x.shape[-1]

@@ -41,6 +41,8 @@ def synchronous_cases(operator: str) -> Iterator[Case]:
     """Cases of one operator."""
     if operator == "SynchronousFolded":
         return _folded()
+    if operator == "SynchronousRounded":
+        return _rounded()
     return _neurons(operator) if is_synchronous(operator) else _sums(operator)
 
 
@@ -76,6 +78,14 @@ def _folded() -> Iterator[Case]:
         constants = {"gain": gain, "offset": offset}
         attributes = {"top": float(top)}
         yield Case("SynchronousFolded", f"{channels} gains", {"x": sums}, constants, [expected], attributes)
+
+
+def _rounded() -> Iterator[Case]:
+    for shape, zero_point, top in (((7,), 0, 16), ((3, 5), 64, 128), ((2, 40), 127, 254), ((2, 0), 0, 8)):
+        x = currents(shape) * 40  # among them halves, and numbers beyond a byte
+        expected = ours.rounded_counts(torch.from_numpy(x), zero_point, top, "n")
+        attributes = {"zero_point": zero_point, "top": top}
+        yield Case("SynchronousRounded", f"{shape}, {zero_point} of {top}", {"x": x}, {}, [expected], attributes)
 
 
 def _sums(operator: str) -> Iterator[Case]:
