@@ -3,8 +3,8 @@
     python benchmarks/spiking_bert_export.py TEACHER SST2 [--rounds 40] [--keep FOLDER]
 
 The student is the teacher's, untrained: ternary encoder and pooler, embeddings of 4 bit, {-1,0,1} spikes; counts files
-at T = 16, step files at T = 4. The teacher is exported by torch and quantised by onnxruntime's `quantize_dynamic`. Runs of
-one text of 25 and of 128 tokens take turns in one process, one thread: the figure of each is the median of its
+at T = 16, step files at T = 4. The teacher is exported by torch and quantised by onnxruntime's `quantize_dynamic`.
+Runs of one text of 25 and of 128 tokens take turns in one process, one thread: the figure of each is the median of its
 processor time. Memory is what a fresh process holds more after loading the file and one run than before. Every file is
 compared with the student in torch on the first sentences of the dev set.
 """

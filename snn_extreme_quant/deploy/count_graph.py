@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, fx
 
-from snn_extreme_quant.models.shifts import NORM_FRACTION
+from snn_extreme_quant.exported.shift_tables import NORM_FRACTION
 from snn_extreme_quant.quantizers.packing import unpack
 
 from .count_fold import Fed, fold

@@ -22,7 +22,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx
 
-from snn_extreme_quant.models.shifts import NORM_FRACTION, PROBABILITY_BITS
+from snn_extreme_quant.exported.shift_tables import NORM_FRACTION, PROBABILITY_BITS
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.quantizers.packing import LAYOUTS, unpack
 

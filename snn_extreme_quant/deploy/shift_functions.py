@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.models.shifts import (
+from snn_extreme_quant.exported.shift_tables import (
     PROBABILITY_BITS,
     RESIDUAL_FRACTION,
     RESIDUAL_LIMIT,

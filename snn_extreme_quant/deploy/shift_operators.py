@@ -11,8 +11,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from snn_extreme_quant.exported.shift_tables import NORM_FRACTION
 from snn_extreme_quant.models.shifts import (
-    NORM_FRACTION,
     OnGrid,
     ShiftNorm,
     ShiftSoftmax,

@@ -8,7 +8,7 @@ from typing import Any, cast
 import onnx
 from onnxscript import opset18 as op18
 
-from snn_extreme_quant.models.shifts import NORM_FRACTION
+from snn_extreme_quant.exported.shift_tables import NORM_FRACTION
 
 from .shift_operators import GRID, NORM, SOFTMAX, UNITS
 from .synchronous_translations import emitted_node

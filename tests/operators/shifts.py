@@ -32,9 +32,9 @@ def _currents(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[tupl
     drawn = rng.normal(0, 1, shape)
     yield "normal", drawn
     yield "small", drawn * 1e-3 + 2
-    yield "beyond the grid", drawn * 60
+    yield "beyond the grid", drawn * 700
     yield "equal", np.full(shape, 0.37)
-    yield "on halves of units", np.round(drawn * 2**12) / 2**12 + 2.0**-15
+    yield "on halves of units", np.round(drawn * 2**9) / 2**9 + 2.0**-11
 
 
 def _scores(rng: np.random.Generator, shape: tuple[int, ...]) -> Iterator[tuple[str, Array]]:

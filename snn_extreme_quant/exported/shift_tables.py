@@ -1,0 +1,49 @@
+"""The numbers of norm and softmax by shifts, which models compute with and files hold."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+
+__all__ = [
+    "NORM_FRACTION",
+    "PROBABILITY_BITS",
+    "RESIDUAL_FRACTION",
+    "RESIDUAL_LIMIT",
+    "norm_factors",
+    "softmax_stairs",
+]
+
+#: Probabilities are multiples of 2^-15.
+PROBABILITY_BITS = 15
+#: What a norm reads is on the grid of 2^-10, below 2^9, as BERTs have outliers of hundreds; what it gives is too.
+RESIDUAL_FRACTION, RESIDUAL_LIMIT, NORM_FRACTION = 10, 2.0**19 - 1, 10
+#: The exponents of the norm's factor: 1.75 * 2^6 is enough for a variance of 1 unit, 2^-20 for the largest there is.
+_LEAST_SHIFT, _MOST_SHIFT = -6, 20
+
+
+@cache
+def softmax_stairs() -> tuple[int, ...]:
+    r"""Return from which sum of :math:`2^{15} p_j` on the sum is nearer, by its logarithm, to the next power of two.
+
+    Example:
+        >>> softmax_stairs()[:2]
+        (46341, 92682)
+    """
+    # sqrt(2) 2^j is never whole, so the next whole number is the first beyond it.
+    return tuple(math.isqrt(2 ** (2 * (PROBABILITY_BITS + i) + 1)) + 1 for i in range(PROBABILITY_BITS + 1))
+
+
+@cache
+def norm_factors() -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
+    r"""Return the factors of :class:`ShiftNorm` and where each ends.
+
+    Returns:
+        :math:`m\,2^{10 - k}` in rising order, and of each border between two of them a numerator and a denominator:
+        with H channels the factor is above the border if :math:`\sum C^2 \le \lfloor H\,a / b \rfloor`.
+    """
+    shifts = range(_MOST_SHIFT, _LEAST_SHIFT - 1, -1)
+    factors = [m / 4 * 2.0 ** (NORM_FRACTION - k) for k in shifts for m in (4, 5, 6, 7)]
+    # Half way from m to m + 1 quarters: sqrt(H / V) >= (2 m + 1) / 8 * 2^-k.
+    borders = [(4 ** max(0, k + 3), odd * odd * 4 ** max(0, -k - 3)) for k in shifts for odd in (9, 11, 13, 15)]
+    return tuple(factors), tuple(a for a, _ in borders[:-1]), tuple(b for _, b in borders[:-1])
