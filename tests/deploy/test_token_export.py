@@ -133,7 +133,9 @@ def test_native_kernels_give_the_same(schedule: str, exported: tuple[nn.Module, 
     assert session(path, native=True).get_inputs()[0].name == "input_ids"
 
 
-@pytest.mark.parametrize(("neurons", "signed"), [("snntorch", False), ("spikingjelly", True)])
+@pytest.mark.parametrize(
+    ("neurons", "signed"), [("snntorch", False), pytest.param("spikingjelly", True, marks=pytest.mark.slow)]
+)
 def test_neurons_of_the_frameworks(neurons: str, signed: bool, tmp_path: Path) -> None:
     """The file has our own equations, the model the framework's neurons: the spikes are the same."""
     pytest.importorskip(neurons)
@@ -143,6 +145,7 @@ def test_neurons_of_the_frameworks(neurons: str, signed: bool, tmp_path: Path) -
     assert sxq.verify(model, tmp_path / "net.onnx", batches()).ok
 
 
+@pytest.mark.slow
 def test_leaky_neurons(tmp_path: Path) -> None:
     model = built(profile="integer", weights="ternary", schedule="step", leak=0.9, T=6, amplitude="unit")
     assert sxq.export_onnx(model, IDS, tmp_path / "net.onnx").exact
