@@ -61,9 +61,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if arguments.only is not None:
         known = json.loads((record.RESULTS / "spiking_bert_start.json").read_text())
-        known["untrained"][arguments.only :][:1] = untrained(
-            arguments.teacher, arguments.data, [STUDENTS[arguments.only]]
-        )
+        (again,) = untrained(arguments.teacher, arguments.data, [STUDENTS[arguments.only]])
+        known["untrained"][arguments.only] = again
         record.write("spiking_bert_start", {key: known[key] for key in ("untrained", "trained") if key in known})
         return
     result: dict[str, object] = {"untrained": untrained(arguments.teacher, arguments.data, STUDENTS)}

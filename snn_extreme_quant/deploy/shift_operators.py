@@ -38,13 +38,13 @@ __all__ = [
 
 @torch.library.custom_op(f"{NAMESPACE}::shift_norm", mutates_args=())
 def shift_norm(x: Tensor, layer: str) -> Tensor:
-    """Normalise over the last axis, on the grid of 2^-10."""
+    """Normalise over the last axis, on the grid of 2^-14."""
     return shift_norm_sums(x)[0] * 2.0**-NORM_FRACTION
 
 
 @torch.library.custom_op(f"{NAMESPACE}::shift_norm_units", mutates_args=())
 def shift_norm_units(x: Tensor, layer: str) -> Tensor:
-    """The same in units of 2^-10, as integers."""
+    """The same in units of 2^-14, as integers."""
     return shift_norm_sums(x)[0].to(torch.int32)
 
 
@@ -92,7 +92,7 @@ def norm_bound(channels: int) -> int:
 
     Example:
         >>> norm_bound(64)
-        9217
+        147457
     """
     return int(channels**0.5 * 1.125 * 2**NORM_FRACTION) + 1
 

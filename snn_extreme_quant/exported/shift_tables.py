@@ -16,8 +16,9 @@ __all__ = [
 
 #: Probabilities are multiples of 2^-15.
 PROBABILITY_BITS = 15
-#: What a norm reads is on the grid of 2^-10, below 2^9, as BERTs have outliers of hundreds; what it gives is too.
-RESIDUAL_FRACTION, RESIDUAL_LIMIT, NORM_FRACTION = 10, 2.0**19 - 1, 10
+#: What a norm reads is on the grid of 2^-10, below 2^9, as BERTs have outliers of hundreds, beside which the rest is
+#: small: what it gives is on the grid of 2^-14.
+RESIDUAL_FRACTION, RESIDUAL_LIMIT, NORM_FRACTION = 10, 2.0**19 - 1, 14
 #: The exponents of the norm's factor: 1.75 * 2^6 is enough for a variance of 1 unit, 2^-20 for the largest there is.
 _LEAST_SHIFT, _MOST_SHIFT = -6, 20
 
@@ -39,7 +40,7 @@ def norm_factors() -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]
     r"""Return the factors of :class:`ShiftNorm` and where each ends.
 
     Returns:
-        :math:`m\,2^{10 - k}` in rising order, and of each border between two of them a numerator and a denominator:
+        :math:`m\,2^{14 - k}` in rising order, and of each border between two of them a numerator and a denominator:
         with H channels the factor is above the border if :math:`\sum C^2 \le \lfloor H\,a / b \rfloor`.
     """
     shifts = range(_MOST_SHIFT, _LEAST_SHIFT - 1, -1)

@@ -100,7 +100,7 @@ def shift_norm_sums(x: Tensor) -> tuple[Tensor, Tensor]:
 
     .. math:: X = \mathrm{clip}(\lfloor 2^{10} x + \tfrac12 \rfloor, \pm(2^{19} - 1)), \quad
               C = X - \lfloor (2 \textstyle\sum X + H) / 2H \rfloor, \quad
-              Z = \lfloor C\,m\,2^{10 - k} + \tfrac12 \rfloor
+              Z = \lfloor C\,m\,2^{14 - k} + \tfrac12 \rfloor
 
     where :math:`m\,2^{-k}`, with m in {1, 1.25, 1.5, 1.75}, is nearest to :math:`\sqrt{H / \sum C^2}`.
 
@@ -108,7 +108,7 @@ def shift_norm_sums(x: Tensor) -> tuple[Tensor, Tensor]:
         x: ``(..., H)``, float32, H up to 4096.
 
     Returns:
-        :math:`Z` as floats, the norm's result in units of 2^-10; and :math:`m\,2^{10 - k}`, what :math:`x` was
+        :math:`Z` as floats, the norm's result in units of 2^-14; and :math:`m\,2^{10 - k}`, what :math:`x` was
         multiplied with, ``(..., 1)``.
     """
     channels = x.shape[-1]
@@ -125,7 +125,7 @@ def shift_norm_sums(x: Tensor) -> tuple[Tensor, Tensor]:
 class ShiftNorm(nn.LayerNorm):
     r"""A layer norm whose factor is one of four mantissas times a power of two: :func:`shift_norm_sums`.
 
-    .. math:: y = 2^{-10} Z \cdot w + b
+    .. math:: y = 2^{-14} Z \cdot w + b
 
     The gradient is that of the layer norm with the factor taken as a constant of the token. Parameters are
     ``nn.LayerNorm``'s; ``eps`` is not used.

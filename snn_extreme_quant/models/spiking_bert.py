@@ -35,6 +35,8 @@ __all__ = ["BertDetails", "SpikingBert"]
 
 #: Added to the scores of pads before the softmax.
 _PAD = -10000.0
+#: Embeddings are small beside residual sums; a norm takes any scale, and so much larger its grid is finer for them.
+_FINER = 16.0
 Neurons = ChannelIF | StepIF
 
 
@@ -89,7 +91,10 @@ class Embeddings(_Block):
         """Return the current, ``(B, S, hidden)``."""
         position = self.positions(torch.arange(ids.shape[-1], device=ids.device))
         kind = self.token_types(torch.zeros_like(ids) if types is None else types)
-        return self.dropout(self.norm(self.words(ids) + position + kind))  # type: ignore[no-any-return]
+        total = self.words(ids) + position + kind
+        if self.config.profile == "integer":
+            total = total * _FINER
+        return self.dropout(self.norm(total))  # type: ignore[no-any-return]
 
     def fire(self, current: Tensor) -> Tensor:
         """Return the spikes of the input neurons for one current in all steps, or for each step its own."""
