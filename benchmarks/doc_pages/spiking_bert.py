@@ -125,6 +125,46 @@ def growth() -> str:
     )
 
 
+def export() -> str:
+    result = load("spiking_bert_export")
+    names = {
+        "teacher": "teacher, float32", "int8": "teacher, dynamic int8",
+        "counts, reference": "counts, T = 16, reference", "counts, integer": "counts, T = 16, integer",
+        "steps, reference": "steps, T = 4, reference", "steps, integer": "steps, T = 4, integer",
+    }  # fmt: skip
+    times = result["relative_to_teacher"]
+    rows = []
+    for key, name in names.items():
+        found = result["verified"].get(key)
+        native = [
+            f"{times[tokens][f'{key}, native']:.2f}" if f"{key}, native" in times[tokens] else "" for tokens in times
+        ]
+        rows.append(
+            [
+                name,
+                f"{result['bytes'][key] / 1e6:.1f} MB",
+                f"{result['size_relative_to_int8'][key]:.2f}",
+                f"{result['resident_bytes'][key] / 1e6:.0f} MB",
+                *(f"{times[tokens][key]:.2f}" for tokens in times),
+                *native,
+                f"{found['different']:,} of {found['compared']:,}" if found else "",
+                f"{found['same_answer']} of {found['texts']}" if found else "",
+            ]
+        )
+    lengths = list(times)
+    head = ["file", "bytes", "to int8's", "memory", *(f"{n} tokens" for n in lengths)]
+    head += [*(f"{n}, native" for n in lengths), "counts or spikes that differ", "same answer"]
+    machine = result["machine"]
+    taken = ", ".join(str(value) for value in result["teacher_milliseconds"].values())
+    return (
+        table(head, rows)
+        + f"\n\nTime of a text relative to the float teacher's ({taken} ms), one thread, processor time, the median"
+        f" of {result['rounds']}\ninterleaved runs; onnxruntime {machine['versions']['onnxruntime']},"
+        f" {machine['processor']}. Untrained student of 6 layers of width 384: ternary encoder,\nembeddings of 4 bit,"
+        " signed spikes; the dev set's first sentences (`benchmarks/results/spiking_bert_export.json`)."
+    )
+
+
 #: By the name between their markers.
 TABLES = {
     "start table": start,
@@ -132,4 +172,5 @@ TABLES = {
     "identity table": identity,
     "cost table": cost,
     "growth table": growth,
+    "export table": export,
 }
