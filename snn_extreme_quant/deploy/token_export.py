@@ -122,6 +122,10 @@ def _checked(model: nn.Module, bert: SpikingBert, options: TokenOptions) -> On:
             "form='counts' is for schedule='synchronous'; this one has schedule='step': use form='sequence'.",
         ),
         (
+            bool(bert.config.feedback),
+            "This SpikingBert has feedback, whose layers read spikes of the step before; files have none so far.",
+        ),
+        (
             options.integer,
             "integer=True is not for SpikingBert: its embeddings, norms and softmax are not made of integers only.",
         ),

@@ -152,6 +152,16 @@ def test_leaky_neurons(tmp_path: Path) -> None:
     assert sxq.verify(model, tmp_path / "net.onnx", batches()).ok
 
 
+def test_offsets(tmp_path: Path) -> None:
+    """Spikes {0,1} with offsets: what silence stands for is in the biases."""
+    model = built(profile="integer", weights="ternary", signed=False, offset=True)
+    with torch.no_grad():
+        for _, neurons in model.named_neurons():
+            neurons.offset.uniform_(-0.5, 0.0)
+    assert sxq.export_onnx(model, IDS, tmp_path / "net.onnx", form="counts").exact
+    assert sxq.verify(model, tmp_path / "net.onnx", batches()).ok
+
+
 def test_a_model_around_it(tmp_path: Path) -> None:
     class Sentiment(nn.Module):
         def __init__(self) -> None:
@@ -169,6 +179,8 @@ def test_a_model_around_it(tmp_path: Path) -> None:
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], type[SxqError], str]] = [
     ({}, {"form": "streaming"}, ExportError, "whole text"),
     ({"schedule": "step"}, {"form": "counts"}, ExportError, "form='sequence'"),
+    ({"schedule": "step", "feedback": ((1, 0),)}, {}, ExportError, "has feedback"),
+    ({}, {"integer": True}, ExportError, "not made of integers only"),
     ({}, {"input": "spikes"}, ExportError, "token ids"),
     ({}, {"calling": "step"}, ExportError, "leave calling out"),
     ({}, {"sample": torch.rand(2, 3)}, SampleError, "whole numbers"),
