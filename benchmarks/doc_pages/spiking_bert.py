@@ -155,13 +155,15 @@ def export() -> str:
     head = ["file", "bytes", "to int8's", "memory", *(f"{n} tokens" for n in lengths)]
     head += [*(f"{n}, native" for n in lengths), "counts or spikes that differ", "same answer"]
     machine = result["machine"]
+    logits = result["verified"]["counts, reference"]["logit_difference"]
     taken = ", ".join(str(value) for value in result["teacher_milliseconds"].values())
     return (
         table(head, rows)
         + f"\n\nTime of a text relative to the float teacher's ({taken} ms), one thread, processor time, the median"
         f" of {result['rounds']}\ninterleaved runs; onnxruntime {machine['versions']['onnxruntime']},"
         f" {machine['processor']}. Untrained student of 6 layers of width 384: ternary encoder,\nembeddings of 4 bit,"
-        " signed spikes; the dev set's first sentences (`benchmarks/results/spiking_bert_export.json`)."
+        " signed spikes; the dev set's first sentences (`benchmarks/results/spiking_bert_export.json`). Logits of the"
+        f" counts file of the\nreference profile differ by up to {logits:.0%} of the largest."
     )
 
 
