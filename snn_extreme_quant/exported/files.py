@@ -11,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from snn_extreme_quant.errors import ModelEditedError, ModelFileError
+from snn_extreme_quant.exported.external import inlined
 
 __all__ = ["AFTER", "DIGEST_KEY", "METADATA_KEY", "is_sealed", "read_model", "seal"]
 
@@ -40,7 +41,7 @@ def is_sealed(data: bytes) -> bool:
 
 
 def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelProto, dict[str, Any]]:
-    """Read an exported file.
+    """Read an exported file, with what it keeps in a file beside it.
 
     Args:
         path: the file.
@@ -85,7 +86,7 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
         raise ModelFileError(f"{path} holds damaged metadata; export it again.")
     if allow_edited and not is_sealed(data):
         _check_edited(path, model, facts)
-    return model, facts
+    return inlined(model, path), facts
 
 
 _FACTS: dict[str, type | tuple[type, ...]] = {

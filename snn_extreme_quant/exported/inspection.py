@@ -14,6 +14,7 @@ from onnx import NodeProto, TensorProto
 
 from snn_extreme_quant.errors import ModelFileError
 
+from .external import bytes_beside
 from .operators import DOMAIN, is_neuron
 from .packed import layer_of, packed_weights, weight_layout
 from .salvage import Salvaged, salvage_file
@@ -316,5 +317,6 @@ def _sizes(file_bytes: int, nodes: list[NodeProto], constants: Mapping[str, Tens
     found = {part.tensor.name: part for node in nodes if (part := packed_weights(node, constants)) is not None}
     packed = sum(_constant_bytes(part.tensor) for part in found.values())
     codes = sum(math.prod(part.shape) for part in found.values())
-    whole = file_bytes - packed + 4 * codes
-    return Sizes(packed, codes, whole, file_bytes / whole)
+    stored = file_bytes + sum(bytes_beside(tensor) for tensor in constants.values())
+    whole = stored - packed + 4 * codes
+    return Sizes(packed, codes, whole, stored / whole)

@@ -1,6 +1,22 @@
-"""Spiking language models whose weights are 1 bit or 1.58 bit."""
+"""Spiking language models whose weights are 1 bit or 1.58 bit.
 
-from snn_extreme_quant.models.config import SpikingBertConfig
-from snn_extreme_quant.models.spiking_bert import BertDetails, SpikingBert
+Names are loaded when first used: finding a shipped model needs no torch, building one does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from snn_extreme_quant.lazy_names import lazily
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.models.config import SpikingBertConfig as SpikingBertConfig
+    from snn_extreme_quant.models.spiking_bert import BertDetails as BertDetails
+    from snn_extreme_quant.models.spiking_bert import SpikingBert as SpikingBert
+
+#: Where each public name lives.
+_HOME = {"BertDetails": "spiking_bert", "SpikingBert": "spiking_bert", "SpikingBertConfig": "config"}
 
 __all__ = ["BertDetails", "SpikingBert", "SpikingBertConfig"]
+
+__getattr__, __dir__ = lazily(__name__, _HOME)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
-from snn_extreme_quant.layers import IntegerFirst
+from snn_extreme_quant.layers import Embedding, IntegerFirst
 from snn_extreme_quant.models.config import SpikingBertConfig
 from snn_extreme_quant.models.spiking_bert import SpikingBert
 from snn_extreme_quant.output_files import write_whole
@@ -21,7 +21,8 @@ from snn_extreme_quant.quantizers.packing import pack, unpack
 __all__ = ["load", "save"]
 
 _FORMAT, _VERSION = "snn_extreme_quant.spiking_bert", 1
-_CODES, _SCALE = ".codes", ".scale"
+#: Of each quantised layer, named and laid out as in an exported file, which can then read them from here.
+_CODES, _SCALE = ".packed", ".scale"
 
 
 def save(model: SpikingBert, folder: Path, packed: bool) -> None:
@@ -51,7 +52,8 @@ def _packed(model: SpikingBert) -> dict[str, Tensor]:
     for name, layer in layers.items():
         codes, scale = layer.integer_weight()
         flat = codes.detach().cpu().flatten(1).to(torch.int32).numpy()
-        tensors[name + _CODES] = torch.from_numpy(np.ascontiguousarray(pack(flat, layer.quantizer.layout)))
+        matrix = flat if isinstance(layer, Embedding) else flat.T
+        tensors[name + _CODES] = torch.from_numpy(np.ascontiguousarray(pack(matrix, layer.quantizer.layout)))
         tensors[name + _SCALE] = scale.detach().cpu().float().contiguous().clone()
     return tensors
 
@@ -96,7 +98,9 @@ def _unpack(model: SpikingBert, path: Path) -> None:
         weight = layer.weight
         packed = tensors.pop(name + _CODES).numpy()
         try:
-            codes = unpack(packed, weight[0].numel(), layer.quantizer.layout)
+            table = isinstance(layer, Embedding)
+            codes = unpack(packed, weight.shape[1] if table else weight.shape[0], layer.quantizer.layout)
+            codes = codes if table else np.ascontiguousarray(codes.T)
             scale = tensors.pop(name + _SCALE)
             layer.quantizer.fix_scale(scale)
             value = torch.from_numpy(codes.astype(np.float32)).reshape(weight.shape)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Self, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -354,6 +354,18 @@ class SpikingBert(_Block):
                 raise
         self.config = config
         keep_zeros(self, zeros)
+
+    def pack_embeddings(self, bits: int = 4, scale: Literal["mse", "max"] = "mse") -> None:
+        """Quantise the tables after training; see :func:`~snn_extreme_quant.models.tables.pack_embeddings`."""
+        from snn_extreme_quant.models.tables import pack_embeddings
+
+        pack_embeddings(self, bits, scale)
+
+    def cut_positions(self, positions: int) -> None:
+        """Leave the first positions alone; see :func:`~snn_extreme_quant.models.tables.cut_positions`."""
+        from snn_extreme_quant.models.tables import cut_positions
+
+        cut_positions(self, positions)
 
     def _set_layer(self, name: str, layer: nn.Module) -> None:
         parent, _, attribute = name.rpartition(".")

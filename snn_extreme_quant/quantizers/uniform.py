@@ -13,6 +13,7 @@ __all__ = ["UniformWeightQuant"]
 #: The MSE search tries scales of 1/N, 2/N, ... of the one that reaches the maximum, then improves the best.
 _CANDIDATES = 100
 _IMPROVEMENTS = 10
+_AT_A_TIME = 2**17
 
 #: The packing layout by the number of bits.
 _LAYOUTS = ((2, "ternary4"), (4, "int4"), (8, "int8"), (16, "int16"))
@@ -32,6 +33,12 @@ def _squared_error(values: Tensor, scale: Tensor, largest: int) -> Tensor:
 
 
 def _search(values: Tensor, largest: int, least: float) -> Tensor:
+    """Do what :func:`_best_scale` does, for so many blocks at a time that they stay in a processor's cache."""
+    rows = max(1, _AT_A_TIME // max(1, values[:1].numel()))
+    return torch.cat([_best_scale(part, largest, least) for part in torch.split(values, rows)])
+
+
+def _best_scale(values: Tensor, largest: int, least: float) -> Tensor:
     """Return a scale for each block (last axis) with a small squared error, and none above that of the maximum.
 
     The error has many local minima. A grid finds a good one; then codes and scale are improved in turn, which never

@@ -88,3 +88,44 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputPathError, match="file"):
         model.save_pretrained(tmp_path / "file")
+
+
+def test_packed_tables(tmp_path):
+    model = build("ternary")
+    before = model(IDS)
+    model.pack_embeddings(4)
+    words, positions = model.embeddings.words, model.embeddings.positions
+    assert words.integer_weight()[0].abs().max() == 7
+    assert positions.integer_weight()[0].abs().max() > 7
+    assert not torch.equal(model(IDS), before)
+    model.save_pretrained(tmp_path / "4", packed=True)
+    twin = SpikingBert.from_pretrained(tmp_path / "4").eval()
+    assert torch.equal(twin(IDS), model(IDS))
+    stored = load_file(tmp_path / "4/model.safetensors")
+    assert stored["embeddings.words.packed"].shape == (40, 16)
+    assert stored["encoder.0.output.packed"].shape == (48, 8)
+    model.pack_embeddings(16)
+    torch.testing.assert_close(model(IDS), before, atol=0.05, rtol=0)
+
+
+def test_the_search_for_a_rows_scale_is_never_worse_than_its_maximum():
+    model = build("float")
+    words = model.embeddings.words.weight.detach().clone()
+    errors = {}
+    for scale in ("mse", "max"):
+        model.pack_embeddings(4, scale)
+        errors[scale] = (model.embeddings.words.dequantised() - words).square().sum(1)
+    assert (errors["mse"] <= errors["max"] + 1e-9).all()
+    assert errors["mse"].sum() < 0.95 * errors["max"].sum()
+
+
+def test_fewer_positions():
+    model = build("ternary")
+    expected = model(IDS)
+    model.cut_positions(IDS.shape[1])
+    assert torch.equal(model(IDS), expected)
+    assert model.config.weights == "ternary"
+    with pytest.raises(sxq.SxqError, match="Truncate"):
+        model(torch.zeros(1, IDS.shape[1] + 1, dtype=torch.long))
+    with pytest.raises(sxq.SxqError, match="the model has 9"):
+        model.cut_positions(12)
