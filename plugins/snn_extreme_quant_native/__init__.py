@@ -5,6 +5,6 @@ still runs, on the bodies that each exported file carries.
 """
 
 from snn_extreme_quant_native.compilation import build, cached_library
-from snn_extreme_quant_native.library import NativeLibrary, load
+from snn_extreme_quant_native.library import NativeLibrary, is_compiled, load
 
-__all__ = ["NativeLibrary", "build", "cached_library", "load"]
+__all__ = ["NativeLibrary", "build", "cached_library", "is_compiled", "load"]

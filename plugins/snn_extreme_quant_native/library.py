@@ -12,7 +12,7 @@ from typing import Any
 
 from snn_extreme_quant.errors import NativeLibraryError
 
-from .compilation import cache_folder, cached_library
+from .compilation import cache_folder, cached_library, library_name
 
 __all__ = ["NativeLibrary", "load"]
 
@@ -93,6 +93,14 @@ def _loaded(path: str) -> NativeLibrary:
 def _cached_library(folder: Path) -> str:
     """The library in a folder; looked for once, as its name is a hash of all sources."""
     return str(cached_library(folder))
+
+
+def is_compiled() -> bool:
+    """Whether :func:`load` would find the library, without compiling it."""
+    if named := os.environ.get("SXQ_NATIVE_LIBRARY"):
+        return Path(named).is_file()
+    name = library_name()
+    return any((folder / name).is_file() for folder in (Path(__file__).parent, cache_folder()))
 
 
 def load() -> NativeLibrary:

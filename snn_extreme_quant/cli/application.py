@@ -13,9 +13,12 @@ import typer
 from typer.core import TyperGroup
 
 from snn_extreme_quant._version import __version__
+from snn_extreme_quant.cli.classify import classify
 from snn_extreme_quant.cli.demo import demo
 from snn_extreme_quant.cli.export import export
 from snn_extreme_quant.cli.inspect import inspect
+from snn_extreme_quant.cli.pack import pack
+from snn_extreme_quant.cli.plot import plot
 from snn_extreme_quant.cli.plugins import plugins
 from snn_extreme_quant.cli.run import run
 from snn_extreme_quant.cli.streams import note
@@ -37,6 +40,7 @@ EXTRAS = {
     "onnxscript": ("onnxscript", "onnx"),
     "scipy": ("scipy", "train"),
     "sklearn": ("scikit-learn", "demo"),
+    "tokenizers": ("tokenizers", "text"),
     "snntorch": ("snntorch", "snntorch"),
     "spikingjelly": ("spikingjelly", "spikingjelly"),
     "tensorboard": ("tensorboard", "tensorboard"),
@@ -124,5 +128,6 @@ def options(
     """1-bit and 1.58-bit weights for spiking networks in snnTorch and SpikingJelly."""
 
 
-for _command in (export, verify, inspect, run, train, demo, plugins):
+for _command in (classify, export, verify, inspect, run, train, pack, demo, plugins):
     app.command()(_command)
+app.add_typer(plot, name="plot")

@@ -14,7 +14,7 @@ from typing import Any
 from snn_extreme_quant.errors import ConfigError, DataError, MissingDependencyError
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["GLUE", "Rows", "Task", "read_rows"]
+__all__ = ["GLUE", "LABEL_NAMES", "Rows", "Task", "read_rows", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,14 @@ GLUE: dict[str, Task] = {
     "sst2": Task("sst2"),
     "stsb": Task("stsb", **_PAIR, label="score", regression=True, metrics=("pearson", "spearman")),
     "wnli": Task("wnli", **_PAIR),
+}
+#: What the labels of GLUE's tasks mean whose tables hold numbers.
+LABEL_NAMES: dict[str, tuple[str, ...]] = {
+    "cola": ("unacceptable", "acceptable"),
+    "mrpc": ("not_equivalent", "equivalent"),
+    "qqp": ("not_duplicate", "duplicate"),
+    "sst2": ("negative", "positive"),
+    "wnli": ("not_entailment", "entailment"),
 }
 
 
@@ -109,11 +117,16 @@ def read_rows(task: Task, data: str | Path, split: str, labelled: bool = True) -
     for ending in ("tsv", "csv", "tsv.gz", "csv.gz"):
         path = folder / f"{split}.{ending}"
         if path.is_file():
-            return _rows(task, _table(path), str(path), labelled)
+            return _rows(task, read_table(path), str(path), labelled)
     raise DataError(f"{folder} holds no {split}.tsv, .csv, .tsv.gz or .csv.gz; give the folder of {task.name}'s data.")
 
 
-def _table(path: Path) -> Iterable[dict[str, str]]:
+def read_table(path: Path) -> Iterable[dict[str, str]]:
+    """Yield the rows of a table by their columns' names: TSV without quoting, or CSV, or either in gzip.
+
+    Raises:
+        DataError: the file cannot be read, or a line has another number of columns than the first.
+    """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
         text = raw.decode("utf-8-sig")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from snn_extreme_quant.lazy_names import lazily
 
 if TYPE_CHECKING:
+    from snn_extreme_quant.deploy.classifier import Answer as Answer
+    from snn_extreme_quant.deploy.classifier import Classifier as Classifier
     from snn_extreme_quant.deploy.export import ExportReport as ExportReport
     from snn_extreme_quant.deploy.export import LayerReport as LayerReport
     from snn_extreme_quant.deploy.export import export_onnx as export_onnx
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.integer_export import FixedPointReport as FixedPointReport
     from snn_extreme_quant.deploy.integer_graph import IntegerOptions as IntegerOptions
     from snn_extreme_quant.deploy.integer_verify import IntegerComparison as IntegerComparison
+    from snn_extreme_quant.deploy.model_packing import Packing as Packing
+    from snn_extreme_quant.deploy.model_packing import pack_model as pack_model
     from snn_extreme_quant.deploy.native import NativeStatus as NativeStatus
     from snn_extreme_quant.deploy.native import native_status as native_status
     from snn_extreme_quant.deploy.sessions import session as session
@@ -29,6 +33,8 @@ if TYPE_CHECKING:
 
 #: Where each public name lives.
 _HOME = {
+    "Answer": "classifier",
+    "Classifier": "classifier",
     "Difference": "verify_report",
     "ExportReport": "export",
     "FileRun": "inference",
@@ -38,16 +44,20 @@ _HOME = {
     "LayerReport": "export",
     "LayerVerification": "verify_report",
     "NativeStatus": "native",
+    "Packing": "model_packing",
     "Stream": "stream",
     "VerifyReport": "verify_report",
     "export_onnx": "export",
     "native_status": "native",
+    "pack_model": "model_packing",
     "run_file": "inference",
     "session": "sessions",
     "verify": "verification",
 }
 
 __all__ = [
+    "Answer",
+    "Classifier",
     "Difference",
     "ExportReport",
     "FileRun",
@@ -57,10 +67,12 @@ __all__ = [
     "LayerReport",
     "LayerVerification",
     "NativeStatus",
+    "Packing",
     "Stream",
     "VerifyReport",
     "export_onnx",
     "native_status",
+    "pack_model",
     "run_file",
     "session",
     "verify",

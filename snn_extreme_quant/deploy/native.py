@@ -11,7 +11,7 @@ import onnxruntime
 
 from snn_extreme_quant.errors import NativeLibraryError
 
-__all__ = ["NativeStatus", "native_library", "native_status"]
+__all__ = ["NativeStatus", "native_library", "native_ready", "native_status"]
 
 #: Looked up by name: the core depends on no plugin.
 _PACKAGE = "snn_extreme_quant_native"
@@ -54,6 +54,17 @@ def native_library() -> Any:
             " with pip, which brings it, or run with native=False."
         ) from error
     return package.load()
+
+
+def native_ready() -> bool:
+    """Whether the library is there already: taking it would not start a compiler."""
+    try:
+        package = importlib.import_module(_PACKAGE)
+    except ModuleNotFoundError as error:
+        if error.name != _PACKAGE:
+            raise
+        return False
+    return bool(package.is_compiled())
 
 
 def native_status() -> NativeStatus:

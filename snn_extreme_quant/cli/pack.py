@@ -1,0 +1,131 @@
+"""``sxq pack``: a model folder of what ``sxq train`` wrote."""
+
+from __future__ import annotations
+
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snn_extreme_quant.errors import CheckpointError, ConfigError
+
+from .output import AsJson, print_json, print_table
+from .streams import quiet_onnxruntime, to_stderr
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.data import Rows, Task
+
+__all__ = ["pack"]
+
+Which = StrEnum("Which", ["best", "last"])
+_ABOUT = "about.toml"
+#: What a file may answer unlike the model before the command says no: sums of reals may be added in another order.
+_LEAST_AGREEMENT = 0.99
+
+
+def pack(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of sxq train, or of save_pretrained.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to make.")],
+    which: Annotated[Which, typer.Option(help="Which model of the run.")] = Which.best,
+    embeddings: Annotated[int, typer.Option(metavar="BITS", help="Of the tables, 2 to 16; 32: float.")] = 4,
+    time_steps: Annotated[str, typer.Option(metavar="T,T,...", help="Offered beside the trained T.")] = "4,8,16,32,64",
+    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="With the task's dev split.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of the labels.")] = None,
+    name: Annotated[str | None, typer.Option(help="Of the model; default the folder's.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a folder for sxq classify: packed weights, one graph for several T, figures, a model card."""
+    with to_stderr():
+        import torch
+
+        from snn_extreme_quant.deploy import Packing, pack_model
+        from snn_extreme_quant.training.run_folder import read_run
+
+        quiet_onnxruntime()
+        if threads is not None:
+            torch.set_num_threads(threads)
+        source = run if (run / "config.json").is_file() else run / which.value
+        if not (source / "config.json").is_file():
+            raise CheckpointError(f"{run} holds neither a model nor {which.value}/; name a folder of sxq train.")
+        read = read_run(run, which.value) or read_run(source.parent, which.value)
+        from snn_extreme_quant.data import Task
+
+        task = Task("texts") if read is None else read.task
+        rows = _rows(task, data, None if read is None else read.data)
+        packing = Packing(
+            name=name or output.resolve().name,
+            task=task,
+            labels=_labels(labels, task, source),
+            max_tokens=128 if read is None else read.max_tokens,
+            embeddings=embeddings,
+            time_steps=_steps(time_steps),
+            facts=({} if read is None else read.facts) | _about(output / _ABOUT),
+            rows=rows,
+        )
+        made = pack_model(source, output, packing)
+    files = [{"name": path.name, "bytes": path.stat().st_size} for path in sorted(output.iterdir()) if path.is_file()]
+    if as_json:
+        print_json({**made, "files": files})
+    else:
+        _print(output, made, files)
+    if made.get("dev", {}).get("agreement_with_torch", 1.0) < _LEAST_AGREEMENT:
+        raise typer.Exit(1)
+
+
+def _steps(text: str) -> tuple[int, ...]:
+    parts = [part.strip() for part in text.split(",") if part.strip()]
+    if not all(part.isdecimal() for part in parts):
+        raise ConfigError(f"--time-steps {text}: give numbers, as 4,8,16.")
+    return tuple(map(int, parts))
+
+
+def _labels(asked: str | None, task: Task, source: Path) -> tuple[str, ...]:
+    from snn_extreme_quant.data.tasks import LABEL_NAMES
+
+    if asked is not None:
+        return tuple(part.strip() for part in asked.split(","))
+    if names := task.labels or LABEL_NAMES.get(task.name, ()):
+        return names
+    raise ConfigError(
+        f"{source} does not say what its labels are called; give --labels, in the order of their numbers."
+    )
+
+
+def _rows(task: Task, asked: Path | None, trained_on: Path | None) -> Rows | None:
+    from snn_extreme_quant.data import read_rows
+
+    if asked is not None:
+        return read_rows(task, asked, task.dev)
+    if trained_on is not None and trained_on.is_dir():
+        return read_rows(task, trained_on, task.dev)
+    return None
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """Read what no run knows: data, teacher, licences."""
+    if not path.is_file():
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}.") from error
+
+
+def _print(output: Path, made: dict[str, Any], files: list[dict[str, Any]]) -> None:
+    print_table(("file", "bytes"), [*((e["name"], f"{e['bytes']:,}") for e in files)])
+    typer.echo(f"{output}: {sum(entry['bytes'] for entry in files):,} bytes")
+    dev = made.get("dev")
+    if dev is None:
+        typer.echo("no figures: the dev split was not found; name its folder with --data")
+        return
+    rows = [
+        (T, f"{100 * e['accuracy']:.2f} %", f"{e['firing_rate']:.3f}", f"{100 * e['energy_ratio']:.1f} %")
+        for T, e in dev["by_time_steps"].items()
+    ]
+    print_table(("T", "accuracy", "firing rate", "energy of float"), rows)
+    typer.echo(
+        f"the file answers as the model in torch on {100 * dev['agreement_with_torch']:.2f} % of {dev['rows']:,}"
+    )

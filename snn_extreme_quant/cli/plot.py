@@ -1,0 +1,154 @@
+"""``sxq plot``: figures of a spiking BERT as PNG or SVG."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from snn_extreme_quant.errors import CheckpointError, DataError, OutputPathError
+
+from .streams import quiet_onnxruntime, to_stderr
+from .texts import read_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from snn_extreme_quant.report.rates import Convergence
+
+__all__ = ["plot"]
+
+plot = typer.Typer(no_args_is_help=True, help="Draw a spiking BERT's rates, accuracy over T, or firing rates.")
+_MOST_TEXTS = 128
+
+Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .png or .svg file.")]
+Data = Annotated[Path | None, typer.Option(metavar="FILE", help="A table of texts; default a dozen sentences.")]
+Column = Annotated[str | None, typer.Option(metavar="NAME", help="Of the texts in --data.")]
+
+
+@plot.command()
+def asr(
+    output: Output,
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped model, or a folder.")] = "",
+    other: Annotated[
+        list[str] | None, typer.Option("--other", metavar="FOLDER", help="To compare with, as a float one.")
+    ] = None,
+    data: Data = None,
+    text_column: Column = None,
+    most: Annotated[int | None, typer.Option(min=2, help="Time steps to compare with.")] = None,
+) -> None:
+    """Draw how average spiking rates settle over time steps, by sub-layer, and the output's of several models."""
+    _check_output(output)
+    with to_stderr():
+        from snn_extreme_quant.deploy.model_folder import DEFAULT_MODEL
+        from snn_extreme_quant.report.figures import draw_convergence
+
+        texts = _texts(data, text_column, {})
+        names = [model or DEFAULT_MODEL, *(other or ())]
+        draw_convergence(output, {_short(name): _convergence(name, texts, most) for name in names})
+    typer.echo(str(output))
+
+
+def _short(name: str) -> str:
+    path = Path(name)
+    return path.parent.name if path.name in ("best", "last") else path.name
+
+
+def _convergence(name: str, texts: list[str], most: int | None) -> Convergence:
+    import torch
+    from tokenizers import Tokenizer
+
+    from snn_extreme_quant.models import SpikingBert, zoo
+    from snn_extreme_quant.report.rates import convergence
+
+    folder = zoo.path(name) if name in zoo.names() else Path(name)
+    model = SpikingBert.from_pretrained(folder).eval()
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise CheckpointError(f"{path} is missing: put the model's tokenizer there.")
+    tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(min(64, model.config.positions))
+    encoded = [entry.ids for entry in tokenizer.encode_batch(texts)]
+    length = max(map(len, encoded))
+    ids, mask = (torch.zeros(len(encoded), length, dtype=torch.long) for _ in range(2))
+    for row, entry in enumerate(encoded):
+        ids[row, : len(entry)], mask[row, : len(entry)] = torch.tensor(entry), 1
+    return convergence(model, ids, mask, most)
+
+
+@plot.command()
+def accuracy(
+    output: Output,
+    model: Annotated[
+        list[str] | None, typer.Option(metavar="MODEL", help="A shipped model, or a folder; several times.")
+    ] = None,
+) -> None:
+    """Draw dev accuracy and firing rate over time steps, as they were measured when the models were made."""
+    _check_output(output)
+    with to_stderr():
+        from snn_extreme_quant.models import zoo
+        from snn_extreme_quant.report.figures import draw_accuracy
+
+        draw_accuracy(output, {_short(name): _by_steps(name) for name in model or zoo.names()})
+    typer.echo(str(output))
+
+
+def _by_steps(name: str) -> Mapping[int, Mapping[str, float]]:
+    """Return the figures by T of a model folder, or of a run that has ended."""
+    from snn_extreme_quant.models import zoo
+
+    folder = zoo.path(name) if name in zoo.names() else Path(name)
+    for file, keys in (("run.json", ("dev", "by_time_steps")), ("result.json", ("by_time_steps",))):
+        path = folder / file
+        if not path.is_file():
+            continue
+        try:
+            found: Any = json.loads(path.read_text(encoding="utf-8"))
+            for key in keys:
+                found = found[key]
+            return {int(T): figures for T, figures in found.items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise DataError(f"{path} holds no figures by time steps ({error!r}); pack with --data.") from error
+    raise DataError(f"{folder} holds neither run.json (sxq pack) nor result.json (sxq train).")
+
+
+@plot.command()
+def firing(
+    output: Output,
+    model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped model, a folder, or a .onnx file.")] = "",
+    data: Data = None,
+    text_column: Column = None,
+    time_steps: Annotated[int | None, typer.Option(min=1, help="T; default the trained one.")] = None,
+) -> None:
+    """Draw the firing rate of each layer of neurons on texts."""
+    _check_output(output)
+    with to_stderr():
+        from snn_extreme_quant.deploy import Classifier
+        from snn_extreme_quant.report.figures import draw_firing
+
+        quiet_onnxruntime()
+        classifier = Classifier(*([model] if model else []))
+        texts = _texts(data, text_column, classifier.folder.columns)
+        rates = classifier.firing_rates(texts, time_steps=time_steps)
+        steps = time_steps or classifier.time_steps
+        draw_firing(output, rates, f"{classifier.folder.name}, T = {steps}, {len(texts)} texts")
+    typer.echo(str(output))
+
+
+def _check_output(path: Path) -> None:
+    from snn_extreme_quant.output_files import check_writable
+
+    if path.suffix not in (".png", ".svg"):
+        raise OutputPathError(f"--output {path}: figures are written as .png or .svg; name the file so.")
+    check_writable(path)
+
+
+def _texts(data: Path | None, column: str | None, task: Mapping[str, str]) -> list[str]:
+    if data is not None:
+        return read_file(data, {"text": column, "pair": None, "label": ""}, dict(task, pair="")).texts[:_MOST_TEXTS]
+    from snn_extreme_quant.report.sentences import SENTENCES
+
+    return list(SENTENCES)

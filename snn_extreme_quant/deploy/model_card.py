@@ -1,0 +1,91 @@
+"""The card of a model folder, written from what its ``run.json`` says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from snn_extreme_quant.models import SpikingBertConfig
+
+__all__ = ["card"]
+
+_FILES = ("model.safetensors", "model.onnx", "tokenizer.json", "config.json", "run.json")
+
+
+def card(run: Mapping[str, Any], config: SpikingBertConfig, folder: Path) -> str:
+    """Return the card as Markdown; what nobody measured or told is left out, not made up.
+
+    Args:
+        run: the contents of ``run.json``.
+        config: of the model.
+        folder: the folder, for the sizes of its files.
+    """
+    training: Mapping[str, Any] = run["training"]
+    sizes = [(name, (folder / name).stat().st_size) for name in _FILES if (folder / name).is_file()]
+    total = sum(size for _, size in sizes)
+    about = (
+        f"A spiking BERT ({config.layers} layers, width {config.hidden}) that labels texts as"
+        f" {' or '.join(run['task']['labels'])}; task `{run['task']['name']}`. {_weights(config)}"
+        f" {'Spikes {-1,0,1}' if config.signed else 'Spikes {0,1}'}, profile `{config.profile}`, synchronous schedule,"
+        f" trained with T = {config.T}."
+    )
+    limits = (
+        f"Texts are cut off after {run['max_tokens']} tokens. The model knows what its training texts hold, and may"
+        " repeat their biases. The energy is an estimate of arithmetic alone."
+    )
+    table = "\n".join(["| file | bytes |", "| --- | --- |", *(f"| `{name}` | {size:,} |" for name, size in sizes)])
+    stored = f"In all {total:,} bytes. Words: {_embeddings(run['embeddings_bits'])}."
+    licences = "\n".join(f"* {line}" for line in training.get("licences", ("not stated",)))
+    command = f'```\nsxq classify --model {run["name"]} "a gorgeous, witty film"\n```'
+    parts = [
+        f"# {run['name']}", about, command, "## Figures", _figures(run), "## Files", table, stored, "## Training",
+        _training(training), "## Licences", licences, "## Limits", limits,
+    ]  # fmt: skip
+    return "\n\n".join(parts) + "\n"
+
+
+def _weights(config: SpikingBertConfig) -> str:
+    kinds = sorted({type(rule).__name__.lower() for name, rule in config.plan.rules if name.startswith("encoder")})
+    return f"Weights of the encoder: {', '.join(kinds) or 'float'}."
+
+
+def _embeddings(bits: int) -> str:
+    return "float32" if bits == 32 else f"{bits} bit, a scale for each row"
+
+
+def _figures(run: Mapping[str, Any]) -> str:
+    dev = run.get("dev")
+    if dev is None:
+        return "None were taken: the dev set was not there when the folder was made."
+    head = "| T | accuracy | firing rate | estimated energy of a float BERT's |\n| --- | --- | --- | --- |"
+    rows = [
+        f"| {T} | {100 * figures['accuracy']:.2f} % | {figures['firing_rate']:.3f}"
+        f" | {100 * figures['energy_ratio']:.1f} % |"
+        for T, figures in dev["by_time_steps"].items()
+    ]
+    known = run["training"].get("teacher_accuracy")
+    teacher = "" if known is None else f" The teacher has {100 * known:.2f} %."
+    return (
+        "\n".join([head, *rows])
+        + f"\n\nThe dev set of `{run['task']['name']}`, {dev['rows']:,} texts, by this `model.onnx` on stock"
+        f" onnxruntime.{teacher} It gives the answer of the packed model in torch for"
+        f" {100 * dev['agreement_with_torch']:.2f} % of them."
+    )
+
+
+def _training(training: Mapping[str, Any]) -> str:
+    told = {
+        "teacher": "Teacher", "data": "Data", "seed": "Seed", "steps": "Steps", "epochs": "Epochs",
+        "batch": "Batch", "seconds": "Seconds", "machine": "Machine", "selection": "Model taken", "note": "Note",
+    }  # fmt: skip
+    lines = [f"* {name}: {training[key]}" for key, name in told.items() if key in training]
+    if "recipe" in training:
+        stages = training["recipe"].get("stages", ())
+        named = ", ".join(f"`{stage['name']}` ({_length(stage)} planned)" for stage in stages)
+        lines.append(f"* Recipe: in `run.json`; stages: {named}")
+    return "\n".join(lines) or "Nothing is known of it."
+
+
+def _length(stage: Mapping[str, Any]) -> str:
+    return f"{stage['steps']} steps" if stage.get("steps") else f"{stage.get('epochs', 0):g} epochs"

@@ -1,0 +1,102 @@
+"""What classifying takes: a file, its tokenizer, and what its labels are called; ``docs/spiking_bert.md``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snn_extreme_quant.accounting import BertSizes
+from snn_extreme_quant.errors import ConfigError, ModelFileError
+from snn_extreme_quant.models import zoo
+from snn_extreme_quant.registry import suggest
+
+__all__ = ["DEFAULT_MODEL", "RUN_FORMAT", "ModelFolder", "open_folder"]
+
+DEFAULT_MODEL = "sst2-ternary"
+RUN_FORMAT = "snn_extreme_quant.model_folder.1"
+#: Where a bare file says nothing else.
+_MOST_TOKENS = 512
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model and what belongs to it.
+
+    Args:
+        name: what it is called.
+        graph: the ONNX file.
+        tokenizer: its ``tokenizer.json``.
+        labels: names of the classes; empty if nobody says.
+        max_tokens: the longest text.
+        columns: of the task's tables: ``text``, ``label`` and perhaps ``pair``.
+        sizes: for the estimate of energy; None if nobody says.
+    """
+
+    name: str
+    graph: Path
+    tokenizer: Path
+    labels: tuple[str, ...]
+    max_tokens: int
+    columns: dict[str, str]
+    sizes: BertSizes | None
+
+
+def open_folder(source: str | Path) -> ModelFolder:
+    """Find a model's files.
+
+    Args:
+        source: the name of a shipped model, a folder of ``sxq pack``, or an ONNX file with a tokenizer beside it.
+
+    Raises:
+        ModelFileError: there is no such model, or a file is missing; the message says which, and what to do.
+    """
+    text = str(source)
+    if text in zoo.names():
+        folder, graph = zoo.path(text), zoo.path(text) / "model.onnx"
+    elif Path(source).is_dir():
+        folder, graph = Path(source), Path(source) / "model.onnx"
+        if not graph.is_file():
+            what = "a run or latent weights: make a folder of it with sxq pack" if _is_run(folder) else "no model"
+            raise ModelFileError(f"{folder} holds no model.onnx; it is {what}.")
+    elif Path(source).suffix == ".onnx" and Path(source).is_file():
+        folder, graph = Path(source).parent, Path(source)
+    else:
+        raise ModelFileError(f"{text!r} is no shipped model, no folder and no .onnx file. {suggest(text, zoo.names())}")
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.is_file():
+        raise ModelFileError(f"{tokenizer} is missing: put the model's tokenizer.json beside {graph.name}.")
+    run = _json(folder / "run.json")
+    task: dict[str, Any] = run.get("task", {})
+    config = _json(folder / "config.json").get("config")
+    name = str(run.get("name") or (text if graph == folder / "model.onnx" else graph.name))
+    try:
+        return ModelFolder(
+            name=name,
+            graph=graph,
+            tokenizer=tokenizer,
+            labels=tuple(map(str, task.get("labels", ()))),
+            max_tokens=int(run.get("max_tokens", _MOST_TOKENS)),
+            columns={key: str(task[key]) for key in ("text", "pair", "label") if task.get(key)},
+            sizes=None if config is None else BertSizes.of_config(config),
+        )
+    except (ConfigError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError(f"{folder}: config.json or run.json is damaged: {error}") from error
+
+
+def _is_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in ("model.safetensors", "result.json", "log.jsonl", "best"))
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """Read an object, or nothing where there is no file."""
+    if not path.is_file():
+        return {}
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelFileError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(data, dict):
+        raise ModelFileError(f"{path} holds no JSON object.")
+    return data

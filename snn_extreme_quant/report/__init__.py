@@ -1,0 +1,1 @@
+"""Figures of spiking language models; matplotlib is loaded when one is drawn."""

@@ -1,0 +1,137 @@
+"""The figures of ``sxq plot``, drawn with matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from snn_extreme_quant.errors import OutputPathError
+from snn_extreme_quant.output_files import check_writable
+from snn_extreme_quant.report.rates import Convergence, kind_of
+
+__all__ = ["draw_accuracy", "draw_convergence", "draw_firing"]
+
+#: Colours that stay apart for people who do not see all of them, and in print (Okabe & Ito).
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+_MARKERS = "osD^vPX*"
+
+
+def _figure(width: float, height: float, panels: int) -> tuple[Any, list[Any]]:
+    from matplotlib.figure import Figure  # not pyplot: no window system is asked for
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, panels, squeeze=False)[0]
+    for axis in axes:
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.grid(True, color="#DDDDDD", linewidth=0.6)
+        axis.set_axisbelow(True)
+    return figure, list(axes)
+
+
+def _save(figure: Any, path: Path) -> None:
+    if path.suffix not in (".png", ".svg"):
+        raise OutputPathError(f"{path}: figures are written as .png or .svg; name the file so.")
+    check_writable(path)
+    # Without these an SVG would carry a date and random names.
+    from matplotlib import rc_context
+
+    with rc_context({"svg.hashsalt": "snn_extreme_quant"}):
+        figure.savefig(path, dpi=160, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def _time_axis(axis: Any, steps: Sequence[int]) -> None:
+    powers = all(step & (step - 1) == 0 for step in steps)
+    if powers:
+        axis.set_xscale("log", base=2)
+        axis.set_xticks(list(steps), [str(step) for step in steps])
+        axis.minorticks_off()
+    axis.set_xlabel("time steps T")
+
+
+def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
+    """Draw how rates settle: the sub-layers of the first model, and the output of all.
+
+    Args:
+        path: a ``.png`` or ``.svg`` file.
+        curves: by the name of the model.
+    """
+    figure, (left, right) = _figure(10.5, 4.2, 2)
+    name, first = next(iter(curves.items()))
+    for index, (kind, distance) in enumerate(first.distance.items()):
+        style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 4.5}
+        left.plot(first.steps, distance, label=kind, linewidth=1.4, markevery=max(1, len(first.steps) // 8), **style)
+    left.set_title(f"Sub-layers of {name}", fontsize=11, loc="left")
+    left.set_ylabel(f"mean distance of rates from those at T = {first.most}")
+    left.legend(frameon=False, fontsize=8.5)
+    for index, (label, curve) in enumerate(curves.items()):
+        style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 5}
+        right.plot(curve.steps, curve.output, label=label, markevery=max(1, len(curve.steps) // 8), **style)
+    right.set_title("Last layer at the first token, which the head reads", fontsize=11, loc="left")
+    right.legend(frameon=False, fontsize=9)
+    for axis in (left, right):
+        axis.set_ylim(bottom=0)
+        _time_axis(axis, first.steps)
+    _save(figure, path)
+
+
+def draw_accuracy(path: Path, models: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
+    """Draw accuracy and firing rate over T.
+
+    Args:
+        path: a ``.png`` or ``.svg`` file.
+        models: by name, by T: ``"accuracy"`` (or the task's first metric) and ``"firing_rate"``.
+    """
+    figure, (left, right) = _figure(9.5, 3.8, 2)
+    every = sorted({T for figures in models.values() for T in figures})
+    metric = next(name for figures in models.values() for row in figures.values() for name in row)
+    for index, (label, figures) in enumerate(models.items()):
+        style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 5, "label": label}
+        steps = sorted(figures)
+        percent = 100.0 if metric == "accuracy" else 1.0
+        left.plot(steps, [percent * figures[T][metric] for T in steps], **style)
+        right.plot(steps, [figures[T]["firing_rate"] for T in steps], **style)
+    left.set_ylabel("dev accuracy (%)" if metric == "accuracy" else f"dev {metric}")
+    right.set_ylabel("spikes a neuron and step")
+    highest = max(row["firing_rate"] for figures in models.values() for row in figures.values())
+    right.set_ylim(0, 1.2 * highest or 1.0)
+    left.set_title("Quality over time steps", fontsize=11, loc="left")
+    right.set_title("Firing rate over time steps", fontsize=11, loc="left")
+    for axis in (left, right):
+        _time_axis(axis, every)
+    left.legend(frameon=False, fontsize=9)
+    _save(figure, path)
+
+
+def draw_firing(path: Path, rates: Mapping[str, float], title: str) -> None:
+    """Draw the firing rate of each layer of neurons: a row a sub-layer, a column an encoder layer.
+
+    Args:
+        path: a ``.png`` or ``.svg`` file.
+        rates: by layer.
+        title: above the figure.
+    """
+    encoder = {name: rate for name, rate in rates.items() if name.startswith("encoder.")}
+    layers = sorted({int(name.split(".")[1]) for name in encoder})
+    kinds = list(dict.fromkeys(kind_of(name) for name in encoder))
+    table = [
+        [next(r for n, r in encoder.items() if n.split(".")[1] == str(i) and kind_of(n) == kind) for i in layers]
+        for kind in kinds
+    ]
+    figure, [axis] = _figure(2.6 + 0.75 * len(layers), 1.4 + 0.45 * len(kinds), 1)
+    axis.grid(visible=False)
+    highest = max(max(row) for row in table) or 1.0
+    shown = axis.imshow(table, cmap="Blues", vmin=0.0, vmax=highest, aspect="auto")
+    for row, values in enumerate(table):
+        for column, value in enumerate(values):
+            colour = "white" if value > 0.6 * highest else "black"
+            axis.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=8.5)
+    axis.set_xticks(range(len(layers)), [str(layer + 1) for layer in layers])
+    axis.set_yticks(range(len(kinds)), kinds)
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    others = [f"{kind_of(name)} {rate:.2f}" for name, rate in rates.items() if name not in encoder]
+    axis.set_xlabel("encoder layer" + (f"  (besides: {', '.join(others)})" if others else ""))
+    axis.set_title(title, fontsize=10.5, loc="left")
+    figure.colorbar(shown, label="spikes a neuron and step", pad=0.02)
+    _save(figure, path)

@@ -1,0 +1,114 @@
+"""What a folder of ``sxq train`` tells of its run, without the places of the machine that it ran on."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from snn_extreme_quant.data.tasks import Task
+from snn_extreme_quant.errors import CheckpointError
+
+__all__ = ["RunFolder", "read_run"]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run.
+
+    Args:
+        task: what it was trained for.
+        max_tokens: the longest text.
+        data: where its data were.
+        facts: recipe, seed, steps and seconds, for a model card.
+    """
+
+    task: Task
+    max_tokens: int
+    data: Path
+    facts: dict[str, Any]
+
+
+def read_run(folder: Path, which: str) -> RunFolder | None:
+    """Read a run, finished or not; None if the folder is of none.
+
+    Args:
+        folder: where ``sxq train`` wrote.
+        which: ``"best"`` or ``"last"``: the model whose steps are told.
+
+    Raises:
+        CheckpointError: a file of the run is damaged.
+    """
+    try:
+        result = _object(folder / "result.json")
+        recipe: dict[str, Any] | None = result.get("recipe") or _recipe_of_checkpoint(folder / "checkpoint.pt")
+        if recipe is None:
+            return None
+        task = {**recipe["task"], "labels": tuple(recipe["task"]["labels"])}
+        task["metrics"] = tuple(task["metrics"])
+        log = [json.loads(line) for line in _text(folder / "log.jsonl").splitlines()]
+        return RunFolder(Task(**task), int(recipe["max_tokens"]), Path(recipe["data"]), _facts(recipe, log, which))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{folder}: result.json, log.jsonl or checkpoint.pt is damaged: {error!r}.") from error
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
+def _object(path: Path) -> dict[str, Any]:
+    return dict(json.loads(_text(path) or "{}"))
+
+
+def _recipe_of_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Return the recipe of a run that has not ended."""
+    if not path.is_file():
+        return None
+    import torch
+
+    try:
+        data = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from error
+    return dict(json.loads(data["recipe"]))
+
+
+def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dict[str, Any]:
+    metric = recipe["task"]["metrics"][0]
+    facts: dict[str, Any] = {
+        "seed": recipe["train"]["seed"],
+        "batch": recipe["train"]["batch"],
+        "recipe": {key: _placeless(recipe[key]) for key in ("max_tokens", "layers", "student", "train", "stages")},
+    }
+    if not log:
+        return facts
+    end = len(log) if which == "last" else 1 + max(range(len(log)), key=lambda i: (log[i]["dev"][metric], -i))
+    last: dict[str, int] = {}
+    for line in log[:end]:
+        last[line["stage"]] = line["step"]
+    facts["steps"] = sum(last.values())
+    facts["seconds"] = round(_seconds(log[:end]), 1)
+    facts["dev_in_training"] = log[end - 1]["dev"]
+    selected = f"the best of {len(log)} measurements on the dev set" if which == "best" else "the last"
+    facts["selection"] = f"{selected}, after {last[log[end - 1]['stage']]} steps of stage {log[end - 1]['stage']!r}"
+    return facts
+
+
+def _placeless(value: Any) -> Any:
+    """Leave of paths their last part: where a file lay on some machine is no part of a recipe."""
+    if isinstance(value, dict):
+        return {key: _placeless(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_placeless(entry) for entry in value]
+    return Path(value).name if isinstance(value, str) and ("/" in value or "\\" in value) else value
+
+
+def _seconds(log: list[dict[str, Any]]) -> float:
+    """Add up the time: each stage, and a run that goes on, counts from 0 again."""
+    total = 0.0
+    for line, after in zip(log, [*log[1:], None], strict=True):
+        if after is None or after["seconds"] < line["seconds"]:
+            total += line["seconds"]
+    return total
