@@ -35,7 +35,8 @@ $(READY): $(SETUP)
 
 venv: $(READY) ## set up or refresh .venv
 
-demo: $(READY) ## quantise, train, export and verify a small network
+demo: $(READY) ## label two texts with a shipped model; quantise, train, export and verify a small network
+	@$(BIN)/sxq classify "a gorgeous, witty film" "two hours that nobody will give back"
 	@$(BIN)/sxq demo $(ARGS)
 
 test: $(READY) ## run the tests but the slow ones; ARGS go to pytest

@@ -167,6 +167,48 @@ def export() -> str:
     )
 
 
+def packed_tables() -> str:
+    result = load("packed_embeddings")
+    rows = []
+    for case in result["cases"]:
+        name = "float32" if case["bits"] == 32 else f"{case['bits']} bit"
+        rule = {"": "", "mse": "least squares", "max": "largest"}[case["scale"]]
+        rows.append([
+            name, rule, f"{case['relative_squared_error']:.2g}", f"{100 * case['accuracy']:.2f} %",
+            f"{100 * case['answers_as_float']:.1f} %", f"{case['bytes'] / 1e6:.2f} MB",
+        ])  # fmt: skip
+    return (
+        table(["words", "scale of a row", "error", "SST-2 dev", "answers as with float32", "weights"], rows)
+        + f"\n\nA student of 6 layers and width 384 with ternary weights, T = {result['T']}, packed after training;"
+        " error: of the words' table,\nsquared, relative. Positions and types have 8 bit at least"
+        " (`benchmarks/results/packed_embeddings.json`)."
+    )
+
+
+def early_exit() -> str:
+    result = load("early_exit")
+    head = ["policy", "SST-2 dev", "mean T", "steps spent", "estimated energy of a float BERT's"]
+    policies = [
+        *((f"T = {T}", row) for T, row in result["by_time_steps"].items()),
+        *((f"early exit, margin {margin}", row) for margin, row in result["by_margin"].items()),
+    ]
+    rows = [
+        [
+            name, f"{100 * row['accuracy']:.2f} %", f"{row['mean_time_steps']:.2f}", f"{row['mean_steps_spent']:.2f}",
+            f"{100 * row['energy_ratio']:.1f} %",
+        ]
+        for name, row in policies
+    ]  # fmt: skip
+    earnest = result["run_in_earnest"]
+    return (
+        table(head, rows)
+        + f"\n\n`{result['model']}`, {result['texts']} texts, stock onnxruntime. Early exit starts at T ="
+        f" {min(map(int, result['by_time_steps']))} and goes up to {result['trained_time_steps']}.\nIts rows follow"
+        f" from the runs at each T; with margin {earnest['margin']} it was run in earnest, with the same label and"
+        f" T\nfor {100 * earnest['same_answer_and_steps']:.1f} % of the texts (`benchmarks/results/early_exit.json`)."
+    )
+
+
 #: By the name between their markers.
 TABLES = {
     "start table": start,
@@ -175,4 +217,6 @@ TABLES = {
     "cost table": cost,
     "growth table": growth,
     "export table": export,
+    "packed tables": packed_tables,
+    "early exit table": early_exit,
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,8 +45,8 @@ def build():
 
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command of the README, one after the other, on a model, a checkpoint and data of those names."""
-    commands = [line.partition("#")[0].split()[1:] for line in re.findall(r"^sxq .*$", README, re.MULTILINE)]
-    assert {command[0] for command in commands} == {"export", "verify", "inspect", "run"}
+    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^sxq .*$", README, re.MULTILINE)]
+    assert {command[0] for command in commands} == {"classify", "export", "verify", "inspect", "run"}
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_models.py").write_text(MODELS)
@@ -53,6 +54,7 @@ def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = build_model("my_models.py:build", None, "ternary", None)
     sxq.save_checkpoint(model, tmp_path / "net.safetensors")
     np.save(tmp_path / "test_spikes.npy", (np.random.default_rng(0).random((8, 5, 64)) < 0.4).astype(np.float32))
+    (tmp_path / "reviews.tsv").write_text("sentence\na witty film\ndull\n")
     for command in commands:
         result = CliRunner().invoke(app, command, env={"COLUMNS": "200"})
         assert result.exit_code == 0, f"{command}: {result.output}"
