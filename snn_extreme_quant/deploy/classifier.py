@@ -251,6 +251,9 @@ class Classifier:
         empty = next((row for row, text in enumerate(texts) if not text.strip()), None)
         if empty is not None:
             raise DataError(f"Text {empty + 1} is empty.")
+        broken = next((row for row, text in enumerate((*texts, *(pairs or ()))) if not _is_unicode(text)), None)
+        if broken is not None:
+            raise DataError(f"Text {broken % len(texts) + 1} holds bytes that are no text in UTF-8.")
         wants = "token_type_ids" in self._takes
         if wants != (pairs is not None):
             raise DataError(
@@ -313,6 +316,15 @@ class Classifier:
                 # A text that is run again is still one pass of the float network.
                 before = energy if total.energy is None else Energy(total.energy.spiking + energy.spiking, energy.dense)
                 total.energy = before
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8: Python keeps bytes that it could not read as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _margin(probabilities: Sequence[float] | Array) -> float:

@@ -158,6 +158,7 @@ def test_texts_are_cut_off(classifier):
         ({"early_exit": float("nan")}, ConfigError, "0 to 1"),
         ({"batch": 0}, ConfigError, "batch"),
         ({"texts": ["good", "  "]}, DataError, "Text 2"),
+        ({"texts": ["good", "b\udcffd"]}, DataError, "Text 2 holds bytes"),
         ({"pairs": ["bad"]}, DataError, "single texts"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from snn_extreme_quant.errors import NativeLibraryError
-from snn_extreme_quant_native import build
+from snn_extreme_quant_native import build, is_compiled
 from snn_extreme_quant_native.compilation import compiler_flags, library_name, sources
 from snn_extreme_quant_native.library import NativeLibrary
 
@@ -38,6 +38,16 @@ def test_a_second_build_finds_the_first(library: Any, monkeypatch: pytest.Monkey
     assert build(tmp_path) == tmp_path / library_name()
     with pytest.raises(NativeLibraryError, match="no-such-compiler"):
         build(tmp_path / "empty")
+
+
+def test_whether_it_is_there_without_compiling(library: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("SXQ_NATIVE_LIBRARY", raising=False)
+    monkeypatch.setenv("SXQ_CACHE", str(tmp_path))
+    assert not is_compiled()
+    shutil.copy(library.path, tmp_path / library_name())
+    assert is_compiled()
+    monkeypatch.setenv("SXQ_NATIVE_LIBRARY", str(tmp_path / "nowhere.so"))
+    assert not is_compiled()
 
 
 def test_sources_that_do_not_compile(library: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
