@@ -215,6 +215,7 @@ def test_a_bare_file_has_numbers_for_labels_and_no_energy(folder, tmp_path):
     assert answer.energy is None
 
 
+@pytest.mark.slow
 def test_pairs_of_texts(tmp_path):
     task = replace(GLUE["mrpc"])
     rows = Rows(["good film", "a plot"], ["fine film", "dull"], [1.0, 0.0])

@@ -36,7 +36,7 @@ def test_rates_of_the_synchronous_schedule():
     rates = {}
     for T in (4, 32):
         model.set_time_steps(T)
-        rates[T] = model.embeddings(IDS, None)
+        rates[T] = model.embeddings.fire(model.embeddings(IDS, None))
     expected = (rates[4] - rates[32]).abs()[MASK.bool()].mean()
     assert found.distance["input"][2] == pytest.approx(float(expected.detach()))
     assert found.distance["input"][4] < found.distance["input"][0]
