@@ -104,7 +104,7 @@ class EquilibriumError(SxqError, ArithmeticError):
 
     Args:
         message: what was tried, and what to do.
-        solution: the last try, a :class:`~snn_extreme_quant.neurons.fixed_points.Solution`.
+        solution: the last try, a :class:`~snn_extreme_quant.neurons.fixed_point_solvers.Solution`.
     """
 
     def __init__(self, message: str, solution: object = None) -> None:

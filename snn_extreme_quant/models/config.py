@@ -8,7 +8,7 @@ from typing import Any, Literal, NoReturn, get_args, get_type_hints
 
 from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary, WeightConfig, config_from_dict
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.neurons.fixed_points import Failure, Method, Solver
+from snn_extreme_quant.neurons.fixed_point_solvers import Failure, Method, Solver
 from snn_extreme_quant.registry import suggest
 
 __all__ = ["WEIGHTS", "SpikingBertConfig", "Weights", "weights_from_data"]

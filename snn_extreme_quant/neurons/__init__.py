@@ -12,10 +12,10 @@ from snn_extreme_quant.lazy_names import lazily
 if TYPE_CHECKING:
     from snn_extreme_quant.neurons.dynamics import neuron_sequence as neuron_sequence
     from snn_extreme_quant.neurons.dynamics import neuron_step as neuron_step
-    from snn_extreme_quant.neurons.fixed_points import Solution as Solution
-    from snn_extreme_quant.neurons.fixed_points import Solver as Solver
-    from snn_extreme_quant.neurons.fixed_points import fixed_point as fixed_point
-    from snn_extreme_quant.neurons.fixed_points import spectral_radius as spectral_radius
+    from snn_extreme_quant.neurons.fixed_point_solvers import Solution as Solution
+    from snn_extreme_quant.neurons.fixed_point_solvers import Solver as Solver
+    from snn_extreme_quant.neurons.fixed_point_solvers import solve_fixed_point as solve_fixed_point
+    from snn_extreme_quant.neurons.fixed_point_solvers import spectral_radius as spectral_radius
     from snn_extreme_quant.neurons.implicit import ImplicitLayer as ImplicitLayer
     from snn_extreme_quant.neurons.spec import NeuronSpec as NeuronSpec
     from snn_extreme_quant.neurons.spike_train import SpikeTrain as SpikeTrain
@@ -31,16 +31,16 @@ _HOME = {
     "ImplicitLayer": "implicit",
     "NeuronSpec": "spec",
     "Schedule": "synchronous",
-    "Solution": "fixed_points",
-    "Solver": "fixed_points",
+    "Solution": "fixed_point_solvers",
+    "Solver": "fixed_point_solvers",
     "SpikeTrain": "spike_train",
     "SynchronousIF": "synchronous",
-    "fixed_point": "fixed_points",
+    "solve_fixed_point": "fixed_point_solvers",
     "neuron_sequence": "dynamics",
     "neuron_step": "dynamics",
     "schedule": "synchronous",
     "set_schedule": "synchronous",
-    "spectral_radius": "fixed_points",
+    "spectral_radius": "fixed_point_solvers",
     "spikes_first": "synchronous",
     "synchronous_count": "synchronous",
 }
@@ -53,11 +53,11 @@ __all__ = [
     "Solver",
     "SpikeTrain",
     "SynchronousIF",
-    "fixed_point",
     "neuron_sequence",
     "neuron_step",
     "schedule",
     "set_schedule",
+    "solve_fixed_point",
     "spectral_radius",
     "spikes_first",
     "synchronous_count",

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from snn_extreme_quant.neurons.fixed_points import (
+from snn_extreme_quant.neurons.fixed_point_solvers import (
     Solution,
     Solver,
-    fixed_point,
     graph_radius,
     jacobian_product,
+    solve_fixed_point,
     spectral_radius,
 )
 
@@ -98,7 +98,7 @@ class ImplicitLayer(nn.Module):
             place = tried.value if math.isfinite(tried.residual) else start
             return _advice(spectral_radius(lambda a: f(a)[0], place))
 
-        return fixed_point(lambda a: f(a)[0], start, self.solver, explain)
+        return solve_fixed_point(lambda a: f(a)[0], start, self.solver, explain)
 
     def adjoint(self, state: Tensor, found: Sequence[Tensor], gradients: Sequence[Tensor | None]) -> Tensor | None:
         """Solve the equation of the gradient; the backward pass calls it.
@@ -127,7 +127,7 @@ class ImplicitLayer(nn.Module):
         def explain(_: Solution) -> str:
             return f"This was the backward pass. {_advice(graph_radius(found[0], state))}"
 
-        self.backward_report = fixed_point(step, unit, self.solver, explain)
+        self.backward_report = solve_fixed_point(step, unit, self.solver, explain)
         return self.backward_report.value * size
 
     def extra_repr(self) -> str:

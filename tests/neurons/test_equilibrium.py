@@ -7,7 +7,7 @@ from snn_extreme_quant import SpikeTrain, SynchronousIF, set_schedule
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, average_rate, steady_state
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF, on_grid
-from snn_extreme_quant.neurons.fixed_points import Solver, fixed_point
+from snn_extreme_quant.neurons.fixed_point_solvers import Solver, solve_fixed_point
 
 
 @pytest.mark.parametrize("signed", [False, True])
@@ -33,7 +33,7 @@ def test_rates_with_feedback_settle_at_the_fixed_point_as_one_over_t(signed):
         first = steady_state(x + back @ rates, theta, signed)
         return steady_state(forward @ first, theta, signed)
 
-    settled = fixed_point(both, torch.zeros(40), Solver(tolerance=1e-6)).value
+    settled = solve_fixed_point(both, torch.zeros(40), Solver(tolerance=1e-6)).value
     assert settled.abs().max() > 0.2
     for T in (16, 64, 256):
         first, second = (StepIF(T, threshold=0.8, signed=signed, start=0.5) for _ in range(2))

@@ -8,7 +8,7 @@ from torch import nn
 
 from snn_extreme_quant.errors import ConfigError, EquilibriumError, MissingDependencyError
 from snn_extreme_quant.neurons.equilibrium import steady_state
-from snn_extreme_quant.neurons.fixed_points import Solver, fixed_point, spectral_radius
+from snn_extreme_quant.neurons.fixed_point_solvers import Solver, solve_fixed_point, spectral_radius
 from snn_extreme_quant.neurons.implicit import ImplicitLayer
 
 METHODS = ("iteration", "anderson", "broyden")
@@ -89,7 +89,7 @@ def test_the_gradient_is_that_of_finite_differences(start):
 
 def test_anderson_needs_fewer_evaluations_and_all_methods_agree(start):
     net = Recurrent(0.87)  # times up to 1 / 0.9
-    found = {m: fixed_point(net, start, Solver(m, tolerance=1e-9, evaluations=2000)) for m in METHODS}
+    found = {m: solve_fixed_point(net, start, Solver(m, tolerance=1e-9, evaluations=2000)) for m in METHODS}
     for solution in found.values():
         torch.testing.assert_close(solution.value, found["iteration"].value, atol=1e-6, rtol=0)
     assert found["anderson"].evaluations < found["iteration"].evaluations / 2
@@ -99,8 +99,8 @@ def test_anderson_needs_fewer_evaluations_and_all_methods_agree(start):
 def test_damping_settles_what_swings():
     swinging = lambda a: -1.5 * a + 1.0  # noqa: E731
     with pytest.raises(EquilibriumError, match="100 evaluations"):
-        fixed_point(swinging, torch.zeros(2))
-    assert fixed_point(swinging, torch.zeros(2), Solver(damping=0.5)).value.tolist() == pytest.approx(
+        solve_fixed_point(swinging, torch.zeros(2))
+    assert solve_fixed_point(swinging, torch.zeros(2), Solver(damping=0.5)).value.tolist() == pytest.approx(
         [0.4, 0.4], abs=1e-5
     )
 
@@ -230,8 +230,8 @@ def test_solvers_that_mean_nothing_are_refused(options, words):
 
 def test_shapes_and_missing_scipy(monkeypatch):
     with pytest.raises(ConfigError, match=r"shape \(2,\)"):
-        fixed_point(lambda a: a.sum(), torch.zeros(2))
+        solve_fixed_point(lambda a: a.sum(), torch.zeros(2))
     monkeypatch.setitem(sys.modules, "scipy.optimize", None)
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(MissingDependencyError, match="iteration"):
-        fixed_point(lambda a: 0.5 * a, torch.ones(2), Solver("broyden"))
+        solve_fixed_point(lambda a: 0.5 * a, torch.ones(2), Solver("broyden"))

@@ -21,9 +21,9 @@ __all__ = [
     "Method",
     "Solution",
     "Solver",
-    "fixed_point",
     "graph_radius",
     "jacobian_product",
+    "solve_fixed_point",
     "spectral_radius",
 ]
 
@@ -117,7 +117,7 @@ class _Residual:
 
 
 @torch.no_grad()
-def fixed_point(
+def solve_fixed_point(
     f: Callable[[Tensor], Tensor],
     start: Tensor,
     solver: Solver | None = None,
@@ -137,7 +137,7 @@ def fixed_point(
         MissingDependencyError: the method needs scipy, and it is not installed.
 
     Example:
-        >>> solution = fixed_point(lambda a: 0.5 * a + 1.0, torch.zeros(3), Solver("anderson"))
+        >>> solution = solve_fixed_point(lambda a: 0.5 * a + 1.0, torch.zeros(3), Solver("anderson"))
         >>> [round(x, 4) for x in solution.value.tolist()], solution.evaluations
         ([2.0, 2.0, 2.0], 4)
     """
@@ -202,7 +202,7 @@ def spectral_radius(f: Callable[[Tensor], Tensor], at: Tensor, steps: int = 30) 
     The plain iteration converges near a fixed point if :math:`\rho < 1`.
 
     Args:
-        f: as for :func:`fixed_point`, differentiable.
+        f: as for :func:`solve_fixed_point`, differentiable.
         at: where, any shape; f keeps one graph there.
         steps: products.
 
