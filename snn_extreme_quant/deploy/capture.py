@@ -11,9 +11,9 @@ import contextlib
 import io
 import logging
 import warnings
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -23,6 +23,7 @@ from snn_extreme_quant.errors import SxqError, UnsupportedModelError
 from snn_extreme_quant.frameworks import neurons_of
 
 from .batch_norm import Fold, deployed
+from .graphs import STEP, ancestors
 from .running import StepLoop, evaluating, first_line
 from .substitution import substituted
 
@@ -77,12 +78,12 @@ def quiet_torch() -> Iterator[None]:
 
 
 def _trace(
-    module: nn.Module, samples: tuple[Tensor, ...], fixed: Container[int]
+    module: nn.Module, samples: tuple[Tensor, ...], fixed: Container[int], outputs: Callable[[], int]
 ) -> tuple[fx.GraphModule, tuple[int, ...]]:
     """Run ``torch.export``; return the graph, free of mutation, and the axes on whose length the model decides.
 
     The first two axes of each input (time and batch, in either order) are left open where the model leaves them open,
-    but for those that are to be fixed.
+    but for those that are to be fixed. ``outputs`` says, after the run, how many outputs are the model's.
     """
     free = tuple(
         {axis: torch.export.Dim.AUTO for axis in range(min(2, sample.dim())) if axis not in fixed} for sample in samples
@@ -98,13 +99,27 @@ def _trace(
         if any(_mutates(node) for node in program.graph.nodes):
             program = program.run_decompositions({})
         graph = program.module(check_guards=False)
-    graph.graph.eliminate_dead_code()
+    _keep_last_calls(graph.graph, outputs())
     graph.recompile()
     entry = next(node for node in graph.graph.nodes if node.op == "placeholder")
     # `if x.shape[0] < 12:` leaves a bound on the symbol, and the record holds one branch only.
     bounded = {str(symbol) for symbol, values in program.range_constraints.items() if _is_bounded(values)}
     guarded = tuple(axis for axis, size in enumerate(entry.meta["val"].shape) if str(size) in bounded)
     return graph, guarded
+
+
+def _keep_last_calls(graph: fx.Graph, given: int) -> None:
+    """Leave the model's outputs, the first ``given``, what they need, and all calls of the neurons among that.
+
+    A neuron's last call may be needed by nothing, but a loop over time steps is one with all of its calls.
+    """
+    node = graph.output_node()
+    outputs = cast("Sequence[fx.Node]", node.args[0])[:given]
+    graph.set_codegen(fx.graph.CodeGen())
+    node.args = (tuple(outputs),)
+    needed = set().union(*(ancestors(n) for n in outputs))
+    layers = {n.args[-1] for n in needed if n.target is STEP}
+    graph.eliminate_dead_code(lambda n: n.is_impure() or (n.target is STEP and n.args[-1] in layers))
 
 
 def _is_bounded(values: Any) -> bool:
@@ -154,6 +169,7 @@ def capture(
     wrapped = wrapper(model) if wrapper else model
     samples = tuple(value.detach().cpu() for value in (sample if isinstance(sample, tuple) else (sample,)))
     names: list[tuple[str, ...]] = []
+    counts: list[int] = []
 
     class _Named(nn.Module):
         def __init__(self) -> None:
@@ -165,12 +181,15 @@ def capture(
             for stub in stubs:
                 stub.hide()  # torch refuses attributes that a recorded run leaves behind
             names.append(_output_names(outputs))
-            return tuple(v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor))
+            given = tuple(v for v in pytree.tree_leaves(outputs) if isinstance(v, Tensor))
+            counts.append(len(given))
+            # torch leaves out what nothing reads: the last step's neurons, where layers read the step before only.
+            return given, tuple(stub.memory[stub.spec.outputs[0]] for stub in stubs if stub.memory)
 
     # Folded scales are packed, so folding comes first.
     with evaluating(model, neurons), deployed(model, folds or {}), substituted(model, neurons) as stubs:
         try:
-            graph, guarded = _trace(_Named(), samples, fixed)
+            graph, guarded = _trace(_Named(), samples, fixed, lambda: counts[-1])
         except SxqError:
             raise
         except Exception as error:

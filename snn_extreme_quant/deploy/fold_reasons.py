@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import fx
 
-__all__ = ["FoldError", "difference"]
+__all__ = ["CONSTANTS", "FoldError", "difference"]
 
 aten = torch.ops.aten
 #: What a model may begin with that is no value of its own.
-_CONSTANTS = (
+CONSTANTS = (
     aten.zeros.default, aten.ones.default, aten.full.default, aten.zeros_like.default, aten.ones_like.default,
     aten.full_like.default, aten.new_zeros.default, aten.new_ones.default, aten.new_full.default,
 )  # fmt: skip
@@ -21,6 +21,6 @@ class FoldError(Exception):
 
 def difference(first: fx.Node) -> str:
     """Say where steps differ, by what the first step has there: its name in the graph says nothing to a reader."""
-    if first.op == "get_attr" or first.target in _CONSTANTS:
+    if first.op == "get_attr" or first.target in CONSTANTS:
         return "the first step reads a constant where later ones read what an earlier one left"
     return f"steps differ at {getattr(first.target, '__name__', str(first.target)).split('.')[0]!r}"

@@ -107,7 +107,9 @@ class Emitter:
                 node = self.call(aten.mul.Tensor, node, self.whole(factor))
             total = node if total is None else self.call(aten.add.Tensor, total, node)
         if total is None:
-            raise NotIntegerError("it does not depend on the input")
+            raise NotIntegerError(
+                "it is a constant, in the first step at least, and not what the input or a neuron gives in every step"
+            )
         if bool((offset != 0).any()):
             total = self.call(aten.add.Tensor, total, self.whole(offset))
         parts = sum(

@@ -207,6 +207,9 @@ class Rewriter:
         values = tuple(self._looked_up(list(node.args)))
         kwargs = {k: self._looked_up(v) for k, v in node.kwargs.items()}
         nodes = tuple(n for n in node.args if isinstance(n, fx.Node))
+        if node.target in _FILLED and nodes and isinstance(values[0], (Affine, Real)):  # of its shape and type only
+            like = nodes[0].meta.get("val", torch.zeros(()))
+            values = (Constant(torch.zeros(self.closed_shape(nodes[0]), dtype=like.dtype)), *values[1:])
         given = Arguments(values, kwargs, nodes, self.emitter.call, node.target)
         if node.target is operator.getitem and isinstance(values[0], (tuple, list)):
             return values[0][values[1]]

@@ -132,16 +132,25 @@ def record_stepwise(model: nn.Module, request: Request, recorded: Capture, reaso
     whole = at_least_two(request.sample, (1,) if request.calling == "step" else samples)
     recorded = capture(model, whole, request.calling, recorded.guarded, request.folds)
     recorded = replace(recorded, graph=write_out_averages(recorded.graph))
+    graph = _needed(recorded.graph)
     axes = {axis: name for axis, name in _axes(recorded, recorded.graph).items() if name != "T"}
     shapes = [[batch if i in axes else size for i, size in enumerate(whole.shape)] for batch in (3, 1)]
     try:
-        _check(recorded.graph, model, request, [whole.shape, *shapes])
+        _check(graph, model, request, [whole.shape, *shapes])
     except (StructureError, SampleError) as wrong:
         raise UnsupportedModelError(
             f"What was recorded of {type(model).__name__} is not what it computes: {wrong}. It does something else"
             " for another batch size, or has state that is not in a neuron."
         ) from wrong
-    return Recording(recorded.graph, recorded, axes, f"fixed at the sample's: {reason}", request.folds)
+    return Recording(graph, recorded, axes, f"fixed at the sample's: {reason}", request.folds)
+
+
+def _needed(module: fx.GraphModule) -> fx.GraphModule:
+    """Return a graph without a neuron's last call, where nothing needs it."""
+    graph = fx.Graph()
+    graph.output(graph.graph_copy(module.graph, {}))
+    graph.eliminate_dead_code()
+    return fx.GraphModule(module, graph)
 
 
 def _trace_samples(sample: Tensor, calling: str, calls: int) -> list[Tensor]:

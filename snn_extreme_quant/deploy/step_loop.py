@@ -16,7 +16,7 @@ from torch import Tensor, fx
 
 from snn_extreme_quant.neurons import NeuronSpec
 
-from .fold_reasons import FoldError, difference
+from .fold_reasons import CONSTANTS, FoldError, difference
 from .graphs import SEQUENCE, STEP, dims, neuron_calls, without_repetition
 from .step_graph import StepGraph
 from .step_record import StepRecorder
@@ -39,7 +39,7 @@ def step_counts(module: fx.GraphModule) -> list[int]:
     for node in indexed:
         source = node.args[0]
         axis = cast("int", (*node.args, 0)[1])
-        users = {u.args[2] for u in source.users if u.target is aten.select.int and u.args[1] == node.args[1]}
+        users = {u.args[2] for u in source.users if u.target is aten.select.int and u.args[1] == axis}
         size = dims(source)[axis]
         if isinstance(size, int) and size > 1 and (node.target is aten.unbind.int or len(users) == size):
             lengths.append(size)
@@ -89,7 +89,7 @@ class _LoopRecorder(StepRecorder):
         super().__init__(module, inputs, steps, time_axis, mean_over_time)
         self.pending: list[tuple[fx.Node, list[Any]]] = []
         self.known: dict[tuple[fx.Node, int], fx.Node] = {}
-        self.crossed: dict[fx.Node, fx.Node] = {}
+        self.crossed: dict[tuple[fx.Node, ...], fx.Node] = {}
         self.layers: dict[tuple[str, int], list[fx.Node]] = {}
         self.calls = neuron_calls(module.graph)
         self.per_step = {name: -(-len(nodes) // steps) for name, nodes in self.calls.items()}
@@ -98,6 +98,10 @@ class _LoopRecorder(StepRecorder):
             for name, nodes in self.calls.items()
             for index, node in enumerate(nodes)
         }
+        self.of_calls: set[fx.Node] = set()  # neurons, and what is computed from what they give
+        for node in module.graph.nodes:
+            if node.target is STEP or any(a in self.of_calls for a in node.all_input_nodes):
+                self.of_calls.add(node)
         self.varying = self._varying()
 
     def of_loop(self, node: fx.Node) -> Any:
@@ -196,12 +200,23 @@ class _LoopRecorder(StepRecorder):
         return self.so_far(step, self.constant(rest) if isinstance(rest, fx.Node) else rest or 0.0)
 
     def _final(self, node: fx.Node) -> fx.Node | None:
-        """A value of the last step."""
-        try:
-            found = self.pack([node], self.steps - 1)
-        except FoldError:
-            return None
-        return found if isinstance(found, fx.Node) else None
+        """A value of the last step; of one that each step makes of its own last, the copies of all steps say more."""
+        chain = [node]
+        while len(chain) < self.steps:
+            before = next((n for n in chain[0].all_input_nodes if n.target is node.target and n in self.varying), None)
+            if before is None:
+                break
+            chain.insert(0, before)
+        for nodes, start in (([node], self.steps - 1), (chain, 0)):
+            if len(nodes) + start != self.steps:
+                continue
+            try:
+                found = self.pack(nodes, start)
+            except FoldError:
+                continue
+            if isinstance(found, fx.Node):
+                return found
+        return None
 
     def pack(self, nodes: list[Any], start: int, name: str = "") -> Any:
         """Return a value of one step, given its copies in the steps from ``start`` on."""
@@ -224,7 +239,8 @@ class _LoopRecorder(StepRecorder):
             if any(self.known.get((n, start + i), known) is not known for i, n in enumerate(nodes)):
                 raise FoldError(difference(first))
             return known
-        if first not in self.varying:
+        # A constant of the shape of a step's value is one all the same, where later steps have another thing there.
+        if first not in self.varying or (first.target in CONSTANTS and nodes[-1].target is not first.target):
             return self._carried_or_deeper(nodes, start, name)
         made = self._packed(nodes, start)
         keep_shape(made, first.meta.get("val"))
@@ -246,17 +262,19 @@ class _LoopRecorder(StepRecorder):
 
     def _carried(self, nodes: list[fx.Node], start: int, name: str) -> fx.Node:
         """A value of the step before, with another before the first step: a state."""
-        if start or any(n not in self.varying for n in nodes[1:]):
+        behind = next((i for i, n in enumerate(nodes) if n is not nodes[0]), len(nodes))
+        if start or any(n not in self.varying for n in nodes[behind:]):
             raise FoldError(difference(nodes[0]))
         initial = self.constant(nodes[0])
-        found = self.crossed.get(nodes[1])
+        following = tuple(nodes[1:])  # begins with the constant, too, where a step reads what was two steps before
+        found = self.crossed.get(following)
         if found is not None:
             example = next(e for e, (_, node) in zip(self.examples, self.states, strict=True) if node is found)
             if torch.equal(example, initial):
                 return found
         state = self.state(name or "carried", initial)
-        self.crossed.setdefault(nodes[1], state)
-        for i, n in enumerate(nodes[1:], 1):
+        self.crossed.setdefault(following, state)
+        for i, n in enumerate(nodes[behind:], behind):
             self.known.setdefault((n, i), state)
         self.pending.append((state, list(nodes[1:])))
         return state
@@ -264,6 +282,8 @@ class _LoopRecorder(StepRecorder):
     def _packed(self, nodes: list[fx.Node], start: int) -> fx.Node:
         first = nodes[0]
         if any(n.op != "call_function" or n.target != first.target for n in nodes):
+            if not start and first not in self.of_calls and any(n in self.of_calls for n in nodes):
+                raise FoldError("the first step reads a part of the input where later ones read what neurons gave")
             raise FoldError(difference(first))
         if first.target is operator.getitem and first.args[0] in self.position:
             return self._neuron_output(nodes, start)

@@ -278,6 +278,9 @@ class _Folder(FoldedGraph):
         first, *others = nodes
         if first in self.of_neurons or not others:
             return None
+        if others[0] is first and len(others) > 1:  # what a neuron gave two steps before, or more
+            before = self._delayed((*others,)) if others[-1] in self.of_neurons else None
+            return None if before is None else self._later(first, self.unfold(before), dims(others[-1]))
         given = [self.position.get(cast("fx.Node", n.args[0])) for n in others if n.target is operator.getitem]
         index = others[0].args[1] if len(given) == len(others) else None
         if index is None or given[0] is None or any(n.args[1] != index for n in others):
@@ -285,12 +288,15 @@ class _Folder(FoldedGraph):
         layer = given[0][0]
         if given != [(layer, step) for step in range(len(others))] or layer in self.under_way:
             return None
-        _, *rest = dims(others[0])
-        if not all(isinstance(size, int) for size in rest):
+        if not all(isinstance(size, int) for size in dims(others[0])[1:]):
             return None
         self._layer(layer)
-        begin = self.call(aten.expand.default, self.emit(first), [1, self.batch_value(), *rest])
-        before = self.call(aten.slice.Tensor, self.layers[layer][cast("int", index)], 0, 0, -1)
+        return self._later(first, self.layers[layer][cast("int", index)], dims(others[0]))
+
+    def _later(self, first: fx.Node, steps: fx.Node, shape: Sequence[Any]) -> Folded:
+        """A sequence one step later, behind what stands in the first step."""
+        begin = self.call(aten.expand.default, self.emit(first), [1, self.batch_value(), *shape[1:]])
+        before = self.call(aten.slice.Tensor, steps, 0, 0, -1)
         return self.fold(self.call(aten.cat.default, [begin, before], 0))
 
     def _layer(self, layer: str) -> None:
