@@ -29,7 +29,7 @@ from snn_extreme_quant.demo.training import STEPS, predict, reproducible, train
 from snn_extreme_quant.deploy.export import check_model
 from snn_extreme_quant.deploy.integer_check import IntegerSpikes
 from snn_extreme_quant.deploy.integer_export import rewritten
-from snn_extreme_quant.deploy.integer_graph import IntegerOptions
+from snn_extreme_quant.deploy.integer_options import IntegerOptions
 from snn_extreme_quant.deploy.integer_verify import answers
 from snn_extreme_quant.deploy.recording import record
 from snn_extreme_quant.deploy.running import run_model

@@ -11,6 +11,23 @@ from snn_extreme_quant._version import __version__ as __version__
 from snn_extreme_quant.lazy_names import lazily
 
 if TYPE_CHECKING:
+    from snn_extreme_quant import calibrate as calibrate
+    from snn_extreme_quant import checkpoints as checkpoints
+    from snn_extreme_quant import config as config
+    from snn_extreme_quant import data as data
+    from snn_extreme_quant import deploy as deploy
+    from snn_extreme_quant import encoding as encoding
+    from snn_extreme_quant import errors as errors
+    from snn_extreme_quant import exchange as exchange
+    from snn_extreme_quant import exported as exported
+    from snn_extreme_quant import frameworks as frameworks
+    from snn_extreme_quant import layers as layers
+    from snn_extreme_quant import models as models
+    from snn_extreme_quant import neurons as neurons
+    from snn_extreme_quant import quantizers as quantizers
+    from snn_extreme_quant import registry as registry
+    from snn_extreme_quant import replace as replace
+    from snn_extreme_quant import training as training
     from snn_extreme_quant.calibrate import GptqReport as GptqReport
     from snn_extreme_quant.calibrate import gptq_ as gptq_
     from snn_extreme_quant.checkpoints import checkpoint_plan as checkpoint_plan
@@ -128,5 +145,5 @@ __all__ = [
     "verify",
 ]
 
-
-__getattr__, __dir__ = lazily(__name__, _HOME)
+if not TYPE_CHECKING:  # a name that is not listed above is an error to a type checker
+    __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -25,6 +25,7 @@ __all__ = [
     "SampleError",
     "SxqError",
     "TrainingError",
+    "UnavailableNameError",
     "UnmatchedNameError",
     "UnsupportedModelError",
     "UnsupportedNeuronError",
@@ -123,3 +124,7 @@ class NativeLibraryError(SxqError, RuntimeError):
 
 class MissingDependencyError(SxqError, ImportError):
     """An optional package that this feature needs is not installed."""
+
+
+class UnavailableNameError(SxqError, AttributeError):
+    """A public name cannot be loaded, for want of a package that is not installed: ``hasattr`` says no."""

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import dis
 import importlib
+import pkgutil
 import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
+
+from snn_extreme_quant.errors import MissingDependencyError, UnavailableNameError
 
 __all__ = ["lazily"]
+
+_INSTALL = "pip install 'snn-extreme-quant[all]'"
+_FROM_IMPORT = dis.opmap["IMPORT_FROM"]
 
 
 def lazily(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], object], Callable[[], list[str]]]:
@@ -27,20 +35,33 @@ def lazily(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], objec
 
     def load(name: str) -> object:
         """Load a public name, or one of the package's modules, on first use."""
-        if name in home:
-            value = getattr(importlib.import_module(f"{package}.{home[name]}"), name)
-            setattr(sys.modules[package], name, value)
-            return value
-        if not name.startswith("_"):
-            try:
+        try:
+            if name in home:
+                value = getattr(importlib.import_module(f"{package}.{home[name]}"), name)
+                setattr(sys.modules[package], name, value)
+                return value
+            if not name.startswith("_"):
                 return importlib.import_module(f"{package}.{name}")
-            except ModuleNotFoundError as error:
-                if error.name != f"{package}.{name}":
-                    raise
+        except ModuleNotFoundError as error:
+            if error.name != f"{package}.{name}":
+                raise _unavailable(f"{package}.{name}", error, sys._getframe(1)) from error
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
     def names() -> list[str]:
-        """List the public names."""
-        return list(sys.modules[package].__all__)
+        """List the public names, the package's modules, and what every module has."""
+        module = sys.modules[package]
+        modules = {m.name for m in pkgutil.iter_modules(module.__path__) if not m.name.startswith("_")}
+        return sorted({*module.__all__, *modules, *(name for name in vars(module) if name.startswith("__"))})
 
     return load, names
+
+
+def _unavailable(name: str, error: ModuleNotFoundError, caller: FrameType) -> Exception:
+    """Return what to raise where a name cannot be loaded: what asks whether there is an attribute must hear no.
+
+    ``from package import name`` puts words of its own in the place of such an error, so it gets another.
+    """
+    missing = (error.name or "a package").partition(".")[0]
+    said = f"{name} needs {missing}, which is not installed; install it, or all that is used with: {_INSTALL}"
+    asked = caller.f_code.co_code[caller.f_lasti] if caller.f_lasti >= 0 else None
+    return (MissingDependencyError if asked == _FROM_IMPORT else UnavailableNameError)(said)

@@ -72,14 +72,42 @@ def test_unknown_names_raise_attribute_error(name: str) -> None:
 
 
 def test_a_failing_import_inside_a_submodule_is_not_hidden() -> None:
-    """A missing dependency must read as such, not as a missing attribute."""
+    """A missing dependency must read as such, however the name is asked for; ``hasattr`` says no."""
     code = (
         "import sys; sys.modules['brevitas'] = None\n"
         "import snn_extreme_quant as sxq\n"
-        "try:\n    sxq.layers\n"
-        "except ModuleNotFoundError as error:\n    print(error.name)"
+        "assert not hasattr(sxq, 'layers') and not hasattr(sxq, 'Linear')\n"
+        "for code in ('sxq.layers', 'sxq.Linear', 'from snn_extreme_quant import Linear',\n"
+        "             'from snn_extreme_quant import *', 'import snn_extreme_quant.layers'):\n"
+        "    try:\n        exec(code)\n"
+        "    except (AttributeError, ImportError) as error:\n"
+        "        print(type(error).__name__, '|', error)"
     )
-    assert run(code).startswith("brevitas")
+    attribute, name, imported, everything, module = run(code).splitlines()
+    assert attribute.startswith(
+        "UnavailableNameError | snn_extreme_quant.layers needs brevitas, which is not installed"
+    )
+    assert name.startswith("UnavailableNameError | snn_extreme_quant.Linear needs brevitas, which is not installed")
+    assert imported.startswith("MissingDependencyError | snn_extreme_quant.Linear needs brevitas, which is not")
+    assert "needs brevitas, which is not installed" in everything
+    assert module.startswith("ModuleNotFoundError")
+
+
+def test_dir_offers_modules_and_what_every_module_has() -> None:
+    assert {"deploy", "models", "quantize_", "__name__", "__doc__"} <= set(dir(sxq))
+    assert "IntegerOptions" in dir(sxq.deploy)
+
+
+@pytest.mark.slow  # mypy reads the package anew
+def test_a_type_checker_finds_misspelt_names() -> None:
+    code = "import snn_extreme_quant as sxq\nsxq.quantize_, sxq.deploy.run_file, sxq.layers\nsxq.quantise_\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", "-c", code],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert 'has no attribute "quantise_"' in done.stdout, done.stdout + done.stderr
+    assert "run_file" not in done.stdout
+    assert "layers" not in done.stdout.replace("quantise_", "")
 
 
 def test_layers_import_downwards_only() -> None:

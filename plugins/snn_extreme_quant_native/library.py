@@ -25,13 +25,14 @@ class NativeLibrary:
 
     Args:
         path: its file.
+        remedy: what errors say to do about it.
 
     Raises:
         NativeLibraryError: the file is not this library, or not for this machine.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, remedy: str = "Remove the file; it is made anew") -> None:
+        self.path, self._remedy = Path(path), remedy
         try:
             library = ctypes.CDLL(str(self.path))
             library.sxq_operator_count.restype = ctypes.c_size_t
@@ -42,7 +43,7 @@ class NativeLibrary:
             library.sxq_select.argtypes = [ctypes.c_char_p]
         except (OSError, AttributeError) as error:
             raise NativeLibraryError(
-                f"{self.path} is not the native library for this machine: {error}. Remove the file; it is made anew."
+                f"{self.path} is not the native library for this machine: {error}. {remedy}."
             ) from error
         self._library = library
         #: Names of the operators that have a kernel.
@@ -78,14 +79,16 @@ class NativeLibrary:
                     options.register_custom_ops_library(str(self.path))
                 except Exception as error:  # onnxruntime raises a class of its own for every failure
                     raise NativeLibraryError(
-                        f"onnxruntime does not take the native library {self.path}: {error}. Remove the file, it is"
-                        " made anew; or run with native=False, the results are the same."
+                        f"onnxruntime does not take the native library {self.path}: {error}."
+                        f" {self._remedy}; or run with native=False, the results are the same."
                     ) from error
         return found
 
 
 @cache
 def _loaded(path: str) -> NativeLibrary:
+    if path == os.environ.get("SXQ_NATIVE_LIBRARY"):
+        return NativeLibrary(path, "SXQ_NATIVE_LIBRARY names it: name another file, or unset the variable")
     return NativeLibrary(path)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.inference import FileRun as FileRun
     from snn_extreme_quant.deploy.inference import run_file as run_file
     from snn_extreme_quant.deploy.integer_export import FixedPointReport as FixedPointReport
-    from snn_extreme_quant.deploy.integer_graph import IntegerOptions as IntegerOptions
+    from snn_extreme_quant.deploy.integer_options import IntegerOptions as IntegerOptions
     from snn_extreme_quant.deploy.integer_verify import IntegerComparison as IntegerComparison
     from snn_extreme_quant.deploy.model_packing import Packing as Packing
     from snn_extreme_quant.deploy.model_packing import pack_model as pack_model
@@ -40,7 +40,7 @@ _HOME = {
     "FileRun": "inference",
     "FixedPointReport": "integer_export",
     "IntegerComparison": "integer_verify",
-    "IntegerOptions": "integer_graph",
+    "IntegerOptions": "integer_options",
     "LayerReport": "export",
     "LayerVerification": "verify_report",
     "NativeStatus": "native",
@@ -78,4 +78,5 @@ __all__ = [
     "verify",
 ]
 
-__getattr__, __dir__ = lazily(__name__, _HOME)
+if not TYPE_CHECKING:  # a name that is not listed above is an error to a type checker
+    __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -30,7 +30,7 @@ from .functions import is_neuron, is_synchronous
 from .graphs import neuron_calls
 from .input_arrays import as_array
 from .integer_export import FixedPointReport, lower_integer
-from .integer_graph import IntegerOptions, integer_options
+from .integer_options import IntegerOptions, integer_options
 from .integer_streaming import lower_integer_step
 from .lowering import file_facts, layer_facts, lower, lowering_error
 from .recording import Recording, Request, record, record_stepwise

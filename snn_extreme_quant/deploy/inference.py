@@ -17,6 +17,7 @@ from snn_extreme_quant.exported.files import read_model
 
 from .count_files import checked_rates, counts_of, rates_of_train
 from .inner_spikes import neuron_nodes, with_outputs
+from .input_arrays import converted
 from .input_shape import axes_of, check_shape, warn_of_long_input
 from .sessions import open_session
 from .stream import run_streamed
@@ -46,6 +47,14 @@ class FileRun:
     counted_steps: int | None = None
     native: bool = False
     native_detail: str = ""
+
+    def __repr__(self) -> str:
+        """Say what it holds, not all the values."""
+        held = [
+            f"{what}={{{', '.join(f'{name!r}: {v.dtype} {v.shape}' for name, v in values.items())}}}"
+            for what, values in (("outputs", self.outputs), ("spikes", self.spikes))
+        ]
+        return f"FileRun({self.runtime!r}, {', '.join(held)})"
 
     def firing_rate(self, layer: str) -> float:
         """Return how many spikes a neuron of the layer gives in a step, in the mean over neurons and steps."""
@@ -158,14 +167,4 @@ def _converted(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, fa
     array = np.asarray(inputs)
     check_shape(path, axes_of(entry, facts), array.shape, facts)
     wanted = onnx.helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
-    if array.dtype.kind not in "bifu":
-        raise SampleError(f"{path} takes {wanted}; got {array.dtype}.")
-    with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is looked for below
-        converted = array.astype(wanted)
-    # Rounding float64 to float32 is what torch does with it too; NaN stays NaN and is refused as an input.
-    rounded = wanted == np.float32 and array.dtype.kind == "f"
-    if not rounded and not bool((converted == array).all()):
-        raise SampleError(f"{path} takes {wanted}; the input's {array.dtype} does not go into it without loss.")
-    if converted.dtype.kind == "f" and not bool(np.isfinite(converted).all()):
-        raise SampleError("The input holds NaN or infinite values.")
-    return np.ascontiguousarray(converted)
+    return converted(array, wanted, path)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from snn_extreme_quant.errors import SampleError
 
-__all__ = ["as_array"]
+__all__ = ["as_array", "converted"]
 
 
 def as_array(value: Any, what: str) -> npt.NDArray[Any]:
@@ -43,3 +43,31 @@ def as_array(value: Any, what: str) -> npt.NDArray[Any]:
         if not bool(np.isfinite(array).all()):
             raise SampleError(f"{what} holds NaN or infinite values.")
     return np.ascontiguousarray(array)
+
+
+def converted(array: npt.NDArray[Any], wanted: np.dtype[Any], file: object) -> npt.NDArray[Any]:
+    """Return an array in the type that a file takes.
+
+    Args:
+        array: numbers or truth values.
+        wanted: the file's type.
+        file: what errors call it.
+
+    Raises:
+        SampleError: it holds something else, NaN or infinity, or what the file's type does not hold.
+
+    Example:
+        >>> converted(np.array([True, False]), np.dtype("float32"), "net.onnx")
+        array([1., 0.], dtype=float32)
+    """
+    if array.dtype.kind not in "bifu":
+        raise SampleError(f"{file} takes {wanted}; got {array.dtype}.")
+    with np.errstate(invalid="ignore", over="ignore"):  # what does not fit is looked for below
+        found = array.astype(wanted)
+    # Rounding float64 to float32 is what torch does with it too; NaN stays NaN and is refused as an input.
+    rounded = wanted == np.float32 and array.dtype.kind == "f"
+    if not rounded and not bool((found == array).all()):
+        raise SampleError(f"{file} takes {wanted}; the input's {array.dtype} does not go into it without loss.")
+    if found.dtype.kind == "f" and not bool(np.isfinite(found).all()):
+        raise SampleError("The input holds NaN or infinite values.")
+    return np.ascontiguousarray(found)

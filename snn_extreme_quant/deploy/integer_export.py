@@ -14,7 +14,8 @@ from snn_extreme_quant.neurons.fixed_point_spec import STATE_LIMIT
 
 from .exactness import Exactness, LayerExactness, analyse
 from .integer_check import check_integer_graph
-from .integer_graph import IntegerGraph, IntegerOptions, integer_graph
+from .integer_graph import IntegerGraph, integer_graph
+from .integer_options import IntegerOptions
 from .integers_only import check_integers_only
 from .lowering import lower
 from .recording import Recording, Request

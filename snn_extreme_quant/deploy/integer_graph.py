@@ -7,47 +7,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, fx
 
-from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.neurons.fixed_point import DECAY_BITS, MAX_STEPS, FixedPointNeuron
+from snn_extreme_quant.neurons.fixed_point import FixedPointNeuron
 
 from .integer_neurons import NeuronCalls, NeuronValues
+from .integer_options import IntegerOptions
 from .integer_rewriting import Rewriter
 from .integer_shapes import shapes_of
 from .integer_values import Term
 
-__all__ = ["IntegerGraph", "IntegerOptions", "integer_graph", "integer_options"]
-
-#: A decay of 1 in 31 bits.
-MOST_DECAY_BITS = 30
-
-
-@dataclass(frozen=True)
-class IntegerOptions:
-    """What may be chosen of an integer file.
-
-    Args:
-        decay_bits: bits behind the point of a leak, 1 to 30.
-        max_steps: time steps for which overflow is excluded where it is not for any number of them.
-
-    Raises:
-        ConfigError: a number is out of range.
-
-    Example:
-        >>> IntegerOptions(decay_bits=8)
-        IntegerOptions(decay_bits=8, max_steps=1024)
-    """
-
-    decay_bits: int = DECAY_BITS
-    max_steps: int = MAX_STEPS
-
-    def __post_init__(self) -> None:
-        """Refuse what has no meaning."""
-        if type(self.decay_bits) is not int or not 1 <= self.decay_bits <= MOST_DECAY_BITS:
-            raise ConfigError(
-                f"IntegerOptions(decay_bits={self.decay_bits!r}): use a number from 1 to {MOST_DECAY_BITS}."
-            )
-        if type(self.max_steps) is not int or self.max_steps < 1:
-            raise ConfigError(f"IntegerOptions(max_steps={self.max_steps!r}): use a whole number from 1 on.")
+__all__ = ["IntegerGraph", "integer_graph"]
 
 
 @dataclass(frozen=True)
@@ -67,19 +35,6 @@ class IntegerGraph:
     inputs: Mapping[str, Term]
     calls: Mapping[fx.Node, NeuronValues]
     fed: Mapping[str, NeuronCalls]
-
-
-def integer_options(integer: object) -> IntegerOptions | None:
-    """Return what ``export_onnx(integer=...)`` asks for; None for a file in float.
-
-    Raises:
-        ConfigError: it is neither a truth value nor options.
-    """
-    if isinstance(integer, IntegerOptions):
-        return integer
-    if not isinstance(integer, bool):
-        raise ConfigError(f"export_onnx(integer={integer!r}): use True, False or sxq.deploy.IntegerOptions(...).")
-    return IntegerOptions() if integer else None
 
 
 def integer_graph(

@@ -15,8 +15,9 @@ from snn_extreme_quant.errors import ExportError, UnsupportedModelError
 
 from .integer_check import IntegerSpikes, check_integer_run
 from .integer_export import integer_exactness, integer_facts, layer_magnitudes, rewritten
-from .integer_graph import IntegerGraph, IntegerOptions
+from .integer_graph import IntegerGraph
 from .integer_neurons import NeuronCalls
+from .integer_options import IntegerOptions
 from .integer_rewriting import Rewriter
 from .integer_shapes import shapes_of
 from .integer_states import StateForm, StepStates

@@ -18,9 +18,10 @@ from snn_extreme_quant.frameworks import NeuronInModel
 
 from .functions import DOMAIN, is_integer_neuron
 from .golden import golden_run
+from .input_shape import axes_of
 from .integer_check import IntegerSpikes
 from .integer_export import rewritten
-from .integer_graph import IntegerOptions
+from .integer_options import IntegerOptions
 from .integer_streaming import spikes_by_step
 from .recording import record
 from .repacking import with_packing
@@ -32,6 +33,8 @@ __all__ = ["IntegerComparison", "IntegerReference", "answers", "relative_differe
 Array = npt.NDArray[Any]
 #: Outputs are decoded in float32: they agree to this part of their largest magnitude.
 OUTPUT_TOLERANCE = 1e-5
+#: So many steps show what each of them does.
+_STEPS = 4
 
 
 @dataclass
@@ -223,9 +226,18 @@ class IntegerReference:
         steps = None if axis is None else batch.shape[axis]
         known = self.graphs.get(None) or self.graphs.get(steps)
         if known is None:
-            recorded, free = self._recorded(model, batch)
+            longer = self._longer(batch)
+            recorded, free = self._recorded(model, longer)
+            if not free and longer is not batch:
+                recorded, free = self._recorded(model, batch)
             known = self.graphs[None if free or axis is None else steps] = recorded
         return known
+
+    def _longer(self, batch: Tensor) -> Tensor:
+        """Return an input with steps enough to record a loop that reads earlier steps, where steps are free."""
+        axes = axes_of(self.proto.graph.input[0], self.facts)
+        times = [_STEPS if a == "T" and n < _STEPS else 1 for a, n in zip(axes, batch.shape, strict=True)]
+        return batch.repeat(times) if max(times) > 1 else batch
 
     def _recorded(self, model: nn.Module, batch: Tensor) -> tuple[fx.GraphModule, bool]:
         """Return an integer graph, and whether it takes any number of steps."""

@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from snn_extreme_quant.errors import ModelFileError, SampleError
 from snn_extreme_quant.exported.files import AFTER, read_model
 
-from .input_arrays import as_array
+from .input_arrays import as_array, converted
 from .sessions import session
 
 __all__ = ["Stream", "chained", "run_streamed"]
@@ -156,7 +157,7 @@ class Stream:
         self, path: str | Path, *, native: bool | Literal["auto"] = "auto", threads: int | None = None
     ) -> None:
         self.path = Path(path)
-        _, self._facts = read_model(self.path)
+        proto, self._facts = read_model(self.path)
         if self._facts.get("form") != "streaming":
             raise ModelFileError(
                 f"{path} was exported with form={self._facts.get('form', 'sequence')!r}, which takes whole sequences:"
@@ -164,6 +165,7 @@ class Stream:
             )
         self._session = session(path, native=native, threads=threads)
         self._entry = self._session.get_inputs()[0]
+        self._type = onnx.helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
         self._samples_axis = _samples_axis(self._session)
         self._outputs = [output["name"] for output in self._facts["outputs"]]
         self._names = [*self._outputs, *(f"{s['name']}{AFTER}" for s in self._facts["states"])]
@@ -232,7 +234,8 @@ class Stream:
         """Make one step.
 
         Args:
-            x: the step's input, an array or a tensor: what the model takes, without the time axis.
+            x: the step's input, an array or a tensor: what the model takes, without the time axis; converted to the
+                file's type where that loses nothing.
 
         Returns:
             The model's outputs by name: of this step, or of the steps so far where the model sums or averages over
@@ -243,6 +246,7 @@ class Stream:
         """
         inputs = as_array(x, "The step's input")
         self._check(inputs)
+        inputs = converted(inputs, self._type, self.path)
         if not self._state:
             axis = self._samples_axis
             self._state = _initial(self._facts, 1 if axis is None else inputs.shape[axis])

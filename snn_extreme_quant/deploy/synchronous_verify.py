@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 import onnx
@@ -20,7 +20,7 @@ from .batch_norm import deployed, unfolded, watching
 from .export import check_weights
 from .inner_spikes import neuron_nodes
 from .output_comparison import OutputVerification
-from .sessions import session
+from .sessions import open_session
 from .synchronous_export import check_train
 from .synchronous_running import SynchronousRun, run_synchronous, synchronous_neurons
 from .verified_files import batches, run_batch
@@ -87,7 +87,7 @@ def verify_synchronous(
     facts: dict[str, Any],
     inputs: Tensor | npt.ArrayLike | Iterable[Any],
     *,
-    native: bool,
+    native: bool | Literal["auto"],
 ) -> VerifyReport:
     """Compare the model, on the schedule of the file's name, with the file; see :func:`~snn_extreme_quant.verify`.
 
@@ -98,16 +98,17 @@ def verify_synchronous(
         facts: what the exporter put into it.
         inputs: what the model takes, or an iterable of such batches; spike trains ``(T, B, ...)`` for a file that was
             promised spikes.
-        native: run the file with native kernels.
+        native: whether native kernels run.
     """
     nodes = neuron_nodes(proto)
     on: Schedule = "counts" if facts["form"] == "counts" else "spikes"
-    plain = session(path, native=native)
-    inner = session(exposed(proto, _tensors(nodes)), native=native)
-    file = _File(plain, inner, nodes, facts, on, int(facts["schedule"]["steps"]))
+    plain = open_session(path, native=native)
+    inner = open_session(exposed(proto, _tensors(nodes)), native=native, name=str(path))
+    file = _File(plain.runtime, inner.runtime, nodes, facts, on, int(facts["schedule"]["steps"]))
     neurons = _checked(model, path, file)
     promised = {entry["name"]: entry for entry in facts["layers"]}
-    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
+    kernels = " with native kernels" if plain.native else ""
+    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{kernels}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in nodes]
     for batch in batches(inputs):
         _verify_batch(report, model, batch, neurons, file)

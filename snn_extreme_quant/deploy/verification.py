@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 import torch
 from torch import Tensor, nn
 
-from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.errors import ConfigError, ModelFileError, SampleError
 from snn_extreme_quant.exported.files import read_model
 from snn_extreme_quant.frameworks import NeuronInModel
 
 from .batch_norm import deployed, unfolded, watching
 from .export import check_model
 from .inner_spikes import neuron_outputs, with_outputs
+from .input_arrays import converted
 from .input_shape import axes_of, check_shape
 from .integer_verify import IntegerComparison, IntegerReference, answers
 from .output_comparison import OutputVerification
 from .running import Run, run_model
-from .sessions import session
+from .sessions import open_session
 from .verified_files import VerifiedFile, batches
 from .verify_report import BatchNormComparison, Difference, LayerVerification, VerifyReport
 
@@ -36,7 +38,7 @@ def verify(
     inputs: Tensor | npt.ArrayLike | Iterable[Any],
     *,
     allow_edited: bool = False,
-    native: bool = False,
+    native: bool | Literal["auto"] = False,
 ) -> VerifyReport:
     """Compare the trained model with its exported file, spike for spike.
 
@@ -51,12 +53,15 @@ def verify(
             a tuple the first element is taken, so a ``DataLoader`` will do. Of a model of tokens: ids, a tuple of
             ids, mask and types, a mapping of them by name, or an iterable of such batches.
         allow_edited: compare a file although it was changed after export.
-        native: run the file with our native kernels in place of the functions that it carries.
+        native: whether our native kernels run in place of the functions that the file carries, as for
+            :func:`~snn_extreme_quant.deploy.session`; ``runtime`` of the report says whether one did.
 
     Raises:
         ModelFileError: the file is missing, truncated, not ours, of another model, or does not load.
         ModelEditedError: the file was changed after export.
         SampleError: an input does not fit.
+        ConfigError: ``model`` is no model, ``path`` no path, or ``native`` none of the three.
+        NativeLibraryError: ``native=True``, and the kernels cannot be had.
 
     An integer file is compared with its golden model, an interpreter in plain numpy integers, and with the trained
     model's integer graph in torch; :attr:`VerifyReport.integer` also says how it compares with the float model.
@@ -66,7 +71,7 @@ def verify(
         >>> report.spikes_different  # doctest: +SKIP
         0
     """
-    path = Path(path)
+    path = _checked(model, path)
     proto, facts = read_model(path, allow_edited=allow_edited)
     if facts["input"] == "tokens":
         from .token_verify import verify_tokens
@@ -94,14 +99,18 @@ def verify(
         )
     import onnxruntime
 
-    plain = session(path, native=native)
-    inner = session(with_outputs(proto, [name for group in tensors.values() for name in group]), native=native)
-    file = VerifiedFile(plain, inner, tensors, facts)
-    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
+    plain = open_session(path, native=native)
+    exposed = with_outputs(proto, [name for group in tensors.values() for name in group])
+    inner = open_session(exposed, native=native, name=str(path))
+    file = VerifiedFile(plain.runtime, inner.runtime, tensors, facts)
+    kernels = " with native kernels" if plain.native else ""
+    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{kernels}")
     if facts.get("integer"):
         file = replace(file, integer=IntegerReference(proto, facts))
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
-    for batch in batches(inputs):
+    wanted = onnx.helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
+    for given in batches(inputs):
+        batch = torch.from_numpy(converted(given.numpy(), wanted, path))
         if facts["input"] == "spikes" and not bool(((batch == 0) | (batch == 1)).all()):
             raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
         check_shape(path, axes_of(proto.graph.input[0], facts), batch.shape, facts)
@@ -109,6 +118,15 @@ def verify(
     if not report.samples:
         raise SampleError("verify() was given no input.")
     return report
+
+
+def _checked(model: object, path: object) -> Path:
+    if not isinstance(model, nn.Module):
+        swapped = " The model comes first, then the path." if isinstance(path, nn.Module) else ""
+        raise ConfigError(f"verify(model, path, inputs): the model is a {type(model).__name__}.{swapped}")
+    if not isinstance(path, (str, Path)):
+        raise ConfigError(f"verify(model, path, inputs): the path is a {type(path).__name__}; give a str or a Path.")
+    return Path(path)
 
 
 def _verify_batch(

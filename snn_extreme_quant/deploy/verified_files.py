@@ -13,6 +13,7 @@ from torch import Tensor
 from snn_extreme_quant.errors import SampleError
 
 from .export import as_tensor
+from .input_arrays import as_array
 from .integer_verify import IntegerReference
 from .stream import run_streamed
 
@@ -25,6 +26,8 @@ def batches(inputs: Any) -> Iterator[Tensor]:
     Raises:
         SampleError: they are something else.
     """
+    if _is_array(inputs):
+        inputs = as_array(inputs, "The input")
     if isinstance(inputs, (Tensor, np.ndarray)):
         yield as_tensor(inputs, "The input")
         return
@@ -32,6 +35,14 @@ def batches(inputs: Any) -> Iterator[Tensor]:
         raise SampleError(f"verify() takes a tensor, an array or an iterable of them; got {type(inputs).__name__}.")
     for index, batch in enumerate(inputs):
         yield as_tensor(batch[0] if isinstance(batch, (tuple, list)) else batch, f"Input {index}")
+
+
+def _is_array(inputs: Any) -> bool:
+    """Whether lists in lists hold numbers."""
+    innermost = inputs
+    while isinstance(innermost, (list, tuple)) and innermost:
+        innermost = innermost[0]
+    return innermost is not inputs and isinstance(innermost, (bool, int, float))
 
 
 def run_batch(runtime: Any, names: list[str] | None, batch: Tensor) -> list[npt.NDArray[Any]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .integer_verify import IntegerComparison
-from .output_comparison import Answers, OutputVerification
+if TYPE_CHECKING:  # a report needs no torch
+    from .integer_verify import IntegerComparison
+    from .output_comparison import Answers, OutputVerification
 
 __all__ = ["BatchNormComparison", "Difference", "LayerVerification", "VerifyReport"]
 

@@ -63,4 +63,5 @@ __all__ = [
     "synchronous_count",
 ]
 
-__getattr__, __dir__ = lazily(__name__, _HOME)
+if not TYPE_CHECKING:  # a name that is not listed above is an error to a type checker
+    __getattr__, __dir__ = lazily(__name__, _HOME)

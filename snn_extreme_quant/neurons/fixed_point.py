@@ -21,6 +21,7 @@ from torch import Tensor
 
 from snn_extreme_quant.errors import UnsupportedModelError
 from snn_extreme_quant.neurons.fixed_point_bounds import Bounds
+from snn_extreme_quant.neurons.fixed_point_defaults import DECAY_BITS, MAX_STEPS
 from snn_extreme_quant.neurons.fixed_point_positions import Trial, Whole, positions
 from snn_extreme_quant.neurons.fixed_point_spec import MOST_LEVELS, NEVER, STATE_LIMIT, fixed_point_parameters
 from snn_extreme_quant.neurons.spec import NeuronSpec
@@ -36,12 +37,8 @@ __all__ = [
     "fold_neuron",
 ]
 
-#: Bits behind the point of a leak, unless asked for others.
-DECAY_BITS = 15
 #: The largest fraction F that is tried, and the smallest that is taken.
 MOST_FRACTION, LEAST_FRACTION = 16, 0
-#: Time steps for which overflow is excluded where a proof for any number of them would cost precision.
-MAX_STEPS = 1024
 
 
 @dataclass(frozen=True)

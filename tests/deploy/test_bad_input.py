@@ -325,3 +325,48 @@ def test_nothing_compared_is_not_ok(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(6, 5))
     assert not sxq.export_onnx(model, SAMPLE, tmp_path / "net.onnx").exact
     assert not sxq.verify(model, tmp_path / "net.onnx", SAMPLE).ok
+
+
+def test_verify_with_its_arguments_in_the_wrong_order(exported: tuple[nn.Module, Path]) -> None:
+    model, path = exported
+    with pytest.raises(errors.ConfigError, match=r"the model is a .*Path\. The model comes first"):
+        sxq.verify(path, model, SAMPLE)  # type: ignore[arg-type]
+    with pytest.raises(errors.ConfigError, match="the path is a Tensor"):
+        sxq.verify(model, SAMPLE, path)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("native", ["yes", 1, None])
+def test_verify_takes_what_a_session_takes_for_native(native: Any, exported: tuple[nn.Module, Path]) -> None:
+    with pytest.raises(errors.ConfigError, match="native="):
+        sxq.verify(*exported, SAMPLE, native=native)
+
+
+def test_verify_does_not_say_that_kernels_ran_where_none_did(
+    exported: tuple[nn.Module, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("SXQ_NATIVE_LIBRARY", str(tmp_path / "missing.so"))
+    found = sxq.verify(*exported, SAMPLE, native="auto")
+    assert found.ok
+    assert "native" not in found.verdict
+    with pytest.raises(errors.NativeLibraryError, match="SXQ_NATIVE_LIBRARY names it") as raised:
+        sxq.verify(*exported, SAMPLE, native=True)
+    assert "made anew" not in str(raised.value)
+
+
+def test_verify_takes_what_run_file_takes(exported: tuple[nn.Module, Path]) -> None:
+    compared = 4 * 2 * (5 + 3)
+    for same in (SAMPLE.bool(), SAMPLE.int().numpy(), SAMPLE.numpy().astype(np.float64), SAMPLE.tolist()):
+        found = sxq.verify(*exported, same)
+        assert (found.ok, found.spikes_compared) == (True, compared)
+    assert sxq.verify(*exported, [SAMPLE, (SAMPLE, "label")]).spikes_compared == 2 * compared
+    with pytest.raises(errors.SampleError, match="not a tensor or an array"):
+        sxq.verify(*exported, [[1.0, 2.0], [3.0]])
+    with pytest.raises(errors.SampleError, match=r"got \(6,\)"):
+        sxq.verify(*exported, [1.0] * 6)
+
+
+def test_the_run_of_a_file_is_shown_without_its_values(exported: tuple[nn.Module, Path]) -> None:
+    shown = repr(sxq.deploy.run_file(exported[1], SAMPLE.numpy(), spikes=True))
+    assert "outputs={'output': float32 (4, 2, 3)}" in shown
+    assert "'1': float32 (4, 2, 5)" in shown
+    assert "array" not in shown

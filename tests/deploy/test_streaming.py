@@ -276,6 +276,16 @@ def test_wrong_step(stream: Stream, inputs: Any, names: str) -> None:
     assert stream.steps_made == 0
 
 
+@pytest.mark.parametrize("kind", [bool, np.int64, np.uint8, np.float64])
+def test_a_step_takes_what_run_file_takes(stream: Stream, kind: Any) -> None:
+    events = np.ones((2, 6), np.float32)
+    stream.reset()
+    (wanted,) = stream.step(events).values()
+    stream.reset()
+    np.testing.assert_array_equal(*stream.step(events.astype(kind)).values(), wanted)
+    stream.reset()
+
+
 def test_another_batch_needs_a_reset(stream: Stream) -> None:
     stream.step(spikes(3, 6))
     with pytest.raises(SampleError, match=r"3 samples, the input of 2.*reset"):

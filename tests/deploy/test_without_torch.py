@@ -144,6 +144,30 @@ def test_no_lazy_name_is_that_of_a_module(package: object) -> None:
         assert name in dir(package)
 
 
+def test_looking_around_ends_in_no_error() -> None:
+    done = without_torch(
+        """
+        import inspect, pydoc
+        import snn_extreme_quant as sxq
+        from snn_extreme_quant import SxqError, VerifyReport
+        from snn_extreme_quant.deploy import Difference, IntegerOptions
+        for module in (sxq, sxq.deploy):
+            inspect.getmembers(module)
+            pydoc.plain(pydoc.render_doc(module))
+        assert not hasattr(sxq, "quantize_") and not hasattr(sxq, "layers") and hasattr(sxq, "deploy")
+        assert IntegerOptions(decay_bits=8).decay_bits == 8
+        assert "a.onnx on x: 0 of 0 spikes differ" in str(VerifyReport("a.onnx", "x"))
+        try:
+            sxq.deploy.export_onnx
+        except AttributeError as error:
+            assert isinstance(error, SxqError)
+            print(error)
+        """
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("snn_extreme_quant.deploy.export_onnx needs torch, which is not installed; install")
+
+
 def test_the_verbs_stay_functions_whatever_was_imported_before() -> None:
     code = """
     import snn_extreme_quant.deploy.sessions, snn_extreme_quant.deploy.stream
