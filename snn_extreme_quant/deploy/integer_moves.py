@@ -60,6 +60,8 @@ def settled(rewriter: Rewriter, node: fx.Node, value: Affine, *, always: bool = 
     """
     axes = [axis for axis in rewriter.open_axes(node) if value.shape[axis] != 1]
     if any(value.shape[axis] == 0 for axis in axes):
+        if node.target is aten.slice.Tensor and node.args[1:] == (0, 0, -1):  # of a folded loop
+            raise NotIntegerError("it takes values of the step before; in the first step zeros must stand for them")
         raise NotIntegerError("it takes some of the steps or samples only")
     readers = {user.target for user in node.users}
     if not axes or (not always and readers <= MOVES | IDENTITIES | {aten.sym_size.int}):
