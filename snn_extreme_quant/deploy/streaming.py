@@ -13,6 +13,7 @@ from snn_extreme_quant.errors import SampleError, SxqError, UnsupportedModelErro
 from .averages import write_out_averages
 from .exactness import SPIKES, Exactness, Grid, LayerExactness, analyse
 from .fold_reasons import FoldError
+from .graphs import neuron_calls
 from .recording import Recording, Request
 from .running import first_line
 from .step_graph import StepGraph, unrolled, with_open_samples
@@ -97,8 +98,10 @@ def streaming_step(model: nn.Module, request: Request, recording: Recording) -> 
             return _checked(model, request, candidate)
         except (FoldError, StructureError, SampleError) as error:
             failure = failure or error
+    calls = {name: len(nodes) for name, nodes in neuron_calls(recording.recorded.graph.graph).items()}
+    none = f"no number of steps fits how often its neurons are called, {calls}" if calls else "it has no time steps"
     raise UnsupportedModelError(
-        f"{type(model).__name__} cannot be exported with form='streaming': {failure or 'it has no time steps'}. A"
+        f"{type(model).__name__} cannot be exported with form='streaming': {failure or none}. A"
         " streaming file makes one time step after the other, with the neurons' states handed on; export the whole"
         " sequence with form='sequence'."
     ) from failure
