@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
 import onnxruntime
@@ -18,7 +18,7 @@ from snn_extreme_quant.neurons import spikes_first
 from .export import check_weights
 from .inner_spikes import neuron_nodes
 from .output_comparison import Answers
-from .sessions import session
+from .sessions import open_session
 from .synchronous_verify import compare_outputs, emitted, exposed
 from .token_inputs import TokenInputs, bert_of, token_batches
 from .token_running import On, run_tokens, token_neurons
@@ -39,7 +39,13 @@ class _File:
 
 
 def verify_tokens(
-    model: nn.Module, path: Path, proto: onnx.ModelProto, facts: dict[str, Any], inputs: Any, *, native: bool
+    model: nn.Module,
+    path: Path,
+    proto: onnx.ModelProto,
+    facts: dict[str, Any],
+    inputs: Any,
+    *,
+    native: bool | Literal["auto"],
 ) -> VerifyReport:
     """Compare the model with the file; see :func:`~snn_extreme_quant.verify`.
 
@@ -49,15 +55,18 @@ def verify_tokens(
         proto: the file, read.
         facts: what the exporter put into it.
         inputs: token ids, a tuple or mapping of ids, mask and types, or an iterable of such batches.
-        native: run the file with native kernels.
+        native: whether native kernels run.
     """
     nodes = {name: group[0] for name, group in neuron_nodes(proto).items()}
     bert = _checked(model, path, facts, nodes)
     on: On = "steps" if facts["schedule"]["name"] == "step" else "counts" if facts["form"] == "counts" else "spikes"
     names = [node.output[0] for node in nodes.values()]
-    file = _File(session(path, native=native), session(exposed(proto, names), native=native), nodes, on, bert)
+    plain = open_session(path, native=native)
+    inner = open_session(exposed(proto, names), native=native, name=str(path))
+    file = _File(plain.runtime, inner.runtime, nodes, on, bert)
     promised = {entry["name"]: entry for entry in facts["layers"]}
-    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{' with native kernels' if native else ''}")
+    kernels = " with native kernels" if plain.native else ""
+    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{kernels}")
     report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in nodes]
     for batch in token_batches(inputs, bert):
         if list(batch.named) != facts["inputs"]:
