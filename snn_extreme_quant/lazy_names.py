@@ -42,7 +42,7 @@ def lazily(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], objec
                 return value
             if not name.startswith("_"):
                 return importlib.import_module(f"{package}.{name}")
-        except ModuleNotFoundError as error:
+        except (ModuleNotFoundError, MissingDependencyError, UnavailableNameError) as error:
             if error.name != f"{package}.{name}":
                 raise _unavailable(f"{package}.{name}", error, sys._getframe(1)) from error
         raise AttributeError(f"module {package!r} has no attribute {name!r}")
@@ -56,12 +56,14 @@ def lazily(package: str, home: Mapping[str, str]) -> tuple[Callable[[str], objec
     return load, names
 
 
-def _unavailable(name: str, error: ModuleNotFoundError, caller: FrameType) -> Exception:
+def _unavailable(name: str, error: ImportError | AttributeError, caller: FrameType) -> Exception:
     """Return what to raise where a name cannot be loaded: what asks whether there is an attribute must hear no.
 
     ``from package import name`` puts words of its own in the place of such an error, so it gets another.
     """
     missing = (error.name or "a package").partition(".")[0]
     said = f"{name} needs {missing}, which is not installed; install it, or all that is used with: {_INSTALL}"
+    if not isinstance(error, ModuleNotFoundError):  # of another package of names
+        said = str(error)
     asked = caller.f_code.co_code[caller.f_lasti] if caller.f_lasti >= 0 else None
     return (MissingDependencyError if asked == _FROM_IMPORT else UnavailableNameError)(said)
