@@ -141,7 +141,7 @@ def test_report_names_the_cause_of_inexactness(tmp_path: Path) -> None:
     assert reasons["2"].exact
     assert reasons["5"].exact
     assert not reasons["7"].exact
-    assert "linear" in reasons["7"].reason
+    assert "float weights" in reasons["7"].reason
 
 
 def test_fan_in_beyond_24_bits_is_not_called_exact(tmp_path: Path) -> None:
