@@ -161,7 +161,7 @@ class Classifier:
             exposed = with_outputs(model, [node.output[0] for node in nodes.values()])
             opened = open_session(exposed, native=self._native, threads=self._threads, name=str(self.folder.graph))
             if opened.native:
-                self.runtime = f"onnxruntime {onnxruntime.__version__} with native kernels"
+                self.runtime = opened.name
             self._opened[steps] = _Opened(opened.runtime, nodes, steps)
         return self._opened[steps]
 

@@ -256,15 +256,28 @@ def export_onnx(
         # torch's exporter stumbles over something that folding brought in: as it was recorded, step by step.
         recording = record_stepwise(model, request, recording.recorded, str(error))
         proto = _lowered(recording, request, facts, options)
+    return write_file(
+        proto,
+        path,
+        calling=called.calling,
+        time=recording.time if streaming is None else streaming.time,
+        batch_norms={name: fold.layer for name, fold in recording.folds.items()},
+    )
+
+
+def write_file(
+    proto: onnx.ModelProto, path: Path, *, calling: str, time: str, batch_norms: Mapping[str, str]
+) -> ExportReport:
+    """Seal a lowered model, write it, and return what the report says of it."""
     data = seal(proto)
     write_whole(path, data)
     return ExportReport(
         path=path,
         file_bytes=len(data),
-        calling=called.calling,
-        time=recording.time if streaming is None else streaming.time,
+        calling=calling,
+        time=time,
         input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
-        batch_norms={name: fold.layer for name, fold in recording.folds.items()},
+        batch_norms=batch_norms,
         layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
         fixed_point=tuple(FixedPointReport(**entry) for entry in file_facts(proto).get("fixed_point", ())),
     )

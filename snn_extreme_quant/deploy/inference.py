@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant.exported.files import read_model
@@ -113,8 +112,7 @@ def run_file(
         warn_of_long_input(path, model, axes_of(model.graph.input[0], facts), array.shape, facts)
         if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
             raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
-    version = f"onnxruntime {onnxruntime.__version__}{' with native kernels' if opened.native else ''}"
-    who: dict[str, Any] = {"runtime": version, "native": opened.native, "native_detail": opened.detail}
+    who: dict[str, Any] = {"runtime": opened.name, "native": opened.native, "native_detail": opened.detail}
     if streaming:
         outputs, inside = _streamed(runtime, facts, array, tensors)
         return FileRun(outputs=outputs, spikes=inside, **who)

@@ -39,6 +39,11 @@ class Opened:
     native: bool
     detail: str
 
+    @property
+    def name(self) -> str:
+        """What computes: onnxruntime's version, and whether with native kernels."""
+        return f"onnxruntime {onnxruntime.__version__}{' with native kernels' if self.native else ''}"
+
 
 def session(
     model: str | Path | onnx.ModelProto,

@@ -12,14 +12,12 @@ from torch import Tensor, nn
 
 from snn_extreme_quant._version import __version__
 from snn_extreme_quant.errors import ExportError, SampleError
-from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.neurons import Schedule
-from snn_extreme_quant.output_files import write_whole
 
 from .count_graph import to_counts
 from .exactness import SPIKES, Grid, analyse
-from .export import ExportReport, LayerReport, as_tensor, check_weights
-from .lowering import layer_facts, lower, lowering_error
+from .export import ExportReport, as_tensor, check_weights, write_file
+from .lowering import lower, lowering_error
 from .repacking import TernaryPacking, with_packing
 from .synchronous_recording import SynchronousRequest, record_synchronous
 from .synchronous_running import synchronous_neurons
@@ -106,14 +104,4 @@ def export_synchronous(model: nn.Module, sample: Tensor | npt.ArrayLike, path: P
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
         raise lowering_error(error) from error
-    data = seal(proto)
-    write_whole(path, data)
-    return ExportReport(
-        path=path,
-        file_bytes=len(data),
-        calling="sequence",
-        time=facts["time"],
-        input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
-        batch_norms=facts["batch_norms"],
-        layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
-    )
+    return write_file(proto, path, calling="sequence", time=facts["time"], batch_norms=facts["batch_norms"])

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +22,7 @@ from .output_comparison import OutputVerification
 from .sessions import open_session
 from .synchronous_export import check_train
 from .synchronous_running import SynchronousRun, run_synchronous, synchronous_neurons
-from .verified_files import batches, run_batch
+from .verified_files import batches, empty_report, run_batch
 from .verify_report import BatchNormComparison, Difference, LayerVerification, VerifyReport
 
 __all__ = ["compare_outputs", "emitted", "exposed", "verify_synchronous"]
@@ -106,10 +105,7 @@ def verify_synchronous(
     inner = open_session(exposed(proto, _tensors(nodes)), native=native, name=str(path))
     file = _File(plain.runtime, inner.runtime, nodes, facts, on, int(facts["schedule"]["steps"]))
     neurons = _checked(model, path, file)
-    promised = {entry["name"]: entry for entry in facts["layers"]}
-    kernels = " with native kernels" if plain.native else ""
-    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{kernels}")
-    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in nodes]
+    report = empty_report(path, plain, facts, nodes)
     for batch in batches(inputs):
         _verify_batch(report, model, batch, neurons, file)
     if not report.samples:

@@ -12,14 +12,12 @@ from torch import nn
 
 from snn_extreme_quant._version import __version__
 from snn_extreme_quant.errors import ExportError, UnsupportedModelError
-from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.output_files import write_whole
 
 from .count_graph import to_counts
 from .exactness import analyse
-from .export import ExportReport, LayerReport, check_weights
-from .lowering import layer_facts, lower, lowering_error
+from .export import ExportReport, check_weights, write_file
+from .lowering import lower, lowering_error
 from .repacking import TernaryPacking, with_packing
 from .synchronous_running import synchronous_neurons
 from .token_inputs import token_inputs
@@ -94,17 +92,7 @@ def export_tokens(model: nn.Module, bert: SpikingBert, sample: Any, path: Path, 
         onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
         raise lowering_error(error) from error
-    data = seal(proto)
-    write_whole(path, data)
-    return ExportReport(
-        path=path,
-        file_bytes=len(data),
-        calling="sequence",
-        time=facts["time"],
-        input_shape=tuple(d.dim_param or d.dim_value for d in proto.graph.input[0].type.tensor_type.shape.dim),
-        batch_norms={},
-        layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
-    )
+    return write_file(proto, path, calling="sequence", time=facts["time"], batch_norms={})
 
 
 def _checked(model: nn.Module, bert: SpikingBert, options: TokenOptions) -> On:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -22,6 +21,7 @@ from .sessions import open_session
 from .synchronous_verify import compare_outputs, emitted, exposed
 from .token_inputs import TokenInputs, bert_of, token_batches
 from .token_running import On, run_tokens, token_neurons
+from .verified_files import empty_report
 from .verify_report import Difference, LayerVerification, VerifyReport
 
 __all__ = ["verify_tokens"]
@@ -64,10 +64,7 @@ def verify_tokens(
     plain = open_session(path, native=native)
     inner = open_session(exposed(proto, names), native=native, name=str(path))
     file = _File(plain.runtime, inner.runtime, nodes, on, bert)
-    promised = {entry["name"]: entry for entry in facts["layers"]}
-    kernels = " with native kernels" if plain.native else ""
-    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{kernels}")
-    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in nodes]
+    report = empty_report(path, plain, facts, nodes)
     for batch in token_batches(inputs, bert):
         if list(batch.named) != facts["inputs"]:
             raise SampleError(f"{path} takes {', '.join(facts['inputs'])}; the input has {', '.join(batch.named)}.")

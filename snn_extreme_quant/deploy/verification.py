@@ -26,8 +26,8 @@ from .integer_verify import IntegerComparison, IntegerReference, answers
 from .output_comparison import OutputVerification
 from .running import Run, run_model
 from .sessions import open_session
-from .verified_files import VerifiedFile, batches
-from .verify_report import BatchNormComparison, Difference, LayerVerification, VerifyReport
+from .verified_files import VerifiedFile, batches, empty_report
+from .verify_report import BatchNormComparison, Difference, VerifyReport
 
 __all__ = ["verify"]
 
@@ -97,17 +97,13 @@ def verify(
         raise ModelFileError(
             f"{path} is of another model: the model has a neuron layer {unknown[0]!r}, the file has not."
         )
-    import onnxruntime
-
     plain = open_session(path, native=native)
     exposed = with_outputs(proto, [name for group in tensors.values() for name in group])
     inner = open_session(exposed, native=native, name=str(path))
     file = VerifiedFile(plain.runtime, inner.runtime, tensors, facts)
-    kernels = " with native kernels" if plain.native else ""
-    report = VerifyReport(path, f"onnxruntime {onnxruntime.__version__}{kernels}")
+    report = empty_report(path, plain, facts, tensors)
     if facts.get("integer"):
         file = replace(file, integer=IntegerReference(proto, facts))
-    report.layers = [LayerVerification(n, promised[n]["exact"], promised[n]["why"]) for n in tensors]
     wanted = onnx.helper.tensor_dtype_to_np_dtype(proto.graph.input[0].type.tensor_type.elem_type)
     for given in batches(inputs):
         batch = torch.from_numpy(converted(given.numpy(), wanted, path))

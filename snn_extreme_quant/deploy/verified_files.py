@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,19 @@ from snn_extreme_quant.errors import SampleError
 from .export import as_tensor
 from .input_arrays import as_array
 from .integer_verify import IntegerReference
+from .sessions import Opened
 from .stream import run_streamed
+from .verify_report import LayerVerification, VerifyReport
 
-__all__ = ["VerifiedFile", "batches", "run_batch"]
+__all__ = ["VerifiedFile", "batches", "empty_report", "run_batch"]
+
+
+def empty_report(path: Path, opened: Opened, facts: Mapping[str, Any], names: Iterable[str]) -> VerifyReport:
+    """Return the report of a file before the first input, with what the exporter promised of the named layers."""
+    promised = {entry["name"]: entry for entry in facts["layers"]}
+    report = VerifyReport(path, opened.name)
+    report.layers = [LayerVerification(name, promised[name]["exact"], promised[name]["why"]) for name in names]
+    return report
 
 
 def batches(inputs: Any) -> Iterator[Tensor]:
