@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 
 import snn_extreme_quant as sxq
 from tests.deploy.random_networks import Network, networks
@@ -20,11 +20,13 @@ def _check(network: Network, path: Path) -> None:
     kind = "spikes" if network.spikes_in else "real"
     report = sxq.export_onnx(network.model, network.inputs, path, input=kind)
     result = sxq.verify(network.model, path, [network.inputs, network.inputs[:1, :1]], native=True)
-    assert result.runtime.endswith("native kernels")
     assert result.spikes_compared > 0
     if report.exact:
         assert result.spikes_different == 0, str(result)
         assert result.output_difference == 0, str(result)
+    # A network may have no node that a kernel computes (a real input's product, a recurrent layer): it is no example
+    # of this test, and a test without any example fails as unsatisfiable.
+    assume(result.runtime.endswith("native kernels"))
 
 
 def test_random_networks(library: Any, tmp_path: Path) -> None:
