@@ -19,6 +19,7 @@ from snn_extreme_quant.training.augmentation import Augmenter
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
 from snn_extreme_quant.training.evaluation import evaluate, over_time_steps
 from snn_extreme_quant.training.recipe import Recipe, Stage
+from snn_extreme_quant.training.start import take_start
 from snn_extreme_quant.training.teacher_cache import CachedTeacher
 
 __all__ = ["Distillation", "Job", "Place", "read_task", "refuse_labels"]
@@ -127,6 +128,8 @@ class Distillation:
         student = SpikingBert.from_teacher(
             recipe.teacher, recipe.layers, _spread(rows, recipe.train.calibration), **recipe.student
         )
+        if recipe.start is not None:
+            take_start(student, recipe.start)
         refuse_labels(recipe, student.config.classes, self.train, self.dev)
         self.width = teacher.config.hidden_size
         self.teachers = {recipe.teacher: teacher.to(place.device)}

@@ -10,7 +10,7 @@ from snn_extreme_quant.data import Task
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models.config import weights_from_data
 
-__all__ = ["Augment", "Base", "LossWeights", "Recipe", "Stage", "TrainOptions"]
+__all__ = ["Augment", "Base", "LossWeights", "Recipe", "Stage", "Start", "TrainOptions"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,26 @@ class Base:
             raise ConfigError("[base] path is missing: a folder or hub id of a BERT.")
         if not 0.0 <= self.dropout < 1.0:
             raise ConfigError(f"[base] dropout={self.dropout}: use a number from 0 to below 1.")
+
+
+@dataclass(frozen=True)
+class Start:
+    """A student that the run starts from.
+
+    Args:
+        path: the folder of an earlier run's model, as ``last/``.
+        take: shell patterns of the parameters that are taken; the teacher gives the others.
+    """
+
+    path: str = ""
+    take: tuple[str, ...] = ("*",)
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if not self.path:
+            raise ConfigError("[start] path is missing: the folder of a student.")
+        if not self.take:
+            raise ConfigError("[start] take is empty: leave out [start], or name parameters.")
 
 
 @dataclass(frozen=True)
@@ -207,6 +227,7 @@ class Recipe:
         cache: whether the teacher's outputs are kept: ``"none"`` or ``"all"``.
         layers: of the teacher that the student has; None: all.
         student: fields of :class:`~snn_extreme_quant.models.SpikingBertConfig`.
+        start: a student that this one starts from; None: the teacher alone.
         train: what all stages share.
         augment: how the stages that ask for it alter sentences.
         stages: in order.
@@ -220,6 +241,7 @@ class Recipe:
     cache: str = "none"
     layers: int | tuple[int, ...] | None = None
     student: Mapping[str, Any] = field(default_factory=dict)
+    start: Start | None = None
     train: TrainOptions = TrainOptions()
     augment: Augment = Augment()
     stages: tuple[Stage, ...] = ()
@@ -239,8 +261,10 @@ class Recipe:
 
     def _check_base(self) -> None:
         """Refuse what only a student has."""
-        if self.teacher or self.student or self.layers is not None:
-            raise ConfigError("[base] fine-tunes a teacher: leave out [teacher] and [student], or leave out [base].")
+        if self.teacher or self.student or self.start or self.layers is not None:
+            raise ConfigError(
+                "[base] fine-tunes a teacher: leave out [teacher], [student] and [start], or leave out [base]."
+            )
         for stage in self.stages:
             taken = [name for name in ("weights", "threshold_lr", "augment", "text", "teacher") if getattr(stage, name)]
             taken += ["mode"] if stage.mode != "simulated" else []

@@ -13,7 +13,7 @@ from snn_extreme_quant.data import GLUE, Task
 from snn_extreme_quant.data.tasks import task_named
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.registry import suggest
-from snn_extreme_quant.training.recipe import Augment, Base, LossWeights, Recipe, Stage, TrainOptions
+from snn_extreme_quant.training.recipe import Augment, Base, LossWeights, Recipe, Stage, Start, TrainOptions
 
 __all__ = ["load_recipe", "shipped_recipes"]
 
@@ -94,7 +94,7 @@ def _build(cls: type[_T], data: Any, where: str) -> _T:
 
 
 def _recipe(data: Mapping[str, Any]) -> Recipe:
-    sections = {"task", "teacher", "student", "base", "train", "augment", "stage"}
+    sections = {"task", "teacher", "student", "start", "base", "train", "augment", "stage"}
     for key in data:
         if key not in sections:
             raise ConfigError(f"The recipe has no section [{key}]. {suggest(key, sections)}")
@@ -123,6 +123,7 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
         cache=str(teacher.get("cache", "none")),
         layers=tuple(layers) if isinstance(layers, list) else layers,
         student=student,
+        start=_build(Start, data["start"], "[start]") if "start" in data else None,
         train=_build(TrainOptions, data.get("train", {}), "[train]"),
         augment=_build(Augment, data.get("augment", {}), "[augment]"),
         stages=tuple(stages),
