@@ -59,7 +59,9 @@ class Convergence:
 
 
 @torch.no_grad()
-def convergence(model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None = None) -> Convergence:
+def convergence(
+    model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None = None, types: Tensor | None = None
+) -> Convergence:
     """Measure how rates settle.
 
     Args:
@@ -68,6 +70,7 @@ def convergence(model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None 
         ids: token ids ``(B, S)``.
         mask: 1 for tokens, 0 for pads.
         most: the last number of steps; default 128, or the model's T on the schedule ``"step"``.
+        types: 1 for tokens of a second text, ``(B, S)``; default none.
 
     Raises:
         ConfigError: the synchronous schedule does not take that number.
@@ -85,12 +88,13 @@ def convergence(model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None 
         for start in range(0, len(ids), _AT_A_TIME):
             kept = mask[start : start + _AT_A_TIME]
             length = int(kept.sum(1).max())
-            part, kept = ids[start : start + _AT_A_TIME, :length], kept[:, :length]
+            given = [ids, mask, *([] if types is None else [types])]
+            part, kept = [value[start : start + _AT_A_TIME, :length] for value in given], kept[:, :length]
             if synchronous:
-                runs = [_run(model, part, kept, T) for T in steps]
+                runs = [_run(model, part, T) for T in steps]
                 rates = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
             else:
-                rates = _after_each_step(_run(model, part, kept, last), model.config.leak)
+                rates = _after_each_step(_run(model, part, last), model.config.leak)
             total.add(rates, kept)
     finally:
         model.set_time_steps(before)
@@ -131,11 +135,11 @@ class _Total:
         return tuple((self.first / self.firsts).tolist())
 
 
-def _run(model: SpikingBert, ids: Tensor, mask: Tensor, T: int) -> dict[str, Tensor]:
+def _run(model: SpikingBert, given: list[Tensor], T: int) -> dict[str, Tensor]:
     model.set_time_steps(T)
     found: dict[str, Tensor] = {}
     with _watched(model, found.__setitem__):
-        model(ids, mask)
+        model(*given)
     return found
 
 

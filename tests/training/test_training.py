@@ -9,11 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from snn_extreme_quant.data import GLUE, Sentences, Task, collate, read_rows
+from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.errors import CheckpointError, ConfigError, TrainingError
 from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher
-from snn_extreme_quant.training.metrics import measure
 from snn_extreme_quant.training.recipe import LossWeights
 from snn_extreme_quant.training.recipe_files import load_recipe, shipped_recipes
 from snn_extreme_quant.training.teacher_cache import CachedTeacher
