@@ -110,19 +110,42 @@ def part_of_a_run(
         tensor = graph.initializer.add()
         tensor.CopyFrom(limits[name])
         tensor.name = f"{name}/of the whole run"
+    if not first:
+        graph.initializer.append(helper.make_tensor(f"{SPIKES}end", TensorProto.INT64, [1], [2**31]))
+        graph.initializer.append(helper.make_tensor(f"{SPIKES}second", TensorProto.INT64, [1], [1]))
+    lifted: dict[str, list[onnx.NodeProto]] = {}
     for layer, original in nodes.items():
         node = mine[original.output[0]]
         currents, before, threshold = node.input
-        if not first:
-            before = BEFORE + layer
-            node.input[1] = before
-            graph.input.append(helper.make_tensor_value_info(before, TensorProto.FLOAT, None))
         name = AFTER + layer
-        for values, given in ((currents, "currents"), (node.output[0], "spikes")):
-            summed = helper.make_node("ReduceSum", [values, f"{SPIKES}axis"], [f"{name}/{given}"], keepdims=0)
-            graph.node.append(summed)
-        graph.node.append(helper.make_node("Mul", [f"{name}/spikes", threshold], [f"{name}/spent"]))
-        graph.node.append(helper.make_node("Sub", [f"{name}/currents", f"{name}/spent"], [f"{name}/gained"]))
-        graph.node.append(helper.make_node("Add", [before, f"{name}/gained"], [name]))
+        if not first:
+            start, before = before, BEFORE + layer
+            graph.input.append(helper.make_tensor_value_info(before, TensorProto.FLOAT, None))
+            lifted[node.output[0]] = _lift(node, before, start, name)
+        made = [
+            helper.make_node("ReduceSum", [currents, f"{SPIKES}axis"], [f"{name}/currents"], keepdims=0),
+            helper.make_node("ReduceSum", [node.output[0], f"{SPIKES}axis"], [f"{name}/spikes"], keepdims=0),
+            helper.make_node("Mul", [f"{name}/spikes", threshold], [f"{name}/spent"]),
+            helper.make_node("Sub", [f"{name}/currents", f"{name}/spent"], [f"{name}/gained"]),
+            helper.make_node("Add", [before, f"{name}/gained"], [name]),
+        ]
+        graph.node.extend(made)
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    ordered = [entry for node in graph.node for entry in (*lifted.get(node.output[0], ()), node)]
+    del graph.node[:]
+    graph.node.extend(ordered)
     return part
+
+
+def _lift(node: onnx.NodeProto, before: str, start: str, name: str) -> list[onnx.NodeProto]:
+    """Let a neuron begin with other potentials than its constant: what they differ by is added to the first current."""
+    first, axis, end, currents = f"{SPIKES}axis", f"{SPIKES}axis", f"{SPIKES}end", node.input[0]
+    second = f"{SPIKES}second"
+    node.input[0] = f"{name}/from there"
+    return [
+        helper.make_node("Sub", [before, start], [f"{name}/lift"]),
+        helper.make_node("Slice", [currents, first, second, axis], [f"{name}/first"]),
+        helper.make_node("Slice", [currents, second, end, axis], [f"{name}/others"]),
+        helper.make_node("Add", [f"{name}/first", f"{name}/lift"], [f"{name}/first lifted"]),
+        helper.make_node("Concat", [f"{name}/first lifted", f"{name}/others"], [node.input[0]], axis=0),
+    ]
