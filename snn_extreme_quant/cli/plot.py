@@ -52,7 +52,7 @@ def asr(
 
         texts = _texts(data, text_column, pair_column, None, pairs=pair_column is not None)
         names = [model or DEFAULT_MODEL, *(other or ())]
-        draw_convergence(output, {_short(name): _convergence(name, texts, most) for name in names})
+        draw_convergence(output, dict(_convergence(name, texts, most) for name in names))
     typer.echo(str(output))
 
 
@@ -61,10 +61,12 @@ def _short(name: str) -> str:
     return path.parent.name if path.name in ("best", "last") else path.name
 
 
-def _convergence(name: str, texts: Texts, most: int | None) -> Convergence:
+def _convergence(name: str, texts: Texts, most: int | None) -> tuple[str, Convergence]:
+    """Return a model's name with its weights, and how its rates settle."""
     import torch
     from tokenizers import Tokenizer
 
+    from snn_extreme_quant.deploy.model_card import encoder_weights
     from snn_extreme_quant.models import SpikingBert, zoo
     from snn_extreme_quant.report.rates import convergence
 
@@ -84,7 +86,7 @@ def _convergence(name: str, texts: Texts, most: int | None) -> Convergence:
         end = len(entry.ids)
         ids[row, :end], mask[row, :end] = torch.tensor(entry.ids), 1
         types[row, :end] = torch.tensor(entry.type_ids)
-    return convergence(model, ids, mask, most, types)
+    return f"{_short(name)} ({encoder_weights(model.config)})", convergence(model, ids, mask, most, types)
 
 
 @plot.command()

@@ -8,7 +8,7 @@ from typing import Any
 
 from snn_extreme_quant.models import SpikingBertConfig
 
-__all__ = ["card"]
+__all__ = ["card", "encoder_weights"]
 
 _FILES = ("model.safetensors", "model.onnx", "tokenizer.json", "config.json", "run.json")
 
@@ -26,7 +26,7 @@ def card(run: Mapping[str, Any], config: SpikingBertConfig, folder: Path) -> str
     total = sum(size for _, size in sizes)
     about = (
         f"A spiking BERT ({config.layers} layers, width {config.hidden}) that {_does(run['task'])};"
-        f" task `{run['task']['name']}`. {_weights(config)}"
+        f" task `{run['task']['name']}`. Weights of the encoder: {encoder_weights(config)}."
         f" {'Spikes {-1,0,1}' if config.signed else 'Spikes {0,1}'}, profile `{config.profile}`, {config.schedule}"
         f" schedule, trained with T = {config.T}."
     )
@@ -51,9 +51,15 @@ def _does(task: Mapping[str, Any]) -> str:
     return f"scores {what}" if task["regression"] else f"labels {what} as {' or '.join(task['labels'])}"
 
 
-def _weights(config: SpikingBertConfig) -> str:
+def encoder_weights(config: SpikingBertConfig) -> str:
+    """Return what the encoder's weights are.
+
+    Example:
+        >>> encoder_weights(SpikingBertConfig(weights="ternary")), encoder_weights(SpikingBertConfig())
+        ('ternary', 'float')
+    """
     kinds = sorted({type(rule).__name__.lower() for name, rule in config.plan.rules if name.startswith("encoder")})
-    return f"Weights of the encoder: {', '.join(kinds) or 'float'}."
+    return ", ".join(kinds) or "float"
 
 
 def _embeddings(bits: int) -> str:
