@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 from record import parser, write
 
-from snn_extreme_quant.data import Task, read_rows
+from snn_extreme_quant.data import read_rows
 from snn_extreme_quant.deploy import Answer, Classifier
 from snn_extreme_quant.deploy.model_folder import DEFAULT_MODEL
+from snn_extreme_quant.errors import ModelFileError
 
 MARGINS = [0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99]
 RUN_MARGIN = 0.9
@@ -43,7 +44,9 @@ def until(runs: list[Answer], margin: float) -> list[Answer]:
 def measure(source: str, data: Path) -> dict[str, Any]:
     """Run the file at each T on the dev set."""
     classifier = Classifier(source, native=False)
-    rows = read_rows(Task("dev", **classifier.folder.columns), data, "dev")
+    if classifier.folder.task is None:
+        raise ModelFileError(f"{source} does not say what its task is; give a folder of sxq pack.")
+    rows = read_rows(classifier.folder.task, data, "dev")
     by_steps = {T: classifier.classify(rows.texts, rows.pairs, time_steps=T) for T in classifier.offered}
     labels = [classifier.labels[int(label)] for label in rows.labels]
     alone = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +33,9 @@ def pack(
     embeddings: Annotated[int, typer.Option(metavar="BITS", help="Of the tables, 2 to 16; 32: float.")] = 4,
     time_steps: Annotated[str, typer.Option(metavar="T,T,...", help="Offered beside the trained T.")] = "4,8,16,32,64",
     data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="With the task's dev split.")] = None,
+    text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the task's tables.")] = None,
+    pair_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the second texts.")] = None,
+    label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the labels.")] = None,
     labels: Annotated[str | None, typer.Option(metavar="A,B,...", help="Names of the labels.")] = None,
     name: Annotated[str | None, typer.Option(help="Of the model; default the folder's.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
@@ -51,9 +55,7 @@ def pack(
         if not (source / "config.json").is_file():
             raise CheckpointError(f"{run} holds neither a model nor {which.value}/; name a folder of sxq train.")
         read = read_run(run, which.value) or read_run(source.parent, which.value)
-        from snn_extreme_quant.data import Task
-
-        task = Task("texts") if read is None else read.task
+        task = _task(read.task if read is not None else None, source, (text_column, pair_column, label_column))
         rows = _rows(task, data, None if read is None else read.data)
         packing = Packing(
             name=name or output.resolve().name,
@@ -75,6 +77,24 @@ def pack(
         raise typer.Exit(1)
 
 
+def _task(known: Task | None, source: Path, columns: tuple[str | None, str | None, str | None]) -> Task:
+    """Return the run's task, or that of a model alone: of regression if it has one output."""
+    from dataclasses import replace
+
+    from snn_extreme_quant.data import Task
+
+    if known is None:
+        known = Task("texts")
+        try:
+            config = json.loads((source / "config.json").read_text(encoding="utf-8"))["config"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"{source / 'config.json'} is not of a SpikingBert: {error!r}.") from error
+        if config.get("classes") == 1:
+            known = Task("texts", label="score", regression=True, metrics=("pearson", "spearman"))
+    text, pair, label = columns
+    return replace(known, text=text or known.text, pair=pair or known.pair, label=label or known.label)
+
+
 def _steps(text: str) -> tuple[int, ...]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not all(part.isdecimal() for part in parts):
@@ -85,6 +105,8 @@ def _steps(text: str) -> tuple[int, ...]:
 def _labels(asked: str | None, task: Task, source: Path) -> tuple[str, ...]:
     from snn_extreme_quant.data.tasks import LABEL_NAMES
 
+    if task.regression and asked is None:
+        return ()
     if asked is not None:
         return tuple(part.strip() for part in asked.split(","))
     if names := task.labels or LABEL_NAMES.get(task.name, ()):
@@ -121,11 +143,12 @@ def _print(output: Path, made: dict[str, Any], files: list[dict[str, Any]]) -> N
     if dev is None:
         typer.echo("no figures: the dev split was not found; name its folder with --data")
         return
+    metrics = made["task"]["metrics"]
     rows = [
-        (T, f"{100 * e['accuracy']:.2f} %", f"{e['firing_rate']:.3f}", f"{100 * e['energy_ratio']:.1f} %")
+        (T, *(f"{100 * e[m]:.2f} %" for m in metrics), f"{e['firing_rate']:.3f}", f"{100 * e['energy_ratio']:.1f} %")
         for T, e in dev["by_time_steps"].items()
     ]
-    print_table(("T", "accuracy", "firing rate", "energy of float"), rows)
+    print_table(("T", *metrics, "firing rate", "energy of float"), rows)
     typer.echo(
         f"the file answers as the model in torch on {100 * dev['agreement_with_torch']:.2f} % of {dev['rows']:,}"
     )

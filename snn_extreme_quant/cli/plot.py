@@ -11,11 +11,12 @@ import typer
 from snn_extreme_quant.errors import CheckpointError, DataError, OutputPathError
 
 from .streams import quiet_onnxruntime, to_stderr
-from .texts import read_file
+from .texts import Texts, read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from snn_extreme_quant.data import Task
     from snn_extreme_quant.report.rates import Convergence
 
 __all__ = ["plot"]
@@ -26,6 +27,9 @@ _MOST_TEXTS = 128
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .png or .svg file.")]
 Data = Annotated[Path | None, typer.Option(metavar="FILE", help="A table of texts; default a dozen sentences.")]
 Column = Annotated[str | None, typer.Option(metavar="NAME", help="Of the texts in --data.")]
+PairColumn = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Of second texts in --data, for a model of pairs.")
+]
 
 
 @plot.command()
@@ -37,6 +41,7 @@ def asr(
     ] = None,
     data: Data = None,
     text_column: Column = None,
+    pair_column: PairColumn = None,
     most: Annotated[int | None, typer.Option(min=2, help="Time steps to compare with.")] = None,
 ) -> None:
     """Draw how average spiking rates settle over time steps, by sub-layer, and the output's of several models."""
@@ -45,9 +50,9 @@ def asr(
         from snn_extreme_quant.deploy.model_folder import DEFAULT_MODEL
         from snn_extreme_quant.report.figures import draw_convergence
 
-        texts = _texts(data, text_column, {})
+        texts = _texts(data, text_column, pair_column, None, pairs=pair_column is not None)
         names = [model or DEFAULT_MODEL, *(other or ())]
-        draw_convergence(output, {_short(name): _convergence(name, texts, most) for name in names})
+        draw_convergence(output, dict(_convergence(name, texts, most) for name in names))
     typer.echo(str(output))
 
 
@@ -56,10 +61,12 @@ def _short(name: str) -> str:
     return path.parent.name if path.name in ("best", "last") else path.name
 
 
-def _convergence(name: str, texts: list[str], most: int | None) -> Convergence:
+def _convergence(name: str, texts: Texts, most: int | None) -> tuple[str, Convergence]:
+    """Return a model's name with its weights, and how its rates settle."""
     import torch
     from tokenizers import Tokenizer
 
+    from snn_extreme_quant.deploy.model_card import encoder_weights
     from snn_extreme_quant.models import SpikingBert, zoo
     from snn_extreme_quant.report.rates import convergence
 
@@ -71,12 +78,15 @@ def _convergence(name: str, texts: list[str], most: int | None) -> Convergence:
     tokenizer = Tokenizer.from_str(path.read_text(encoding="utf-8"))
     tokenizer.no_padding()
     tokenizer.enable_truncation(min(64, model.config.positions))
-    encoded = [entry.ids for entry in tokenizer.encode_batch(texts)]
-    length = max(map(len, encoded))
-    ids, mask = (torch.zeros(len(encoded), length, dtype=torch.long) for _ in range(2))
+    both = texts.texts if texts.pairs is None else list(zip(texts.texts, texts.pairs, strict=True))
+    encoded = tokenizer.encode_batch(both)
+    length = max(len(entry.ids) for entry in encoded)
+    ids, mask, types = (torch.zeros(len(encoded), length, dtype=torch.long) for _ in range(3))
     for row, entry in enumerate(encoded):
-        ids[row, : len(entry)], mask[row, : len(entry)] = torch.tensor(entry), 1
-    return convergence(model, ids, mask, most)
+        end = len(entry.ids)
+        ids[row, :end], mask[row, :end] = torch.tensor(entry.ids), 1
+        types[row, :end] = torch.tensor(entry.type_ids)
+    return f"{_short(name)} ({encoder_weights(model.config)})", convergence(model, ids, mask, most, types)
 
 
 @plot.command()
@@ -121,6 +131,7 @@ def firing(
     model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped model, a folder, or a .onnx file.")] = "",
     data: Data = None,
     text_column: Column = None,
+    pair_column: PairColumn = None,
     time_steps: Annotated[int | None, typer.Option(min=1, help="T; default the trained one.")] = None,
 ) -> None:
     """Draw the firing rate of each layer of neurons on texts."""
@@ -131,10 +142,11 @@ def firing(
 
         quiet_onnxruntime()
         classifier = Classifier(*([model] if model else []))
-        texts = _texts(data, text_column, classifier.folder.columns)
-        rates = classifier.firing_rates(texts, time_steps=time_steps)
+        texts = _texts(data, text_column, pair_column, classifier.folder.task, pairs=classifier.takes_pairs)
+        rates = classifier.firing_rates(texts.texts, texts.pairs, time_steps=time_steps)
         steps = time_steps or classifier.time_steps
-        draw_firing(output, rates, f"{classifier.folder.name}, T = {steps}, {len(texts)} texts")
+        what = "texts" if texts.pairs is None else "pairs"
+        draw_firing(output, rates, f"{classifier.folder.name}, T = {steps}, {len(texts.texts)} {what}")
     typer.echo(str(output))
 
 
@@ -146,9 +158,13 @@ def _check_output(path: Path) -> None:
     check_writable(path)
 
 
-def _texts(data: Path | None, column: str | None, task: Mapping[str, str]) -> list[str]:
+def _texts(data: Path | None, column: str | None, second: str | None, task: Task | None, *, pairs: bool) -> Texts:
+    """Return texts of a table, or sentences of ours; with ``pairs`` two of them each."""
     if data is not None:
-        return read_file(data, {"text": column, "pair": None, "label": ""}, dict(task, pair="")).texts[:_MOST_TEXTS]
+        asked = {"text": column, "pair": second if pairs or second else "", "label": ""}
+        read = read_file(data, asked, task)
+        return Texts(read.texts[:_MOST_TEXTS], None if read.pairs is None else read.pairs[:_MOST_TEXTS], None)
     from snn_extreme_quant.report.sentences import SENTENCES
 
-    return list(SENTENCES)
+    own = list(SENTENCES)
+    return Texts(own, [*own[1:], own[0]] if pairs else None, None)

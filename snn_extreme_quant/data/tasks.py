@@ -14,7 +14,7 @@ from typing import Any
 from snn_extreme_quant.errors import ConfigError, DataError, MissingDependencyError
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["GLUE", "LABEL_NAMES", "Rows", "Task", "read_rows", "read_table"]
+__all__ = ["GLUE", "LABEL_NAMES", "Rows", "Task", "columns_of", "read_rows", "read_table"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Task:
         pair: column of a second sentence, or None.
         labels: names of the labels where they are words, in the order of their numbers; else they are whole numbers.
         regression: labels are real numbers.
-        metrics: names in :data:`snn_extreme_quant.training.metrics.METRICS`; the first one selects the best model.
+        metrics: names in :data:`snn_extreme_quant.data.metrics.METRICS`; the first one selects the best model.
         dev: name of the split that is measured.
     """
 
@@ -171,7 +171,7 @@ def _rows(task: Task, table: Iterable[dict[str, Any]], where: str, labelled: boo
     names: dict[str, str] = {}
     for number, row in enumerate(table, 2):
         if not names:
-            names = _columns(task, row)
+            names = columns_of(task, row)
             labelled = labelled or names[task.label] in row
             names = names if labelled else {key: name for key, name in names.items() if key != task.label}
         for column in names.values():
@@ -186,8 +186,13 @@ def _rows(task: Task, table: Iterable[dict[str, Any]], where: str, labelled: boo
     return Rows(texts, pairs if task.pair is not None else None, labels)
 
 
-def _columns(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a table calls the columns that the task asks for."""
+def columns_of(task: Task, row: Mapping[str, Any]) -> dict[str, str]:
+    """Return what a table calls the columns that the task asks for; a column that is not there keeps its name.
+
+    Example:
+        >>> columns_of(GLUE["stsb"], {"sentence1": "", "sentence2": "", "label": ""})
+        {'sentence1': 'sentence1', 'sentence2': 'sentence2', 'score': 'label'}
+    """
     also = _ALSO.get(task.name, {})
     wanted = [column for column in (task.text, task.pair, task.label) if column is not None]
     return {

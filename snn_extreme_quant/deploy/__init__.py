@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from snn_extreme_quant.lazy_names import lazily
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.deploy.classifier import Answer as Answer
+    from snn_extreme_quant.deploy.answers import Answer as Answer
     from snn_extreme_quant.deploy.classifier import Classifier as Classifier
     from snn_extreme_quant.deploy.export import ExportReport as ExportReport
     from snn_extreme_quant.deploy.export import LayerReport as LayerReport
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 #: Where each public name lives.
 _HOME = {
-    "Answer": "classifier",
+    "Answer": "answers",
     "Classifier": "classifier",
     "Difference": "verify_report",
     "ExportReport": "export",

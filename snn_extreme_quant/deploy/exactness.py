@@ -24,11 +24,11 @@ from torch import Tensor, fx
 
 from snn_extreme_quant.exported.shift_tables import NORM_FRACTION, PROBABILITY_BITS
 from snn_extreme_quant.neurons import NeuronSpec
-from snn_extreme_quant.quantizers.packing import LAYOUTS, unpack
 
 from . import operators  # noqa: F401 - registers the operators
 from .graphs import NEURONS, PACKED, dims
-from .grid import BYTE, MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
+from .grid import SPIKES, Grid, joined, product, scaled, summed, times
+from .layer_exactness import LayerExactness, StoredWeight, add_verdict, judge
 from .shift_operators import GRID as ON_GRID
 from .shift_operators import NORM, SOFTMAX, norm_bound
 from .synchronous_operators import RATES, SPIKES_OF
@@ -49,40 +49,6 @@ class _Fact:
     grid: Grid | None = None
     reason: str = ""
     total: float = math.inf
-
-
-@dataclass(frozen=True)
-class LayerExactness:
-    """What is guaranteed of one quantised layer's sums or one neuron layer's spikes.
-
-    Args:
-        exact: the same bits on every runtime.
-        reason: why, or why not.
-        grid: the grid of a quantised layer's input, over all its calls, if it is on one.
-        reach: the largest sum of magnitudes of the codes of one output.
-        fan_in: how many products a sum has.
-    """
-
-    exact: bool
-    reason: str
-    grid: Grid | None = None
-    reach: int = 0
-    fan_in: int = 0
-
-    @property
-    def fits(self) -> bool:
-        """Whether the layer's sums fit the 24 bits of a float32."""
-        return self.grid is not None and self.reach * self.grid.units < 2**MANTISSA
-
-    @property
-    def unsigned_byte(self) -> bool:
-        """Whether a layer's input is an unsigned 8-bit integer on its grid, and its sums exact."""
-        return self.grid is not None and self.grid.low == 0 and self.grid.units <= BYTE and self.fits
-
-    @property
-    def signed_byte(self) -> bool:
-        """Whether a layer's input is a signed 8-bit integer on its grid (without -128), and its sums exact."""
-        return self.grid is not None and self.grid.units <= BYTE // 2 and self.fits
 
 
 @dataclass(frozen=True)
@@ -170,7 +136,9 @@ class _Analysis:
         if node.target in PACKED:
             return self._packed(node)
         if node.target is _OURS.packed_embedding.default:
-            _add(self.found.layers, str(node.args[-1]), LayerExactness(True, "looks rows up, one product a value"))
+            add_verdict(
+                self.found.layers, str(node.args[-1]), LayerExactness(True, "looks rows up, one product a value")
+            )
             return _Fact()
         if node.target in NEURONS:
             return self._neuron(node)
@@ -189,9 +157,9 @@ class _Analysis:
 
     def _packed(self, node: fx.Node) -> _Fact:
         name, source = str(node.args[-1]), self.facts[cast("fx.Node", node.args[0])]
-        weight = _Weight(self.constant(node.args[1]), self.constant(node.args[2]).shape[0], str(node.args[-2]))
-        verdict = _judge(source, weight)
-        _add(self.found.layers, name, verdict)
+        weight = StoredWeight(self.constant(node.args[1]), self.constant(node.args[2]).shape[0], str(node.args[-2]))
+        verdict = judge(source.grid, source.reason, weight)
+        add_verdict(self.found.layers, name, verdict)
         # Without a scale of its own it gives its sums.
         unscaled = verdict.fits and bool((self.constant(node.args[2]) == 1).all())
         grid = product(source.grid, Grid(0, 1.0, 1.0), weight.reach) if unscaled and source.grid is not None else None
@@ -200,7 +168,7 @@ class _Analysis:
     def _synchronous(self, node: fx.Node) -> _Fact:
         steps, signed, name = cast("tuple[int, bool, str]", node.args[2:])
         reason = next((self.facts[n].reason for n in node.all_input_nodes if self.facts[n].reason), "")
-        _add(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
+        add_verdict(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
         fraction = steps.bit_length() - 1 if node.target is RATES else 0
         return _Fact(Grid(fraction, 1.0 if signed else 0.0, 1.0), reason)
 
@@ -210,7 +178,7 @@ class _Analysis:
         if node.target is ON_GRID:
             fraction, limit = cast("tuple[int, float]", node.args[1:])
             return _Fact(Grid(fraction, *(limit * 2.0**-fraction,) * 2), reason)
-        _add(self.found.layers, str(node.args[-1]), LayerExactness(not reason, reason or "shifts whole numbers"))
+        add_verdict(self.found.layers, str(node.args[-1]), LayerExactness(not reason, reason or "shifts whole numbers"))
         if node.target is SOFTMAX:
             return _Fact(Grid(PROBABILITY_BITS, 0.0, 1.0), reason, math.sqrt(2))
         bound = norm_bound(int(dims(node)[-1])) * 2.0**-NORM_FRACTION
@@ -224,11 +192,12 @@ class _Analysis:
             if layout == "float":
                 reason = "its recurrent layer has float weights"
             else:
-                weight = _Weight(self.constant(weights[0]), self.constant(weights[1]).shape[0], layout)
+                weight = StoredWeight(self.constant(weights[0]), self.constant(weights[1]).shape[0], layout)
                 states = cast("Sequence[fx.Node]", node.args[1])
-                verdict = _judge(self._state(states[spec.states.index("s")]), weight)
+                fed = self._state(states[spec.states.index("s")])
+                verdict = judge(fed.grid, fed.reason, weight)
                 reason = "" if verdict.exact else f"its recurrent layer {verdict.reason}"
-        _add(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
+        add_verdict(self.found.neurons, name, LayerExactness(not reason, reason or "computed from exact sums"))
         return _Fact(self._spikes(node, spec), reason)
 
     def _state(self, node: fx.Node) -> _Fact:
@@ -364,61 +333,9 @@ class _Analysis:
         return None
 
 
-@dataclass(frozen=True)
-class _Weight:
-    """The stored codes of a layer."""
-
-    packed: Tensor
-    outputs: int
-    layout: str
-
-    @property
-    def fan_in(self) -> int:
-        """How many products a sum has: the rows of the packed codes."""
-        return int(self.packed.shape[0])
-
-    @property
-    def reach(self) -> int:
-        """The largest sum of magnitudes of the codes of one output."""
-        if LAYOUTS[self.layout].largest == 1:
-            return self.fan_in
-        codes = unpack(self.packed.numpy(), self.outputs, self.layout)
-        return int(abs(codes.astype("int64")).sum(0).max(initial=0))
-
-
 def _to_float(node: fx.Node) -> bool:
     """Whether a cast is one of whole numbers, or of float32, to float32."""
     before, after = (n.meta.get("val") if isinstance(n, fx.Node) else None for n in (node.args[0], node))
     if not isinstance(before, Tensor) or not isinstance(after, Tensor) or after.dtype is not torch.float32:
         return False
     return before.dtype is torch.float32 or not (before.is_floating_point() or before.is_complex())
-
-
-def _add(into: dict[str, LayerExactness], name: str, verdict: LayerExactness) -> None:
-    """Add the verdict of one more call of a layer to those of the others: what holds for all of them."""
-    known = into.get(name)
-    if known is None:
-        into[name] = verdict
-        return
-    worse = verdict if known.exact else known
-    grid = joined([known.grid, verdict.grid])
-    exact = known.exact and verdict.exact
-    reason = _sums(known.fan_in, grid) if exact and grid is not None else worse.reason
-    into[name] = LayerExactness(exact, reason, grid, max(known.reach, verdict.reach), known.fan_in)
-
-
-def _sums(fan_in: int, grid: Grid) -> str:
-    return f"sums of {fan_in} {grid}"
-
-
-def _judge(fact: _Fact, weight: _Weight) -> LayerExactness:
-    if fact.grid is None:
-        reason = fact.reason or "sums real numbers, in an order that a runtime may choose"
-        return LayerExactness(False, reason, None, weight.reach, weight.fan_in)
-    verdict = LayerExactness(True, _sums(weight.fan_in, fact.grid), fact.grid, weight.reach, weight.fan_in)
-    if fact.reason:
-        return replace(verdict, exact=False, reason=fact.reason)
-    if not verdict.fits:
-        reason = f"sums {weight.fan_in} inputs, which may need more than {MANTISSA} bits"
-        return replace(verdict, exact=False, reason=reason)
-    return verdict

@@ -205,8 +205,15 @@ def _survey(calls: dict[str, NeuronCalls], call: _Call) -> None:
         recurrent = _recurrent(call)
         calls[call.layer] = NeuronCalls(call.spec, call.parameters, scales, lows, highs, offset, starts, recurrent)
         return
-    same = len(scales) == len(known.scales) and torch.equal(offset, known.offset)
-    if not same or not all(torch.equal(a, b) for a, b in zip(scales, known.scales, strict=True)):
+    if len(scales) != len(known.scales):
+        raise UnsupportedModelError(
+            f"Neuron layer {call.layer!r} is fed the sum of {len(known.scales)} values in one call and of {len(scales)}"
+            " in another, which has no common fixed-point form: its own spikes are added from the second step on,"
+            " perhaps. Use a neuron with feedback of its own (snntorch.RLeaky), or export without integer=True."
+        )
+    if not torch.equal(offset, known.offset) or not all(
+        torch.equal(a, b) for a, b in zip(scales, known.scales, strict=True)
+    ):
         raise UnsupportedModelError(
             f"Neuron layer {call.layer!r} is fed differently from call to call (other scales or another bias), which"
             " has no common fixed-point form; export without integer=True."

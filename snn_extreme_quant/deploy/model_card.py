@@ -8,7 +8,7 @@ from typing import Any
 
 from snn_extreme_quant.models import SpikingBertConfig
 
-__all__ = ["card"]
+__all__ = ["card", "encoder_weights"]
 
 _FILES = ("model.safetensors", "model.onnx", "tokenizer.json", "config.json", "run.json")
 
@@ -25,10 +25,10 @@ def card(run: Mapping[str, Any], config: SpikingBertConfig, folder: Path) -> str
     sizes = [(name, (folder / name).stat().st_size) for name in _FILES if (folder / name).is_file()]
     total = sum(size for _, size in sizes)
     about = (
-        f"A spiking BERT ({config.layers} layers, width {config.hidden}) that labels texts as"
-        f" {' or '.join(run['task']['labels'])}; task `{run['task']['name']}`. {_weights(config)}"
-        f" {'Spikes {-1,0,1}' if config.signed else 'Spikes {0,1}'}, profile `{config.profile}`, synchronous schedule,"
-        f" trained with T = {config.T}."
+        f"A spiking BERT ({config.layers} layers, width {config.hidden}) that {_does(run['task'])};"
+        f" task `{run['task']['name']}`. Weights of the encoder: {encoder_weights(config)}."
+        f" {'Spikes {-1,0,1}' if config.signed else 'Spikes {0,1}'}, profile `{config.profile}`, {config.schedule}"
+        f" schedule, trained with T = {config.T}."
     )
     limits = (
         f"Texts are cut off after {run['max_tokens']} tokens. The model knows what its training texts hold, and may"
@@ -37,7 +37,8 @@ def card(run: Mapping[str, Any], config: SpikingBertConfig, folder: Path) -> str
     table = "\n".join(["| file | bytes |", "| --- | --- |", *(f"| `{name}` | {size:,} |" for name, size in sizes)])
     stored = f"In all {total:,} bytes. Words: {_embeddings(run['embeddings_bits'])}."
     licences = "\n".join(f"* {line}" for line in training.get("licences", ("not stated",)))
-    command = f'```\nsxq classify --model {run["name"]} "a gorgeous, witty film"\n```'
+    second = "" if run["task"]["pair"] is None else ' --pair "it is a delight to watch"'
+    command = f'```\nsxq classify --model {run["name"]} "a gorgeous, witty film"{second}\n```'
     parts = [
         f"# {run['name']}", about, command, "## Figures", _figures(run), "## Files", table, stored, "## Training",
         _training(training), "## Licences", licences, "## Limits", limits,
@@ -45,9 +46,20 @@ def card(run: Mapping[str, Any], config: SpikingBertConfig, folder: Path) -> str
     return "\n\n".join(parts) + "\n"
 
 
-def _weights(config: SpikingBertConfig) -> str:
+def _does(task: Mapping[str, Any]) -> str:
+    what = "texts" if task["pair"] is None else "pairs of texts"
+    return f"scores {what}" if task["regression"] else f"labels {what} as {' or '.join(task['labels'])}"
+
+
+def encoder_weights(config: SpikingBertConfig) -> str:
+    """Return what the encoder's weights are.
+
+    Example:
+        >>> encoder_weights(SpikingBertConfig(weights="ternary")), encoder_weights(SpikingBertConfig())
+        ('ternary', 'float')
+    """
     kinds = sorted({type(rule).__name__.lower() for name, rule in config.plan.rules if name.startswith("encoder")})
-    return f"Weights of the encoder: {', '.join(kinds) or 'float'}."
+    return ", ".join(kinds) or "float"
 
 
 def _embeddings(bits: int) -> str:
@@ -58,19 +70,24 @@ def _figures(run: Mapping[str, Any]) -> str:
     dev = run.get("dev")
     if dev is None:
         return "None were taken: the dev set was not there when the folder was made."
-    head = "| T | accuracy | firing rate | estimated energy of a float BERT's |\n| --- | --- | --- | --- |"
-    rows = [
-        f"| {T} | {100 * figures['accuracy']:.2f} % | {figures['firing_rate']:.3f}"
-        f" | {100 * figures['energy_ratio']:.1f} % |"
-        for T, figures in dev["by_time_steps"].items()
-    ]
+    metrics = run["task"]["metrics"]
+    names = ["T", *metrics, "firing rate", "estimated energy of a float BERT's"]
+    lines = [names, ["---"] * len(names)]
+    for T, figures in dev["by_time_steps"].items():
+        measured = [f"{100 * figures[metric]:.2f} %" for metric in metrics]
+        lines.append([T, *measured, f"{figures['firing_rate']:.3f}", f"{100 * figures['energy_ratio']:.1f} %"])
     known = run["training"].get("teacher_accuracy")
     teacher = "" if known is None else f" The teacher has {100 * known:.2f} %."
+    differs = dev.get("largest_difference_from_torch")
+    agreement = (
+        f"It gives the answer of the packed model in torch for {100 * dev['agreement_with_torch']:.2f} % of them."
+    )
+    if differs is not None:
+        agreement = f"Its scores differ from those of the packed model in torch by {differs:.2g} at most."
     return (
-        "\n".join([head, *rows])
+        "\n".join(f"| {' | '.join(line)} |" for line in lines)
         + f"\n\nThe dev set of `{run['task']['name']}`, {dev['rows']:,} texts, by this `model.onnx` on stock"
-        f" onnxruntime.{teacher} It gives the answer of the packed model in torch for"
-        f" {100 * dev['agreement_with_torch']:.2f} % of them."
+        f" onnxruntime.{teacher} {agreement}"
     )
 
 

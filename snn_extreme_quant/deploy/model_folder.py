@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from snn_extreme_quant.accounting import BertSizes
+from snn_extreme_quant.data.metrics import METRICS
+from snn_extreme_quant.data.tasks import GLUE, Task
 from snn_extreme_quant.errors import ConfigError, ModelFileError
 from snn_extreme_quant.models import zoo
 from snn_extreme_quant.registry import suggest
@@ -30,7 +32,7 @@ class ModelFolder:
         tokenizer: its ``tokenizer.json``.
         labels: names of the classes; empty if nobody says.
         max_tokens: the longest text.
-        columns: of the task's tables: ``text``, ``label`` and perhaps ``pair``.
+        task: columns of its tables and what its answers are measured by; None if nobody says.
         sizes: for the estimate of energy; None if nobody says.
     """
 
@@ -39,7 +41,7 @@ class ModelFolder:
     tokenizer: Path
     labels: tuple[str, ...]
     max_tokens: int
-    columns: dict[str, str]
+    task: Task | None
     sizes: BertSizes | None
 
 
@@ -78,11 +80,29 @@ def open_folder(source: str | Path) -> ModelFolder:
             tokenizer=tokenizer,
             labels=tuple(map(str, task.get("labels", ()))),
             max_tokens=int(run.get("max_tokens", _MOST_TOKENS)),
-            columns={key: str(task[key]) for key in ("text", "pair", "label") if task.get(key)},
+            task=_task(task) if task else None,
             sizes=None if config is None else BertSizes.of_config(config),
         )
     except (ConfigError, TypeError, ValueError, AttributeError) as error:
         raise ModelFileError(f"{folder}: config.json or run.json is damaged: {error}") from error
+
+
+def _task(facts: dict[str, Any]) -> Task:
+    """Return the task that a run.json tells of; earlier ones say nothing of metrics and regression."""
+    name = str(facts.get("name", "texts"))
+    known = GLUE.get(name, Task(name))
+    metrics = tuple(map(str, facts.get("metrics", known.metrics)))
+    if unknown := set(metrics) - set(METRICS):
+        raise ConfigError(f"the metrics {sorted(unknown)} are none of {', '.join(METRICS)}.")
+    return Task(
+        name,
+        text=str(facts.get("text", known.text)),
+        label=str(facts.get("label", known.label)),
+        pair=None if facts.get("pair") is None else str(facts["pair"]),
+        labels=tuple(map(str, facts.get("labels", ()))),
+        regression=bool(facts.get("regression", known.regression)),
+        metrics=metrics,
+    )
 
 
 def _is_run(folder: Path) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ import onnx
 import torch
 
 from snn_extreme_quant._version import __version__
+from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.data.tasks import Rows, Task
 from snn_extreme_quant.errors import ConfigError, ModelFileError, OutputPathError
 from snn_extreme_quant.exported.external import point_into
@@ -35,6 +35,8 @@ FLOAT_BITS = 32
 #: The T that a file offers beside its own where nothing else is said.
 _STEPS = (4, 8, 16, 32, 64)
 _BATCH = 32
+#: A score of a file agrees with the model's if it differs by less than this part of the scores' range.
+_NEAR = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Packing:
     Args:
         name: of the model.
         task: what its labels mean.
-        labels: their names.
+        labels: their names; none of a task of regression, whose model has one output.
         max_tokens: the longest text.
         embeddings: bits of a weight of the tables, 2 to 16, or 32 for float32.
         time_steps: the T that the file offers beside the one it was trained with; None: 4 to 64.
@@ -82,10 +84,7 @@ def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict
     source, folder = Path(source), Path(folder)
     model = SpikingBert.from_pretrained(source).eval()
     config = model.config
-    if config.schedule != "synchronous":
-        raise ConfigError(f"{source} has schedule={config.schedule!r}; a model folder is of the synchronous schedule.")
-    if len(packing.labels) != config.classes:
-        raise ConfigError(f"{len(packing.labels)} labels for {config.classes} classes; give --labels, one each.")
+    _check_labels(source, packing, config.classes)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -104,7 +103,8 @@ def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict
         "version": __version__,
         "task": {
             "name": packing.task.name, "text": packing.task.text, "pair": packing.task.pair,
-            "label": packing.task.label, "labels": list(packing.labels),
+            "label": packing.task.label, "labels": list(packing.labels), "regression": packing.task.regression,
+            "metrics": list(packing.task.metrics),
         },
         "max_tokens": packing.max_tokens,
         "embeddings_bits": packing.embeddings,
@@ -113,10 +113,21 @@ def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict
     }  # fmt: skip
     _write_run(folder, run)
     if packing.rows is not None:
-        run["dev"] = _figures(model, folder, packing.rows)
+        run["dev"] = _figures(model, folder, packing.task, packing.rows)
     _write_run(folder, run)
     write_whole(folder / "README.md", card(run, model.config, folder).encode())
     return run
+
+
+def _check_labels(source: Path, packing: Packing, classes: int) -> None:
+    """Refuse labels that do not fit the model's outputs."""
+    if packing.task.regression != (classes == 1):
+        what = "of regression, whose model gives one score" if packing.task.regression else "of classes"
+        raise ConfigError(f"{source} has {classes} outputs, but the task {packing.task.name!r} is {what}.")
+    if packing.task.regression and packing.labels:
+        raise ConfigError(f"{packing.task.name!r} is a task of regression: its model has no labels; leave them out.")
+    if not packing.task.regression and len(packing.labels) != classes:
+        raise ConfigError(f"{len(packing.labels)} labels for {classes} classes; give --labels, one each.")
 
 
 def _write_run(folder: Path, run: Mapping[str, Any]) -> None:
@@ -156,7 +167,7 @@ def _exported(model: SpikingBert, T: int, path: Path, *, pairs: bool) -> onnx.Mo
     sample = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if pairs:
         sample["token_type_ids"] = torch.zeros_like(ids)
-    export_onnx(model, sample, path, form="counts")
+    export_onnx(model, sample, path, form="counts" if model.config.schedule == "synchronous" else "sequence")
     proto = onnx.load(path)
     kept = [entry for entry in proto.metadata_props if entry.key != DIGEST_KEY]
     facts = [(entry.key, entry.value) for entry in kept]
@@ -166,25 +177,37 @@ def _exported(model: SpikingBert, T: int, path: Path, *, pairs: bool) -> onnx.Mo
     return proto
 
 
-def _figures(model: SpikingBert, folder: Path, rows: Rows) -> dict[str, Any]:
-    """Measure the file on the dev set at each T, and how often its answers are the model's."""
+def _figures(model: SpikingBert, folder: Path, task: Task, rows: Rows) -> dict[str, Any]:
+    """Measure the file on the dev set at each T, and compare its answers with the model's."""
     classifier = Classifier(folder, native=False)
-    by_steps, agreement = {}, math.nan
+    by_steps = {}
+    compared: dict[str, float] = {}
     for T in classifier.offered:
         answers = classifier.classify(rows.texts, rows.pairs, time_steps=T, batch=_BATCH)
-        by_steps[str(T)] = figures_of(answers, classifier.labels, rows)
+        by_steps[str(T)] = figures_of(answers, task, rows)
         if classifier.time_steps == T:
-            ours = [classifier.labels.index(answer.label) for answer in answers]
-            agreement = float((np.asarray(ours) == _torch_answers(model, classifier, rows)).mean())
-    return {"rows": len(rows), "agreement_with_torch": agreement, "by_time_steps": by_steps}
+            compared = _compared(answers, _torch_logits(model, classifier, rows), classifier.labels)
+    return {"rows": len(rows), **compared, "by_time_steps": by_steps}
 
 
-def figures_of(answers: Sequence[Answer], labels: Sequence[str], rows: Rows) -> dict[str, float]:
-    """Return accuracy, firing rate, steps and relative energy of answers."""
-    right = [labels.index(a.label) == int(expected) for a, expected in zip(answers, rows.labels, strict=True)]
+def _compared(answers: Sequence[Answer], logits: Any, labels: Sequence[str]) -> dict[str, float]:
+    """Compare answers with the packed model's in torch: how many are the same; of scores also how far they differ."""
+    if labels:
+        ours = np.asarray([labels.index(answer.label) for answer in answers])
+        return {"agreement_with_torch": float((ours == logits.argmax(-1)).mean())}
+    apart = np.abs(np.asarray([answer.score for answer in answers]) - logits[:, 0])
+    return {
+        "agreement_with_torch": float((apart <= _NEAR * np.ptp(logits)).mean()),
+        "largest_difference_from_torch": float(apart.max()),
+    }
+
+
+def figures_of(answers: Sequence[Answer], task: Task, rows: Rows) -> dict[str, float]:
+    """Return the task's metrics, firing rate, steps and relative energy of answers."""
+    values = [answer.probabilities if answer.score is None else (answer.score,) for answer in answers]
     energies = [answer.energy for answer in answers if answer.energy is not None]
     found = {
-        "accuracy": float(np.mean(right)),
+        **measure(task, np.asarray(rows.labels, np.float64), np.asarray(values, np.float64)),
         "firing_rate": float(np.mean([answer.firing_rate for answer in answers])),
         "mean_time_steps": float(np.mean([answer.time_steps for answer in answers])),
         "mean_steps_spent": float(np.mean([answer.steps_spent for answer in answers])),
@@ -196,14 +219,13 @@ def figures_of(answers: Sequence[Answer], labels: Sequence[str], rows: Rows) -> 
 
 
 @torch.no_grad()
-def _torch_answers(model: SpikingBert, classifier: Classifier, rows: Rows) -> Any:
-    """Return the classes that the packed model itself gives, in batches of its own."""
+def _torch_logits(model: SpikingBert, classifier: Classifier, rows: Rows) -> Any:
+    """Return the logits that the packed model itself gives, in batches of its own."""
     encoded = classifier.encode(rows.texts, rows.pairs)
-    found = np.zeros(len(rows), np.int64)
+    found = np.zeros((len(rows), model.config.classes))
     order = np.argsort([len(entry.ids) for entry in encoded], kind="stable")
     for start in range(0, len(order), _BATCH):
         part = order[start : start + _BATCH]
         given = classifier.batch([encoded[row] for row in part])
-        tensors = [torch.from_numpy(value) for value in given.values()]
-        found[part] = model(*tensors).argmax(-1).numpy()
+        found[part] = model(*(torch.from_numpy(value) for value in given.values())).numpy()
     return found

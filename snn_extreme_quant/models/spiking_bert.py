@@ -10,26 +10,25 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, cast, get_args
+from typing import Any, Literal, Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_extreme_quant.config import Float
-from snn_extreme_quant.errors import ConfigError, SampleError, SxqError
-from snn_extreme_quant.layers import IntegerFirst
+from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant.models.cells import framework_cell
-from snn_extreme_quant.models.config import SpikingBertConfig, Weights, weights_from_data
+from snn_extreme_quant.models.config import SpikingBertConfig, Weights
 from snn_extreme_quant.models.feedback import Feedback
-from snn_extreme_quant.models.latent import latent, start_as_bert
-from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero, with_offsets
+from snn_extreme_quant.models.latent import start_as_bert
+from snn_extreme_quant.models.modes import refuse_mode
+from snn_extreme_quant.models.offsets import with_offsets
+from snn_extreme_quant.models.precision import set_weights
 from snn_extreme_quant.models.running import Activity, BertDetails, settle, simulate, time_steps
 from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
 from snn_extreme_quant.neurons.implicit import ImplicitLayer
-from snn_extreme_quant.replace import quantize_
 
 __all__ = ["BertDetails", "SpikingBert"]
 
@@ -296,15 +295,7 @@ class SpikingBert(_Block):
 
     @mode.setter
     def mode(self, mode: Mode) -> None:
-        if mode not in get_args(Mode):
-            raise ConfigError(f"SpikingBert has no mode {mode!r}: use " + ", ".join(map(repr, get_args(Mode))) + ".")
-        if mode == "surrogate" and self.config.schedule == "synchronous":
-            raise ConfigError('The mode "surrogate" goes through time: build the model with schedule="step".')
-        if mode == "equilibrium" and self.config.feedback and self.config.profile == "integer":
-            raise ConfigError(
-                'The mode "equilibrium" with feedback and profile="integer": softmax and norm by shifts jump, so there'
-                ' may be no steady state. Use the mode "simulated", or profile="reference".'
-            )
+        refuse_mode(self.config, mode)
         self._mode: Mode = mode
         self.set_neuron_modes(mode)
 
@@ -340,20 +331,7 @@ class SpikingBert(_Block):
         Raises:
             UnmatchedNameError: a name in the plan matches no layer.
         """
-        config = replace(self.config, weights=weights_from_data(weights))
-        zeros = outputs_at_zero(self)
-        old = [(name, layer) for name, layer in self.named_modules() if isinstance(layer, IntegerFirst)]
-        for name, layer in old:
-            self._set_layer(name, latent(layer))
-        if any(not isinstance(c, Float) for c in (config.plan.default, *(c for _, c in config.plan.rules))):
-            try:
-                quantize_(self, config.plan)
-            except SxqError:
-                for name, layer in old:
-                    self._set_layer(name, layer)
-                raise
-        self.config = config
-        keep_zeros(self, zeros)
+        set_weights(self, weights)
 
     def pack_embeddings(self, bits: int = 4, scale: Literal["mse", "max"] = "mse") -> None:
         """Quantise the tables after training; see :func:`~snn_extreme_quant.models.tables.pack_embeddings`."""
@@ -366,10 +344,6 @@ class SpikingBert(_Block):
         from snn_extreme_quant.models.tables import cut_positions
 
         cut_positions(self, positions)
-
-    def _set_layer(self, name: str, layer: nn.Module) -> None:
-        parent, _, attribute = name.rpartition(".")
-        setattr(self.get_submodule(parent), attribute, layer)
 
     # Making, saving and loading.
 

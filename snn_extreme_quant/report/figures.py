@@ -17,16 +17,16 @@ _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#
 _MARKERS = "osD^vPX*"
 
 
-def _figure(width: float, height: float, panels: int) -> tuple[Any, list[Any]]:
+def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, list[list[Any]]]:
     from matplotlib.figure import Figure  # not pyplot: no window system is asked for
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, panels, squeeze=False)[0]
-    for axis in axes:
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(True, color="#DDDDDD", linewidth=0.6)
         axis.set_axisbelow(True)
-    return figure, list(axes)
+    return figure, [list(row) for row in axes]
 
 
 def _save(figure: Any, path: Path) -> None:
@@ -50,29 +50,46 @@ def _time_axis(axis: Any, steps: Sequence[int]) -> None:
 
 
 def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
-    """Draw how rates settle: the sub-layers of the first model, and the output of all.
+    """Draw how rates settle: above the rates, below their distance from those at the most steps.
+
+    On the left the sub-layers of the first model, on the right the output that the head reads, of all models.
 
     Args:
         path: a ``.png`` or ``.svg`` file.
         curves: by the name of the model.
     """
-    figure, (left, right) = _figure(10.5, 4.2, 2)
+    figure, [[rates, output_rates], [distances, output_distances]] = _figure(11, 7.4, 2, 2)
     name, first = next(iter(curves.items()))
-    for index, (kind, distance) in enumerate(first.distance.items()):
-        style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 4.5}
-        left.plot(first.steps, distance, label=kind, linewidth=1.4, markevery=max(1, len(first.steps) // 8), **style)
-    left.set_title(f"Sub-layers of {name}", fontsize=11, loc="left")
-    left.set_ylabel(f"mean distance of rates from those at T = {first.most}")
-    left.legend(frameon=False, fontsize=8.5)
+    for index, kind in enumerate(first.rate):
+        _curve(rates, (*first.steps, first.most), first.rate[kind], index, kind)
+        _curve(distances, first.steps, first.distance[kind], index, kind)
+    same = len({curve.most for curve in curves.values()}) == 1
     for index, (label, curve) in enumerate(curves.items()):
-        style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 5}
-        right.plot(curve.steps, curve.output, label=label, markevery=max(1, len(curve.steps) // 8), **style)
-    right.set_title("Last layer at the first token, which the head reads", fontsize=11, loc="left")
-    right.legend(frameon=False, fontsize=9)
-    for axis in (left, right):
+        _curve(output_rates, (*curve.steps, curve.most), curve.output_rate, index, label)
+        _curve(output_distances, curve.steps, curve.output, index, label if same else f"{label}, T = {curve.most}")
+    every = sorted({steps for curve in curves.values() for steps in curve.steps})
+    last = sorted({*every, *(curve.most for curve in curves.values())})
+    rates.set_title(f"Sub-layers of {name}", fontsize=11, loc="left")
+    output_rates.set_title("Output: the last layer at the first token", fontsize=11, loc="left")
+    for axis in (rates, output_rates):
+        axis.set_ylabel("average spiking rate, mean of |a|")
+    distances.set_ylabel(f"mean distance from rates at T = {first.most}")
+    output_distances.set_ylabel(f"mean distance from rates at {f'T = {first.most}' if same else 'the last T'}")
+    _time_axis(rates, (*first.steps, first.most))
+    _time_axis(distances, first.steps)
+    _time_axis(output_rates, last)
+    _time_axis(output_distances, every)
+    for axis in (rates, output_rates, distances, output_distances):
         axis.set_ylim(bottom=0)
-        _time_axis(axis, first.steps)
+    distances.legend(frameon=False, fontsize=8.5, ncols=2)  # there is room: distances fall
+    output_rates.legend(frameon=False, fontsize=9, loc="lower right")
+    output_distances.legend(frameon=False, fontsize=9)
     _save(figure, path)
+
+
+def _curve(axis: Any, steps: Sequence[int], values: Sequence[float], index: int, label: str) -> None:
+    style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 4.5, "linewidth": 1.4}
+    axis.plot(steps, values, label=label, markevery=max(1, len(steps) // 8), **style)
 
 
 def draw_accuracy(path: Path, models: Mapping[str, Mapping[int, Mapping[str, float]]]) -> None:
@@ -82,7 +99,7 @@ def draw_accuracy(path: Path, models: Mapping[str, Mapping[int, Mapping[str, flo
         path: a ``.png`` or ``.svg`` file.
         models: by name, by T: ``"accuracy"`` (or the task's first metric) and ``"firing_rate"``.
     """
-    figure, (left, right) = _figure(9.5, 3.8, 2)
+    figure, [[left, right]] = _figure(9.5, 3.8, 1, 2)
     every = sorted({T for figures in models.values() for T in figures})
     metric = next(name for figures in models.values() for row in figures.values() for name in row)
     for index, (label, figures) in enumerate(models.items()):
@@ -118,7 +135,7 @@ def draw_firing(path: Path, rates: Mapping[str, float], title: str) -> None:
         [next(r for n, r in encoder.items() if n.split(".")[1] == str(i) and kind_of(n) == kind) for i in layers]
         for kind in kinds
     ]
-    figure, [axis] = _figure(2.6 + 0.75 * len(layers), 1.4 + 0.45 * len(kinds), 1)
+    figure, [[axis]] = _figure(2.6 + 0.75 * len(layers), 1.4 + 0.45 * len(kinds), 1, 1)
     axis.grid(visible=False)
     highest = max(max(row) for row in table) or 1.0
     shown = axis.imshow(table, cmap="Blues", vmin=0.0, vmax=highest, aspect="auto")

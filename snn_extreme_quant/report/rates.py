@@ -43,23 +43,29 @@ def kind_of(layer: str) -> str:
 
 @dataclass(frozen=True)
 class Convergence:
-    """How far average spiking rates are from those of the most steps.
+    """Average spiking rates over time steps, and how far they are from those of the most steps.
 
     Args:
         steps: numbers of time steps, rising; the last one, which all are compared with, is left out.
         most: that last one.
         distance: by sub-layer, the mean over its layers, neurons and tokens of the absolute difference of rates.
         output: the same of the last encoder layer at the first token, which the head reads.
+        rate: by sub-layer, the mean absolute rate after each of ``steps`` and after ``most``.
+        output_rate: the same of the last encoder layer at the first token.
     """
 
     steps: tuple[int, ...]
     most: int
     distance: dict[str, tuple[float, ...]]
     output: tuple[float, ...]
+    rate: dict[str, tuple[float, ...]]
+    output_rate: tuple[float, ...]
 
 
 @torch.no_grad()
-def convergence(model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None = None) -> Convergence:
+def convergence(
+    model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None = None, types: Tensor | None = None
+) -> Convergence:
     """Measure how rates settle.
 
     Args:
@@ -68,6 +74,7 @@ def convergence(model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None 
         ids: token ids ``(B, S)``.
         mask: 1 for tokens, 0 for pads.
         most: the last number of steps; default 128, or the model's T on the schedule ``"step"``.
+        types: 1 for tokens of a second text, ``(B, S)``; default none.
 
     Raises:
         ConfigError: the synchronous schedule does not take that number.
@@ -80,42 +87,43 @@ def convergence(model: SpikingBert, ids: Tensor, mask: Tensor, most: int | None 
     training, mode, before = model.training, model.mode, model.config.T
     model.eval()
     model.mode = "simulated" if synchronous else "surrogate"
-    total = _Total()
+    distances, sizes = _Total(), _Total()
     try:
         for start in range(0, len(ids), _AT_A_TIME):
             kept = mask[start : start + _AT_A_TIME]
             length = int(kept.sum(1).max())
-            part, kept = ids[start : start + _AT_A_TIME, :length], kept[:, :length]
+            given = [ids, mask, *([] if types is None else [types])]
+            part, kept = [value[start : start + _AT_A_TIME, :length] for value in given], kept[:, :length]
             if synchronous:
-                runs = [_run(model, part, kept, T) for T in steps]
+                runs = [_run(model, part, T) for T in steps]
                 rates = {name: torch.stack([run[name] for run in runs]) for name in runs[0]}
             else:
-                rates = _after_each_step(_run(model, part, kept, last), model.config.leak)
-            total.add(rates, kept)
+                rates = _after_each_step(_run(model, part, last), model.config.leak)
+            distances.add({name: (value[:-1] - value[-1:]).abs() for name, value in rates.items()}, kept)
+            sizes.add({name: value.abs() for name, value in rates.items()}, kept)
     finally:
         model.set_time_steps(before)
         model.mode = mode
         model.train(training)
-    return Convergence(steps[:-1], last, total.by_kind(), total.output())
+    return Convergence(steps[:-1], last, distances.by_kind(), distances.output(), sizes.by_kind(), sizes.output())
 
 
 class _Total:
-    """Sums over batches of absolute differences of rates, by layer and number of steps, and of how many."""
+    """Sums over batches of values of neurons, by layer and number of steps, and of how many."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = {}
         self.first, self.firsts = torch.zeros(()), 0
 
-    def add(self, rates: dict[str, Tensor], mask: Tensor) -> None:
-        """Add a batch: rates ``(steps, B, S, channels)``, or ``(steps, B, channels)``."""
-        last = next(name for name in reversed(rates) if kind_of(name) == "output")
-        for name, value in rates.items():
-            apart = (value[:-1] - value[-1:]).abs()
+    def add(self, values: dict[str, Tensor], mask: Tensor) -> None:
+        """Add a batch: values ``(steps, B, S, channels)``, or ``(steps, B, channels)``."""
+        last = next(name for name in reversed(values) if kind_of(name) == "output")
+        for name, value in values.items():
             if name == last:
-                self.first = self.first + apart[:, :, 0].flatten(1).sum(1)
-                self.firsts += apart[0, :, 0].numel()
-            tokens = (apart[:, mask.bool()] if apart.dim() == 4 else apart).flatten(1)
+                self.first = self.first + value[:, :, 0].flatten(1).sum(1)
+                self.firsts += value[0, :, 0].numel()
+            tokens = (value[:, mask.bool()] if value.dim() == 4 else value).flatten(1)
             self.sums[name] = self.sums.get(name, torch.zeros(())) + tokens.sum(1)
             self.counts[name] = self.counts.get(name, 0) + tokens.shape[1]
 
@@ -131,11 +139,11 @@ class _Total:
         return tuple((self.first / self.firsts).tolist())
 
 
-def _run(model: SpikingBert, ids: Tensor, mask: Tensor, T: int) -> dict[str, Tensor]:
+def _run(model: SpikingBert, given: list[Tensor], T: int) -> dict[str, Tensor]:
     model.set_time_steps(T)
     found: dict[str, Tensor] = {}
     with _watched(model, found.__setitem__):
-        model(ids, mask)
+        model(*given)
     return found
 
 

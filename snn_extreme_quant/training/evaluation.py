@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.data import Batch, Sentences, Task, collate
+from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.training.metrics import measure
 
 __all__ = ["Evaluation", "evaluate", "over_time_steps", "predictions"]
 

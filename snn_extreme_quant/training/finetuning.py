@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.data import Batch, Sentences, Task
+from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.errors import OutputPathError
 from snn_extreme_quant.models.base import load_base, silent
 from snn_extreme_quant.models.teacher import load_tokenizer
 from snn_extreme_quant.training.distillation import Shares, TeacherOutputs, label_loss
 from snn_extreme_quant.training.evaluation import predictions
 from snn_extreme_quant.training.jobs import Place, read_task, refuse_labels
-from snn_extreme_quant.training.metrics import measure
 from snn_extreme_quant.training.recipe import LossWeights, Recipe, Stage
 
 __all__ = ["FineTuning"]

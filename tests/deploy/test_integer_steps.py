@@ -16,7 +16,7 @@ from torch import Tensor, nn
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import run_file
 from snn_extreme_quant.deploy.golden import golden_run
-from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.errors import ModelFileError, SampleError, UnsupportedModelError
 
 
 class Shared(nn.Module):
@@ -150,3 +150,25 @@ def test_the_golden_model_does_not_cut(tmp_path: Path) -> None:
     path.write_bytes(_single("Cast", [TensorProto.FLOAT], TensorProto.UINT8, to=TensorProto.UINT8))
     with pytest.raises(SampleError, match=r"300.0 does not fit uint8.*input='spikes'"):
         golden_run(path, np.array([300.0], np.float32))
+
+
+class AddedBack(nn.Module):
+    """A neuron whose own spikes of the step before are added to its current."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.n = nn.Linear(6, 4), snn.Leaky(beta=0.5, init_hidden=True)
+
+    def forward(self, xs: Tensor) -> Tensor:
+        spikes, found = torch.zeros(xs.shape[1], 4), []
+        for x in xs:
+            spikes = self.n(self.fc(x) + spikes)
+            found.append(spikes)
+        return torch.stack(found)
+
+
+def test_spikes_that_are_added_to_their_own_neurons_current_are_refused_with_the_reason(tmp_path):
+    net = AddedBack()
+    sxq.quantize_(net, sxq.Ternary())
+    with pytest.raises(UnsupportedModelError, match=r"sum of 1 values in one call and of 2.*RLeaky"):
+        sxq.export_onnx(net, torch.ones(3, 2, 6), tmp_path / "x.onnx", input="spikes", integer=True)

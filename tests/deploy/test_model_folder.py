@@ -238,12 +238,17 @@ def test_what_cannot_be_packed(tmp_path):
         pack_model(student, tmp_path / "x", replace(packing, labels=("a", "b", "c")))
     with pytest.raises(ConfigError, match="T="):
         pack_model(student, tmp_path / "x", replace(packing, time_steps=(5,)))
+    score = replace(packing, task=GLUE["stsb"], labels=())
+    with pytest.raises(ConfigError, match="2 outputs, but the task 'stsb' is of regression"):
+        pack_model(student, tmp_path / "x", score)
+    one = save_student(tmp_path / "one", classes=1)
+    with pytest.raises(ConfigError, match="1 outputs, but the task 'sst2' is of classes"):
+        pack_model(one, tmp_path / "x", packing)
+    with pytest.raises(ConfigError, match="leave them out"):
+        pack_model(one, tmp_path / "x", replace(score, labels=("a",)))
     (student / "tokenizer.json").unlink()
     with pytest.raises(ModelFileError, match=r"tokenizer.json"):
         pack_model(student, tmp_path / "x", packing)
-    step = save_student(tmp_path / "step", schedule="step")
-    with pytest.raises(ConfigError, match="schedule='step'"):
-        pack_model(step, tmp_path / "x", packing)
 
 
 def test_time_steps_of_a_file(folder):

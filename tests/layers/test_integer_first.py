@@ -2,18 +2,18 @@
 
 import copy
 import io
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from snn_extreme_quant import Binary, Ternary
 from snn_extreme_quant.config import Uniform
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.layers import Conv1d, Conv2d, IntegerFirst, Linear
+from snn_extreme_quant.layers import IntegerFirst, Linear
+from tests.layers.inputs import count_quantiser_calls, spikes
 
 CONFIGS = [
     Ternary(),
@@ -26,37 +26,6 @@ CONFIGS = [
 ]
 
 #: Quantised class, float class, constructor arguments, input shape.
-KINDS = {
-    "linear": (Linear, nn.Linear, (12, 5), (4, 12)),
-    "conv1d": (Conv1d, nn.Conv1d, (3, 5, 3), (4, 3, 11)),
-    "conv2d": (Conv2d, nn.Conv2d, (3, 5, 3), (4, 3, 8, 8)),
-}
-
-
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> tuple[Any, Any, tuple[int, ...], tuple[int, ...]]:
-    torch.manual_seed(0)
-    return KINDS[request.param]
-
-
-def spikes(*shape: int, seed: int = 0) -> Tensor:
-    return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < 0.4).float()
-
-
-def count_quantiser_calls(layer: IntegerFirst) -> list[int]:
-    """Return a list that grows by one at each call of the layer's quantiser."""
-    calls: list[int] = []
-    quantizer, integer = layer.quantizer, layer.quantizer.integer
-
-    def counted(weight: Tensor) -> tuple[Tensor, Tensor]:
-        calls.append(1)
-        return integer(weight)
-
-    object.__setattr__(quantizer, "integer", counted)
-    return calls
-
-
-# The sum.
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=str)
@@ -122,110 +91,6 @@ def test_one_quantiser_call_an_optimiser_step(kind) -> None:
         loss.backward()
         optimizer.step()
         assert len(calls) == epoch + 1
-
-
-def _copy_into(layer: IntegerFirst, new: Tensor) -> None:
-    with torch.no_grad():
-        layer.weight.copy_(new)
-
-
-def _write_data(layer: IntegerFirst, new: Tensor) -> None:
-    layer.weight.data.copy_(new)
-
-
-def _replace_data(layer: IntegerFirst, new: Tensor) -> None:
-    layer.weight.data = new.clone()
-
-
-def _load(layer: IntegerFirst, new: Tensor) -> None:
-    layer.load_state_dict({**layer.state_dict(), "weight": new})
-
-
-def _load_assign(layer: IntegerFirst, new: Tensor) -> None:
-    layer.load_state_dict({**layer.state_dict(), "weight": new.clone()}, assign=True)
-
-
-def _new_parameter(layer: IntegerFirst, new: Tensor) -> None:
-    layer.weight = nn.Parameter(new.clone())
-
-
-def _in_place(layer: IntegerFirst, new: Tensor) -> None:
-    with torch.no_grad():
-        layer.weight.mul_(0).add_(new)
-
-
-def _slice(layer: IntegerFirst, new: Tensor) -> None:
-    with torch.no_grad():
-        for row, value in zip(layer.weight, new, strict=True):
-            row[:] = value
-
-
-def _numpy(layer: IntegerFirst, new: Tensor) -> None:
-    layer.weight.detach().numpy()[:] = new.numpy()
-
-
-@pytest.mark.parametrize(
-    "change",
-    [_copy_into, _write_data, _replace_data, _load, _load_assign, _new_parameter, _in_place, _slice, _numpy],
-    ids=lambda f: f.__name__,
-)
-@pytest.mark.parametrize("training", [True, False])
-def test_codes_follow_the_weight(kind, change: Callable[[IntegerFirst, Tensor], None], training) -> None:
-    quantised, _, arguments, shape = kind
-    layer = quantised(*arguments).train(training)
-    layer(spikes(*shape))
-    new = torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(7))
-    change(layer, new)
-    want_codes, want_scale = layer.quantizer.integer(new)
-    codes, scale = layer.integer_weight()
-    assert torch.equal(codes, want_codes)
-    assert torch.equal(scale, want_scale.flatten())
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda w: w.neg_(),
-        lambda w: w[0, 0].copy_(w[1, 1]) + w[1, 1].copy_(torch.tensor(-11.5 / 8)),
-        lambda w: w.copy_(w.flip(0)),
-        lambda w: w.copy_(w.flip(1)),
-    ],
-    ids=["negated", "two entries swapped", "rows swapped", "columns swapped"],
-)
-def test_codes_follow_writes_through_data_that_a_plain_sum_could_miss(change) -> None:
-    """A write through ``weight.data`` bumps no version, and these leave the sum of the weights, 0, as it was."""
-    layer = Linear(6, 4)
-    with torch.no_grad():
-        layer.weight.copy_((torch.arange(24.0).reshape(4, 6) - 11.5) / 8)
-    layer(spikes(1, 6))
-    change(layer.weight.data)
-    assert layer.weight.sum() == 0
-    assert torch.equal(layer.integer_weight()[0], layer.quantizer.integer(layer.weight)[0])
-
-
-def test_codes_follow_a_change_of_dtype(kind) -> None:
-    quantised, _, arguments, shape = kind
-    layer = quantised(*arguments)
-    layer(spikes(*shape))
-    layer.to(torch.float64)
-    codes, scale = layer.integer_weight()
-    assert codes.dtype == scale.dtype == torch.float64
-    assert layer(spikes(*shape).double()).dtype == torch.float64
-    layer.float()
-    assert layer(spikes(*shape)).dtype == torch.float32
-
-
-def test_forget_codes(kind) -> None:
-    quantised, _, arguments, _ = kind
-    layer = quantised(*arguments)
-    calls = count_quantiser_calls(layer)
-    layer.integer_weight()
-    layer.forget_codes()
-    layer.integer_weight()
-    assert len(calls) == 2
-
-
-# Gradients.
 
 
 def uncached(layer: IntegerFirst, x: Tensor) -> Tensor:
@@ -510,53 +375,3 @@ def test_a_fixed_scale_of_another_shape_does_not_load() -> None:
 
 
 # Autocast.
-
-WIDE = [Uniform(8), Uniform(16), Uniform(8, per="group", group_size=64)]
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("config", WIDE, ids=str)
-def test_wide_codes_are_summed_in_float32_under_autocast(config: Any, dtype: torch.dtype) -> None:
-    """Sums of 2048 codes of 127 overflow float16; bfloat16 has no codes beyond 256."""
-    layer = Linear(2048, 4, config=config)
-    nn.init.constant_(layer.weight, 0.5)
-    with torch.no_grad():
-        layer.weight[:, ::3] = -0.1234
-    inputs = torch.ones(3, 2048)
-    want = layer(inputs)
-    want.sum().backward()
-    exact = layer.weight.grad.clone()
-    for given in (inputs, inputs.to(dtype)):  # as the layer before gives them
-        layer.zero_grad()
-        with torch.autocast("cpu", dtype=dtype):
-            output = layer(given)
-            assert torch.is_autocast_enabled("cpu")
-        assert torch.isfinite(output).all()
-        torch.testing.assert_close(output, want)
-        output.sum().backward()
-        torch.testing.assert_close(layer.weight.grad, exact)
-
-
-def test_wide_codes_under_autocast_in_convolutions(kind: Any) -> None:
-    quantised, _, arguments, shape = kind
-    layer = quantised(*arguments, config=Uniform(16))
-    inputs = torch.ones(shape)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = layer(inputs)
-    torch.testing.assert_close(got, layer(inputs))
-
-
-def test_wide_codes_compile_under_autocast() -> None:
-    torch.compiler.reset()
-    layer = Linear(64, 4, config=Uniform(8))
-    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
-    inputs = torch.ones(3, 64)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        under = compiled(inputs)
-    torch.testing.assert_close(under, layer(inputs))
-    torch.testing.assert_close(compiled(inputs), layer(inputs))
-
-
-def test_wide_codes_on_devices_without_autocast() -> None:
-    layer = Linear(8, 4, config=Uniform(8)).to("meta")
-    assert layer(torch.ones(3, 8, device="meta")).shape == (3, 4)

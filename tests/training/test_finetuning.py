@@ -11,7 +11,8 @@ from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedM
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.base import load_base
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
-from tests.tiny_bert import save_task, save_teacher
+from tests.tiny_bert import save_teacher
+from tests.training.recipes import save_recipe
 
 pytest.importorskip("accelerate")
 from snn_extreme_quant.training import load_recipe, train
@@ -37,11 +38,8 @@ labels = 1.0
 
 
 def write(folder, precision="no", classify=False, classes=2, task="sst2", **options):
-    data = save_task(folder / "data")
     base = save_teacher(folder / "base", classify=classify, classes=classes, **options)
-    path = folder / "tiny.toml"
-    path.write_text(RECIPE.format(task=task, data=data, base=base, precision=precision), encoding="utf-8")
-    return path
+    return save_recipe(folder, RECIPE, task=task, base=base, precision=precision)
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,6 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from snn_extreme_quant.data import Sentences, collate, read_text
 from snn_extreme_quant.errors import ConfigError, DataError
@@ -19,25 +18,14 @@ from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
 from snn_extreme_quant.training.recipe import LossWeights
 from tests.tiny_bert import WORDS, save_task, save_teacher
+from tests.training.recipes import HEAD, save_recipe, weights_of
 
 pytest.importorskip("accelerate")
 from snn_extreme_quant.training import load_recipe, train
 
-RECIPE = """
-[task]
-name = "sst2"
-data = "{data}"
-max_tokens = 16
-[teacher]
-path = "{teacher}"
-[student]
-T = 8
-dropout = 0.1
-[train]
-batch = 16
-precision = "no"
-save_every = 2
-calibration = 32
+RECIPE = (
+    HEAD
+    + """save_every = 2
 [augment]
 replace = 0.3
 delete = 0.1
@@ -70,6 +58,7 @@ augment = 0.5
 [stage.loss]
 logits = 1.0
 """
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,13 +73,7 @@ def places(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def recipe(places, tmp_path_factory):
-    path = tmp_path_factory.mktemp("recipe") / "tiny.toml"
-    path.write_text(RECIPE.format(**places), encoding="utf-8")
-    return path
-
-
-def weights_of(folder, name="last"):
-    return load_file(folder / name / "model.safetensors")
+    return save_recipe(tmp_path_factory.mktemp("recipe"), RECIPE, **places)
 
 
 @pytest.fixture(scope="module")

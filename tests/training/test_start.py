@@ -12,40 +12,27 @@ from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.training.recipe import Start
 from snn_extreme_quant.training.recipe_files import load_recipe
-from tests.tiny_bert import save_task, save_teacher
+from tests.training.recipes import HEAD, save_recipe
 
 pytest.importorskip("accelerate")
 from snn_extreme_quant.training.loop import train
 from snn_extreme_quant.training.start import take_start
 
-RECIPE = """
-[task]
-name = "sst2"
-data = "{data}"
-max_tokens = 16
-[teacher]
-path = "{teacher}"
-[student]
-T = 8
-[train]
-batch = 16
-precision = "no"
-calibration = 32
-[[stage]]
+RECIPE = (
+    HEAD
+    + """[[stage]]
 steps = 2
 lr = 1e-3
 weights = "ternary"
 [stage.loss]
 hidden = 1.0
 """
+)
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    text = RECIPE.format(data=save_task(folder / "data"), teacher=save_teacher(folder / "teacher"))
-    (folder / "tiny.toml").write_text(text, encoding="utf-8")
-    return folder / "tiny.toml"
+    return save_recipe(tmp_path_factory.mktemp("recipe"), RECIPE)
 
 
 @pytest.fixture(scope="module")

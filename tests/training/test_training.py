@@ -6,38 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from snn_extreme_quant.data import GLUE, Sentences, Task, collate, read_rows
+from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.errors import CheckpointError, ConfigError, TrainingError
 from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher
-from snn_extreme_quant.training.metrics import measure
 from snn_extreme_quant.training.recipe import LossWeights
 from snn_extreme_quant.training.recipe_files import load_recipe, shipped_recipes
 from snn_extreme_quant.training.teacher_cache import CachedTeacher
-from tests.tiny_bert import save_task, save_teacher
+from tests.training.recipes import HEAD, save_recipe, weights_of
 
 pytest.importorskip("accelerate")
 from snn_extreme_quant.training.loop import train
 
-RECIPE = """
-[task]
-name = "sst2"
-data = "{data}"
-max_tokens = 16
-[teacher]
-path = "{teacher}"
-[student]
-T = 8
-dropout = 0.1
-[train]
-seed = 3
-batch = 16
-precision = "no"
+RECIPE = (
+    HEAD
+    + """seed = 3
 save_every = 4
-calibration = 32
 [[stage]]
 name = "float"
 steps = 6
@@ -56,18 +43,12 @@ freeze = ["embeddings.words.*"]
 labels = 1.0
 hidden = 0.1
 """
+)
 
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("recipe")
-    text = RECIPE.format(data=save_task(folder / "data"), teacher=save_teacher(folder / "teacher"))
-    (folder / "tiny.toml").write_text(text, encoding="utf-8")
-    return folder / "tiny.toml"
-
-
-def weights_of(folder, name="last"):
-    return load_file(folder / name / "model.safetensors")
+    return save_recipe(tmp_path_factory.mktemp("recipe"), RECIPE)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from snn_extreme_quant.data import Task
+from snn_extreme_quant.data.tasks import Task
+from snn_extreme_quant.errors import MissingDependencyError
 
 __all__ = ["METRICS", "measure"]
 
@@ -15,9 +16,7 @@ _Numbers = npt.NDArray[np.float64]
 
 
 def _accuracy(labels: _Numbers, found: _Numbers) -> float:
-    from sklearn.metrics import accuracy_score
-
-    return float(accuracy_score(labels, found))
+    return float(np.mean(labels == found))
 
 
 def _f1(labels: _Numbers, found: _Numbers) -> float:
@@ -62,7 +61,10 @@ def measure(task: Task, labels: _Numbers, logits: _Numbers) -> dict[str, float]:
     Args:
         task: which metrics.
         labels: ``(N,)``.
-        logits: ``(N, classes)``.
+        logits: ``(N, classes)``, or probabilities.
+
+    Raises:
+        MissingDependencyError: scikit-learn or SciPy is not installed; accuracy needs neither.
 
     Example:
         >>> from snn_extreme_quant.data import GLUE
@@ -70,4 +72,8 @@ def measure(task: Task, labels: _Numbers, logits: _Numbers) -> dict[str, float]:
         {'accuracy': 0.5}
     """
     found = logits[:, 0] if task.regression else logits.argmax(-1).astype(np.float64)
-    return {name: METRICS[name](labels, found) for name in task.metrics}
+    try:
+        return {name: METRICS[name](labels, found) for name in task.metrics}
+    except ImportError as error:
+        names = ", ".join(task.metrics)
+        raise MissingDependencyError(f"{names} of {task.name!r}: pip install 'snn-extreme-quant[train]'.") from error
