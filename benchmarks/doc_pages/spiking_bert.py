@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import spiking_bert_training
 from .results import load, table
 
 _NAMES = {
@@ -211,6 +212,7 @@ def early_exit() -> str:
 
 #: By the name between their markers.
 TABLES = {
+    **spiking_bert_training.TABLES,
     "start table": start,
     "trained table": trained,
     "identity table": identity,

@@ -29,7 +29,7 @@ _LEAST_AGREEMENT = 0.99
 def pack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of sxq train, or of save_pretrained.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to make.")],
-    which: Annotated[Which, typer.Option(help="Which model of the run.")] = Which.best,
+    which: Annotated[Which, typer.Option(help="Which model of the run; best was chosen by the dev set.")] = Which.last,
     embeddings: Annotated[int, typer.Option(metavar="BITS", help="Of the tables, 2 to 16; 32: float.")] = 4,
     time_steps: Annotated[str, typer.Option(metavar="T,T,...", help="Offered beside the trained T.")] = "4,8,16,32,64",
     data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="With the task's dev split.")] = None,

@@ -34,7 +34,7 @@ def test_a_run_becomes_a_folder(sxq, run, tmp_path):
     out = tmp_path / "small"
     out.mkdir()
     (out / "about.toml").write_text('data = "made up"\nlicences = ["none"]\nteacher_accuracy = 0.9\n')
-    result = sxq("pack", run, "-o", out, "--time-steps", "4", "--json", "--threads", "1")
+    result = sxq("pack", run, "-o", out, "--which", "best", "--time-steps", "4", "--json", "--threads", "1")
     assert result.exit_code == 0, result.output
     made = json.loads(result.stdout)
     assert made["name"] == "small"
@@ -56,13 +56,13 @@ def test_a_run_becomes_a_folder(sxq, run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["{tmp}", "-o", "{tmp}/x"], "neither a model nor best"),
-        (["{run}", "-o", "{tmp}/x", "--which", "last"], "neither a model nor last"),
-        (["{run}", "-o", "{tmp}/x", "--time-steps", "4,x"], "give numbers"),
-        (["{run}", "-o", "{tmp}/x", "--labels", "a,b,c"], "3 labels for 2 classes"),
-        (["{run}", "-o", "{tmp}/x", "--embeddings", "1"], "bits"),
-        (["{run}", "-o", "{tmp}/x", "--data", "{tmp}"], "holds no dev"),
-        (["{run}", "-o", "{tmp}/file"], "cannot be made"),
+        (["{tmp}", "-o", "{tmp}/x"], "neither a model nor last"),
+        (["{run}", "-o", "{tmp}/x"], "neither a model nor last"),
+        (["{run}", "-o", "{tmp}/x", "--which", "best", "--time-steps", "4,x"], "give numbers"),
+        (["{run}", "-o", "{tmp}/x", "--which", "best", "--labels", "a,b,c"], "3 labels for 2 classes"),
+        (["{run}", "-o", "{tmp}/x", "--which", "best", "--embeddings", "1"], "bits"),
+        (["{run}", "-o", "{tmp}/x", "--which", "best", "--data", "{tmp}"], "holds no dev"),
+        (["{run}", "-o", "{tmp}/file", "--which", "best"], "cannot be made"),
     ],
 )
 def test_what_cannot_be_packed_is_one_line(sxq, run, tmp_path, arguments, says):

@@ -29,7 +29,7 @@ calibration = 32
 """
 
 
-def save_recipe(folder: Path, text: str, **places: object) -> Path:
+def save_recipe(folder: Path, text: str, /, **places: object) -> Path:
     """Save a recipe; its data and teacher are made where ``places`` does not name them."""
     if "data" not in places:
         places["data"] = save_task(folder / "data")

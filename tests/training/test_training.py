@@ -306,12 +306,13 @@ def test_recipes_of_the_package_are_read_and_documented():
     tasks = ("mrpc", "rte", "stsb", "cola")
     names = {"sst2_float", "sst2_ternary", "sst2_binary", "sst2_ternary_01", "sst2_ternary_integer", "sst2_teacher"}
     names |= {f"{task}_{kind}" for task in tasks for kind in ("ternary", "teacher")}
+    names |= {"sst2_progressive", "general_ternary"}
     assert set(shipped_recipes()) == names
     page = (Path(__file__).parents[2] / "docs/spiking_bert.md").read_text(encoding="utf-8")
     for name in names:
         recipe = load_recipe(name, ["train.seed=5", "task.data=elsewhere"])
         assert (recipe.train.seed, recipe.data) == (5, "elsewhere")
-        assert recipe.task == GLUE[name.split("_")[0]]
+        assert recipe.task == GLUE["sst2" if name == "general_ternary" else name.split("_")[0]]
         SpikingBertConfig(**recipe.student)
         assert f"`{name}`" in page
     ablations = page.partition("| ablation |")[2].partition("\n\n")[0].splitlines()[2:]
@@ -319,8 +320,12 @@ def test_recipes_of_the_package_are_read_and_documented():
     for row in ablations:
         changes = [change for code in row.split("`")[1::2] for change in code.split()]
         assert load_recipe("sst2_ternary", changes) != load_recipe("sst2_ternary"), row
-    binary = load_recipe("sst2_binary")
-    assert [str(stage.weights)[:3] for stage in binary.stages] == ["flo", "{'k", "bin"]
+    progressive = load_recipe("sst2_progressive")
+    assert [str(stage.weights)[:3] for stage in progressive.stages] == ["flo", "{'k", "bin"]
+    for name in ("sst2_binary", "sst2_ternary_integer", *(f"{task}_ternary" for task in tasks)):
+        start = load_recipe(name).start
+        assert start is not None
+        assert start.path.split("/")[1] in names, "a run starts from what another recipe leaves"
     assert load_recipe("sst2_ternary_01").student["offset"] is True
 
 
