@@ -18,7 +18,7 @@ from tests.packed_models import TEXTS, save_pairs, save_student
 def save_run(place, task, classes, **recipe):
     """Save what `sxq train` leaves of a task of pairs, and pack it."""
     student = save_student(place, classes=classes, layers=1, profile="integer")
-    student.rename(place / "best")
+    student.rename(place / "last")
     recipe |= {
         "task": task, "data": str(save_pairs(place / "data")), "max_tokens": 16, "cache": "all", "layers": None,
         "student": {"T": 8}, "train": {"seed": 1, "batch": 8}, "stages": [],
