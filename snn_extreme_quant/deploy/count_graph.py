@@ -21,6 +21,7 @@ from snn_extreme_quant.exported.shift_tables import NORM_FRACTION
 from snn_extreme_quant.quantizers.packing import unpack
 
 from .count_fold import Fed, fold
+from .count_rounding import FreeRounding
 from .exactness import Exactness
 from .graphs import dims
 from .grid import BYTE, MANTISSA
@@ -90,12 +91,14 @@ class _Sums:
         scale: the multiple, of one element or one for each channel.
         low: the least sum there can be, of ``scale``'s shape.
         high: the largest.
+        weighted: whether they are sums of a layer's weights, which a runtime may scale while it adds them up.
     """
 
     make: Callable[[], fx.Node]
     scale: npt.NDArray[np.float32]
     low: npt.NDArray[np.int64]
     high: npt.NDArray[np.int64]
+    weighted: bool = False
 
 
 class _CountGraph:
@@ -106,6 +109,8 @@ class _CountGraph:
         self.input_steps, self.round_freely = input_steps, round_freely
         self.sources: dict[fx.Node, _Source | None] = {}
         self.sums: dict[fx.Node, _Sums] = {}
+        self.one: fx.Node | None = None
+        self.rounding = FreeRounding(self.graph, self._constant, self._new_constant, self._channels)
 
     def run(self) -> fx.GraphModule:
         for node in list(self.graph.nodes):
@@ -122,6 +127,8 @@ class _CountGraph:
         for node in list(self.graph.nodes):
             if self.round_freely and node.target is RATES and not self.exactness.neurons[str(node.args[-1])].exact:
                 self._scale(node)
+        if self.round_freely:
+            self.rounding.join_factors()
         for node in list(self.graph.nodes):
             source = self.sources.get(node)
             if node.target is RATES and source is not None:
@@ -143,6 +150,13 @@ class _CountGraph:
         name = f"sxq_constant_{len(dict(self.module.named_buffers()))}"
         self.module.register_buffer(name, torch.as_tensor(value))
         return self.graph.get_attr(name)
+
+    def _computed(self, constant: fx.Node) -> fx.Node:
+        """Return a constant times a 1 that only a run knows (:func:`~.synchronous_operators.one_of`)."""
+        if self.one is None:
+            first = next(node for node in self.graph.nodes if node.op == "placeholder")
+            self.one = self._after(first, _OURS.one_of.default, first)
+        return self.graph.call_function(aten.mul.Tensor, (self.one, constant))
 
     def _after(self, node: fx.Node, target: Any, *args: Any) -> fx.Node:
         with self.graph.inserting_after(node):
@@ -203,6 +217,8 @@ class _CountGraph:
             return  # too small to be divided exactly
         with self.graph.inserting_before(node):
             constant = self._new_constant(smaller)
+            if self.round_freely and not verdict.exact:
+                constant = self._computed(constant)
             new = self.graph.call_function(
                 _OURS.linear_counts.default, (source.node, packed, constant, source.zero_point, layout, layer)
             )
@@ -217,7 +233,7 @@ class _CountGraph:
 
         low = source.least * positive + source.steps * negative
         high = source.steps * positive + source.least * negative
-        self.sums[new] = _Sums(make, smaller.numpy(), low, high)
+        self.sums[new] = _Sums(make, smaller.numpy(), low, high, weighted=True)
 
     def _product(self, node: fx.Node) -> None:
         """Note a product of the rates of two neurons: if it folds, it becomes one of their counts."""
@@ -273,7 +289,7 @@ class _CountGraph:
             return  # only the first product may be without rounding
         scale = sums.scale * np.asarray(factor, np.float32)
         low, high = (np.broadcast_to(limit, scale.shape) for limit in (sums.low, sums.high))
-        self.sums[node] = _Sums(sums.make, scale, low, high)
+        self.sums[node] = _Sums(sums.make, scale, low, high, sums.weighted)
 
     def _channels(self, node: fx.Node, shape: tuple[Any, ...]) -> npt.NDArray[np.float32] | None:
         """Return a constant that has one value for each element of the last axis."""
@@ -308,6 +324,8 @@ class _CountGraph:
             return
         with self.graph.inserting_before(neuron):
             gain, offset = (self._new_constant(value) for value in constants)
+            if sums.weighted:
+                gain = self._computed(gain)  # the fold holds for a product and a sum that are rounded as one
             counts = self.graph.call_function(COUNTS[1], (sums.make(), gain, offset, target.top, layer))
         self.sources[neuron] = target.at(counts)
 
@@ -321,31 +339,11 @@ class _CountGraph:
         known = self.sources.get(neuron)
         if known is None or known.node.target is not COUNTS[0]:
             return  # nothing reads its counts, or it is folded already
-        gain = steps / self._constant(threshold).double()
         with self.graph.inserting_before(neuron):
-            units = self._normed(current, gain) or self._multiplied(current, gain)
+            units = self.rounding.in_units(current, steps / self._constant(threshold).double(), {neuron, known.node})
             counts = self.graph.call_function(COUNTS[2], (units, zero_point, steps + zero_point, layer))
         known.node.replace_all_uses_with(counts)
         self.sources[neuron] = _Source(counts, steps, zero_point)
-
-    def _normed(self, current: fx.Node, gain: Tensor) -> fx.Node | None:
-        """Put the gain into the weight and the bias of a layer norm that only this neuron reads."""
-        if current.target is not aten.layer_norm.default or len(current.users) != 1 or gain.dim() > 1:
-            return None
-        if len(current.args) < 4:
-            return None
-        x, shape, weight, bias, *rest = cast("tuple[Any, ...]", current.args)
-        if len(shape) != 1 or not all(isinstance(n, fx.Node) and n.op == "get_attr" for n in (weight, bias)):
-            return None
-        constants = [self._new_constant((self._constant(n).double() * gain).float()) for n in (weight, bias)]
-        return self.graph.call_function(current.target, (x, shape, *constants, *rest), current.kwargs)
-
-    def _multiplied(self, current: fx.Node, gain: Tensor) -> fx.Node:
-        """Multiply with the gain, together with a factor for each channel that the current has already."""
-        factor = current.args[1] if current.target is aten.mul.Tensor and len(current.users) == 1 else None
-        if isinstance(factor, fx.Node) and self._channels(factor, dims(current)) is not None and gain.dim() <= 1:
-            current, gain = cast("fx.Node", current.args[0]), gain * self._constant(factor).double()
-        return self.graph.call_function(aten.mul.Tensor, (current, self._new_constant(gain.float())))
 
     def _sums_before(self, neuron: fx.Node) -> tuple[_Sums, fx.Node | None, bool] | None:
         """Return the sums that feed a neuron alone, the bias that is added, and whether the current is rectified."""
@@ -371,9 +369,6 @@ class _CountGraph:
 
     def _read_rates(self, node: fx.Node, source: _Source) -> None:
         """Give rates, computed from the counts, to what reads them."""
-        if not node.users:
-            return
-        floats = self._cast(source.node, torch.float32)
-        if source.zero_point:
-            floats = self._after(floats, aten.sub.Tensor, floats, float(source.zero_point))
-        node.replace_all_uses_with(self._after(floats, aten.mul.Tensor, floats, 1.0 / source.steps))
+        if node.users:
+            rates = self._after(source.node, _OURS.count_rates.default, source.node, source.zero_point, source.steps)
+            node.replace_all_uses_with(rates)

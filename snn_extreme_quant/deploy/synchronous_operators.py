@@ -21,9 +21,11 @@ __all__ = [
     "RATES",
     "SPIKES_OF",
     "count_product",
+    "count_rates",
     "folded_counts",
     "linear_counts",
     "linear_sums",
+    "one_of",
     "rounded_counts",
     "synchronous_counts",
     "synchronous_rates",
@@ -86,6 +88,21 @@ def count_product(a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
     return ((a.to(torch.float64) - zero_a) @ (b.to(torch.float64) - zero_b)).to(torch.int32)
 
 
+@torch.library.custom_op(f"{NAMESPACE}::count_rates", mutates_args=())
+def count_rates(counts: Tensor, zero_point: int, steps: int) -> Tensor:
+    """Return the rates n/T of counts: exact, as T is a power of two."""
+    return (counts.to(torch.float32) - zero_point) * (1.0 / steps)
+
+
+@torch.library.custom_op(f"{NAMESPACE}::one_of", mutates_args=())
+def one_of(x: Tensor) -> Tensor:
+    """Return a 1, if ``x`` has elements, which no runtime knows before it runs.
+
+    onnxruntime scales integer sums while it adds them up if their scale is not a constant.
+    """
+    return x.new_tensor(float(x.numel() > 0), dtype=torch.float32)
+
+
 @synchronous_rates.register_fake
 def _(x: Tensor, threshold: Tensor, steps: int, signed: bool, layer: str) -> Tensor:
     return torch.empty_like(x)
@@ -124,6 +141,16 @@ def _(counts: Tensor, packed: Tensor, zero_point: int, outputs: int, layout: str
 @count_product.register_fake
 def _(a: Tensor, b: Tensor, zero_a: int, zero_b: int) -> Tensor:
     return torch.matmul(a.to(torch.int32), b.to(torch.int32))
+
+
+@count_rates.register_fake
+def _(counts: Tensor, zero_point: int, steps: int) -> Tensor:
+    return torch.empty_like(counts, dtype=torch.float32)
+
+
+@one_of.register_fake
+def _(x: Tensor) -> Tensor:
+    return x.new_empty((), dtype=torch.float32)
 
 
 _OURS = torch.ops.snn_xq

@@ -81,6 +81,14 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
         )
         return op18.MatMulInteger(a, b, *zeros)
 
+    def rates_of(counts: Any, zero_point: int, steps: int) -> Any:
+        unit, zero = np.array(1.0 / steps, np.float32), np.array(zero_point, np.uint8)
+        constants = (op18.Constant(value=onnx.numpy_helper.from_array(value)) for value in (unit, zero))
+        return op18.DequantizeLinear(counts, *constants)
+
+    def one_of(x: Any) -> Any:
+        return op18.Cast(op18.Sign(op18.Size(x)), to=onnx.TensorProto.FLOAT)
+
     def _current(x: Any, threshold: Any) -> dict[str, tuple[Any, str]]:
         return {"x": (x, _FLOAT), "threshold": (threshold, _FLOAT)}
 
@@ -93,4 +101,6 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
         _OURS.linear_counts.default: linear_counts,
         _OURS.linear_sums.default: linear_sums,
         _OURS.count_product.default: count_product,
+        _OURS.count_rates.default: rates_of,
+        _OURS.one_of.default: one_of,
     }
