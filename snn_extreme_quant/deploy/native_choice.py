@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_synchronous
+from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_shift, is_synchronous
 from .native_attention import fuse_attention
 from .native_fusion import FUSED, fuse
 
@@ -84,6 +84,7 @@ def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
         or is_neuron(name)
         or name.endswith(("Embedding", "EmbeddingInteger"))
         or is_synchronous(name)
+        or is_shift(name)
     }
     spikes = _spikes(model)
     counting = any(not is_integer_neuron(n) and is_neuron(n) and _float_fire(n) == "count" for n in functions)

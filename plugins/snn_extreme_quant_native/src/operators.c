@@ -37,6 +37,7 @@ static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   const sxq_spec* spec = &of(op)->spec;
   if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS) return ORT_TYPE_UINT8;
+  if (kind == SXQ_SHIFT_NORM) return ORT_TYPE_INT32;
   if (kind == SXQ_FUSED && index == 0) return of(op)->spikes;
   if (kind == SXQ_NEURON && spec->integer && index == 0) {
     return spec->fire == SXQ_TERNARY ? ORT_TYPE_INT8 : ORT_TYPE_UINT8;
@@ -98,6 +99,8 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_create(op, api, info, kernel);
+    case SXQ_SHIFT_NORM:
+    case SXQ_SHIFT_SOFTMAX: return sxq_shift_create(op, api, info, kernel);
     case SXQ_MATMUL_INTEGER:
     case SXQ_MATMUL_INTEGER_SIGNED: return sxq_matmul_integer_create(op, api, info, kernel);
     default: return sxq_linear_create(op, api, info, kernel);
@@ -117,6 +120,8 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_compute(kernel, context);
+    case SXQ_SHIFT_NORM:
+    case SXQ_SHIFT_SOFTMAX: return sxq_shift_compute(kernel, context);
     case SXQ_MATMUL_INTEGER:
     case SXQ_MATMUL_INTEGER_SIGNED: return sxq_matmul_integer_compute(kernel, context);
     default: return sxq_linear_compute(kernel, context);
@@ -227,6 +232,17 @@ static void add_synchronous(void) {
   }
 }
 
+static void add_shifts(void) {
+  static const struct {
+    sxq_kind kind;
+    const char* name;
+  } kinds[] = {{SXQ_SHIFT_NORM, "ShiftNorm"}, {SXQ_SHIFT_SOFTMAX, "ShiftSoftmax"}};
+  for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
+    sxq_operator* op = add(kinds[k].kind, 1, 1);
+    snprintf(op->name, sizeof op->name, "%s", kinds[k].name);
+  }
+}
+
 /* A product and its neurons; which ones, the attributes say. The name says what onnxruntime needs to know. */
 static void add_fused(void) {
   static const struct {
@@ -272,6 +288,7 @@ static bool prepare(void) {
     add_layers();
     add_neurons();
     add_synchronous();
+    add_shifts();
     add_fused();
     add_attention();
     atomic_store(&progress, 2);

@@ -1,0 +1,149 @@
+/* ShiftNorm and ShiftSoftmax: norm and softmax by shifts along the last axis, in whole numbers. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "operators.h"
+
+/* The numbers of exported/shift_tables.py. */
+enum { MOST_CHANNELS = 4096, MOST_SHIFT = 20, LEAST_SHIFT = -6, MANTISSAS = 4 };
+enum { FACTORS = MANTISSAS * (MOST_SHIFT - LEAST_SHIFT + 1), NORM_FRACTION = 14, BITS = 15 };
+
+#define RESIDUAL_LIMIT 524287.0f
+#define ALWAYS_INLINE static inline __attribute__((always_inline))
+
+OrtStatus* sxq_shift_create(const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  (void)info;
+  sxq_kernel* made = malloc(sizeof *made);
+  if (!made) return sxq_out_of_memory(api, op->name);
+  *made = (sxq_kernel){api, op, sxq_kernels_here()};
+  *kernel = made;
+  return NULL;
+}
+
+/* What a task works on: rows of `length`, `a_task` of them. */
+typedef struct {
+  const float* x;
+  void* y;
+  size_t rows, length, a_task;
+  int softmax;
+  float factor[FACTORS];
+  int64_t limit[FACTORS - 1]; /* falling: factor i is for sums of squares up to limit i - 1 and above limit i */
+} job;
+
+static void fill_norm_tables(job* j) {
+  size_t i = 0;
+  for (int k = MOST_SHIFT; k >= LEAST_SHIFT; --k) {
+    for (int m = MANTISSAS; m < 2 * MANTISSAS; ++m, ++i) {
+      j->factor[i] = ldexpf((float)m, NORM_FRACTION - 2 - k);
+      if (i == FACTORS - 1) return;
+      const int64_t odd = 2 * m + 1, above = (int64_t)1 << (k > -3 ? 2 * (k + 3) : 0);
+      const int64_t below = (odd * odd) << (k < -3 ? 2 * (-k - 3) : 0);
+      j->limit[i] = (int64_t)j->length * above / below;
+    }
+  }
+}
+
+/* A whole number within the limit; NaN, which no body defines, becomes one too. */
+ALWAYS_INLINE int32_t units_of(float x) {
+  float units = floorf(x * 1024.0f + 0.5f);
+  units = units > -RESIDUAL_LIMIT ? units : -RESIDUAL_LIMIT;
+  return (int32_t)(units < RESIDUAL_LIMIT ? units : RESIDUAL_LIMIT);
+}
+
+ALWAYS_INLINE void norm_row(const job* j, const float* restrict x, int32_t* restrict y) {
+  const size_t length = j->length;
+  const int64_t channels = (int64_t)length;
+  int32_t total = 0; /* below 2^31 */
+  for (size_t i = 0; i < length; ++i) total += y[i] = units_of(x[i]);
+  /* What is divided is made positive first, so that the quotient is rounded down. */
+  const int64_t shift = 1 << 20;
+  const int32_t mean = (int32_t)((2 * (int64_t)total + channels + 2 * channels * shift) / (2 * channels) - shift);
+  int64_t squares = 0; /* below 2^52 */
+  for (size_t i = 0; i < length; ++i) {
+    const int32_t centred = y[i] - mean;
+    y[i] = centred;
+    squares += (int64_t)centred * centred;
+  }
+  size_t reached = 0, end = FACTORS - 1;
+  while (reached < end) {
+    const size_t middle = (reached + end) / 2;
+    if (squares <= j->limit[middle]) reached = middle + 1;
+    else end = middle;
+  }
+  const float factor = j->factor[reached];
+  for (size_t i = 0; i < length; ++i) y[i] = (int32_t)floorf((float)y[i] * factor + 0.5f);
+}
+
+ALWAYS_INLINE void softmax_row(const job* j, const float* restrict x, float* restrict y) {
+  const size_t length = j->length;
+  float largest = -INFINITY;
+  for (size_t i = 0; i < length; ++i) {
+    const float r = floorf(x[i] + 0.5f);
+    y[i] = r;
+    largest = largest > r ? largest : r;
+  }
+  uint64_t total = 0;
+  for (size_t i = 0; i < length; ++i) {
+    const float exponent = y[i] - largest;
+    float places = exponent + (float)BITS;
+    places = places > 0.0f ? places : 0.0f;
+    /* Not above BITS, but where something is no number. */
+    const int32_t power = 1 << (int32_t)(places < (float)BITS ? places : (float)BITS);
+    const int32_t kept = exponent > -5000.0f ? power : 0;
+    total += (uint64_t)kept;
+    y[i] = (float)kept;
+  }
+  int halvings = 0;
+  /* The sum is nearer to the next power of two, by its logarithm, if it is above sqrt(2) times this one. */
+  if (total > UINT32_MAX) total = UINT32_MAX;
+  for (int i = 0; i <= BITS; ++i) halvings += total * total > (uint64_t)2 << 2 * (BITS + i);
+  const float factor = ldexpf(1.0f, -halvings), unit = ldexpf(1.0f, -BITS);
+  for (size_t i = 0; i < length; ++i) y[i] = floorf(y[i] * factor) * unit;
+}
+
+ALWAYS_INLINE void run(const job* j, size_t index) {
+  const size_t first = index * j->a_task;
+  const size_t last = j->rows - first < j->a_task ? j->rows : first + j->a_task;
+  for (size_t row = first; row < last; ++row) {
+    const float* x = j->x + row * j->length;
+    if (j->softmax) softmax_row(j, x, (float*)j->y + row * j->length);
+    else norm_row(j, x, (int32_t*)j->y + row * j->length);
+  }
+}
+
+/* The same loops, compiled for what the processor has. */
+static void task_portable(void* data, size_t index) { run(data, index); }
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void task_avx2(void* data, size_t index) { run(data, index); }
+__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) static void task_avx512(
+    void* data, size_t index) {
+  run(data, index);
+}
+#endif
+
+OrtStatus* sxq_shift_compute(void* self, OrtKernelContext* context) {
+  const sxq_kernel* kernel = self;
+  const OrtApi* api = kernel->api;
+  const char* name = kernel->op->name;
+  sxq_tensor x;
+  job j = {.softmax = kernel->op->kind == SXQ_SHIFT_SOFTMAX};
+  OrtStatus* status = sxq_input(api, context, 0, &x);
+  if (!status && !x.rank) status = sxq_error(api, "%s works along the last axis; its input is one number.", name);
+  if (status) return status;
+  j.length = (size_t)x.shape[x.rank - 1];
+  if (!j.softmax && j.length > MOST_CHANNELS) {
+    return sxq_error(api, "%s takes up to %d channels; got %zu.", name, MOST_CHANNELS, j.length);
+  }
+  status = sxq_output(api, context, 0, x.shape, x.rank, &j.y);
+  if (status || !j.y || x.count == 0) return status;
+  j.x = x.data;
+  j.rows = x.count / j.length;
+  if (!j.softmax) fill_norm_tables(&j);
+  j.a_task = j.length < 8192 ? 8192 / j.length : 1;
+  void (*task)(void*, size_t) = task_portable;
+#if defined(__x86_64__)
+  if (kernel->kernels == &sxq_kernels_avx512) task = task_avx512;
+  else if (kernel->kernels == &sxq_kernels_avx2) task = task_avx2;
+#endif
+  return sxq_parallel(api, context, task, (j.rows + j.a_task - 1) / j.a_task, &j);
+}
