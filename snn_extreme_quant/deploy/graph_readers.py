@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import onnx
+from onnx import TensorProto, numpy_helper
 
 __all__ = ["GraphReaders"]
 
@@ -30,12 +31,29 @@ class GraphReaders:
         #: Lengths of constant vectors, and constants that are one number.
         self.lengths = {tensor.name: tensor.dims[0] for tensor in graph.initializer if len(tensor.dims) == 1}
         self.numbers = {tensor.name for tensor in graph.initializer if not tensor.dims}
+        #: Constants of float32.
+        self.floats = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+        self._shapes = {
+            tensor.name: tensor
+            for tensor in graph.initializer
+            if len(tensor.dims) == 1 and tensor.data_type == TensorProto.INT64
+        }
         #: How many axes values have that are known to have any.
         self.ranks = {
             value.name: len(value.type.tensor_type.shape.dim)
             for value in (*graph.input, *graph.value_info)
             if value.type.tensor_type.HasField("shape")
         }
+
+    def last_of_shape(self, shape: str) -> int | None:
+        """Return the last entry of a shape, a constant or a Concat that ends with one, if it is a length."""
+        maker = self.makers.get(shape)
+        if maker is not None and not maker.domain and maker.op_type == "Concat":
+            shape = maker.input[-1]
+        if shape not in self._shapes:
+            return None
+        entries = numpy_helper.to_array(self._shapes[shape])
+        return int(entries[-1]) if entries.size and entries[-1] > 0 else None
 
     def maker(self, value: str) -> onnx.NodeProto | None:
         """Return the node that makes a value which is read once."""

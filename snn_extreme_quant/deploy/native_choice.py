@@ -10,6 +10,7 @@ import onnx
 
 from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_shift, is_synchronous
 from .native_attention import fuse_attention
+from .native_currents import CURRENTS, fuse_currents
 from .native_fusion import FUSED, fuse
 
 __all__ = ["NativeChoice", "choose_kernels"]
@@ -62,8 +63,9 @@ class NativeChoice:
             and node.op_type.removesuffix("Signed").endswith(_FUSED_PRODUCTS)
         }  # fmt: skip
         names = set(self.operators) | fuse(made, products) | fuse_attention(made, self.spikes)
+        names |= fuse_currents(made, set(self.operators))
         for node in made.graph.node:
-            if node.domain == DOMAIN and node.output[0] in self.nodes and not node.op_type.startswith(FUSED):
+            if node.domain == DOMAIN and node.output[0] in self.nodes and not node.op_type.startswith((FUSED, CURRENTS)):
                 node.op_type += _OF_SPIKES
                 names.add(node.op_type)
         return made, names

@@ -10,6 +10,7 @@ from onnx import TensorProto, helper
 
 from .functions import DOMAIN, NeuronFunction, function_body, is_integer_neuron, is_neuron
 from .graph_readers import GraphReaders
+from .native_currents import Program, program_before
 
 __all__ = ["FUSED", "fuse"]
 
@@ -28,12 +29,15 @@ class _Chain:
     product: onnx.NodeProto
     addition: onnx.NodeProto | None
     bias: str
+    program: Program
+    constants: list[str]
     reshape: onnx.NodeProto | None
     neuron: onnx.NodeProto
 
     @property
     def nodes(self) -> Iterator[onnx.NodeProto]:
-        yield from (n for n in (self.product, self.addition, self.reshape, self.neuron) if n is not None)
+        behind = (self.addition, *self.program.nodes, self.reshape, self.neuron)
+        yield from (node for node in (self.product, *behind) if node is not None)
 
 
 def fuse(model: onnx.ModelProto, products: set[str]) -> set[str]:
@@ -62,20 +66,22 @@ def _chain(neuron: onnx.NodeProto, look: GraphReaders, products: set[str]) -> _C
         return None
     if len(neuron.output) != len(function_body(name).output) or not all(neuron.output):
         return None
-    node, reshape, addition, bias = look.maker(neuron.input[0]), None, None, ""
+    value, reshape, addition, bias = neuron.input[0], None, None, ""
+    node = look.maker(value)
     if node is not None and not node.domain and node.op_type == "Reshape":
-        node, reshape = look.maker(node.input[0]), node
-    if node is not None and not node.domain and node.op_type == "Add" and not integer:
-        sums = [value for value in node.input if value in look.makers]
-        others = [value for value in node.input if value in look.lengths]
-        if len(sums) != 1 or len(others) != 1:
-            return None
-        node, addition, bias = look.maker(sums[0]), node, others[0]
+        value, reshape = node.input[0], node
+    program = Program(value, []) if integer else program_before(value, look)
+    node = look.maker(program.source)
     if node is None or node.output[0] not in products or ("MatMulInteger" in node.op_type) is not integer:
         return None
-    if addition is not None and look.lengths[bias] != look.lengths.get(node.input[2]):
-        return None
-    return _Chain(node, addition, bias, reshape, neuron)
+    columns = look.lengths.get(node.input[2]) if not integer else None
+    first = program.nodes[0] if program.nodes else None
+    if first is not None and first.op_type == "Add":
+        others = [name for name in first.input if name != program.source]
+        if look.lengths.get(next(iter(others), "")) == columns:
+            addition, bias = first, others[0]
+            program = Program(first.output[0], program.nodes[1:])
+    return _Chain(node, addition, bias, program, program.constants(look), reshape, neuron)
 
 
 def _spikes(chain: _Chain, look: GraphReaders, products: dict[str, _Chain]) -> tuple[str, set[str]]:
@@ -123,12 +129,15 @@ def _node(chain: _Chain, spikes: str) -> onnx.NodeProto:
     if states := len(chain.neuron.output) - 1:
         kind += f"_{states}_{'integer' if is_integer_neuron(chain.neuron.op_type) else 'float'}_states"
     inputs = [*chain.product.input, *([chain.bias] if chain.addition is not None else [])]
+    inputs += chain.constants
     inputs += [chain.reshape.input[1]] if chain.reshape is not None else []
     made = helper.make_node(
         kind, [*inputs, *chain.neuron.input[1:]], chain.neuron.output, chain.neuron.name, domain=DOMAIN,
         layer=chain.product.op_type, neuron=chain.neuron.op_type, has_bias=int(chain.addition is not None),
-        has_shape=int(chain.reshape is not None),
+        has_program=int(bool(chain.program.nodes)), has_shape=int(chain.reshape is not None),
     )  # fmt: skip
+    if chain.program.nodes:
+        made.attribute.append(helper.make_attribute("program", chain.program.numbers))
     for node in (chain.product, chain.neuron):
         made.attribute.extend(node.attribute)
     if chain.reshape is not None:

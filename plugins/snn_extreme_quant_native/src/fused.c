@@ -62,6 +62,8 @@ OrtStatus* sxq_fused_create(const sxq_operator* op, const OrtApi* api, const Ort
   OrtStatus* status = find(api, info, op, "layer", &made->layer);
   if (!status) status = find(api, info, op, "neuron", &made->neuron);
   if (!status) status = sxq_attribute_flag(api, info, "has_bias", &made->has_bias);
+  if (!status) status = sxq_attribute_flag(api, info, "has_program", &made->has_program);
+  if (!status && made->has_program) status = sxq_program_read(api, info, op, &made->program);
   if (!status) status = sxq_attribute_flag(api, info, "has_shape", &made->has_shape);
   if (!status && made->has_shape) status = sxq_attribute_flag(api, info, "allowzero", &made->zero_is_length);
   if (!status) {
@@ -69,7 +71,7 @@ OrtStatus* sxq_fused_create(const sxq_operator* op, const OrtApi* api, const Ort
     const sxq_spec* spec = &made->neuron->spec;
     const bool fits = made->neuron->kind == SXQ_NEURON && made->neuron->outputs == op->outputs &&
                       (sums || made->layer->kind == SXQ_LINEAR_INTEGER) && spec->integer == sums &&
-                      !(sums && made->has_bias) && (op->outputs == 1 || op->spec.integer == spec->integer) &&
+                      !(sums && (made->has_bias || made->has_program)) && (op->outputs == 1 || op->spec.integer == spec->integer) &&
                       spikes_fit(op->spikes, spec);
     if (!fits) {
       status = sxq_error(api, "%s: %s and %s are not fused.", op->name, made->layer->name, made->neuron->name);
@@ -152,6 +154,11 @@ static OrtStatus* compute(const sxq_fused_kernel* kernel, OrtKernelContext* cont
       return sxq_error(api, "%s takes one bias for each of %zu columns.", kernel->head.op->name, codes->columns);
     }
     r.bias = bias.data;
+  }
+  if (kernel->has_program) {
+    status = sxq_currents_open(
+        api, context, kernel->head.op, kernel->head.kernels, &kernel->program, codes->columns, &next, &r.currents);
+    if (status) return status;
   }
   int64_t shape[SXQ_MAX_RANK];
   size_t rank = r.x.rank, count = codes->columns;

@@ -4,13 +4,15 @@
 
 #include <stdatomic.h>
 
+#include "currents.h"
 #include "neuron_layer.h"
 #include "weights.h"
 
 typedef struct {
   sxq_kernel head;
   const sxq_operator *layer, *neuron;
-  bool has_scale, has_bias, has_shape, zero_is_length;
+  bool has_scale, has_bias, has_program, has_shape, zero_is_length;
+  sxq_program program;
   int shift;
   int64_t columns;
   float grid, inverse_grid;
@@ -22,6 +24,7 @@ typedef struct {
   const sxq_fused_kernel* kernel;
   const sxq_weights* weights;
   const float* bias;
+  sxq_currents currents; /* what is computed behind the product, if the kernel has a program */
   sxq_tensor x;
   bool is_signed; /* of x in bytes */
   size_t rows, all_rows; /* rows of inputs in a step, and in all */

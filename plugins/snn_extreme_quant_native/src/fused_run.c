@@ -64,6 +64,9 @@ static void run_tile(
     memset(currents, 0, rows * steps * columns * sizeof *to.sums);
   }
   r->layer.kernels->products(codes, byte, until, selected, rows * steps, &to);
+  for (size_t m = 0; r->kernel->has_program && m < rows * steps; ++m) {
+    sxq_currents_run(&r->currents, r->currents.columns == 1 ? 0 : first, columns, to.y + m * columns);
+  }
   for (size_t m = 0; m < rows; ++m) {
     for (size_t n = 0; n < columns; n += SXQ_BLOCK, ++*block) {
       const size_t count = columns - n < SXQ_BLOCK ? columns - n : SXQ_BLOCK;
@@ -222,6 +225,9 @@ OrtStatus* sxq_fused_apart(sxq_fused_run* r, const OrtKernelContext* context) {
       for (size_t m = 0; m < rows; ++m) {
         for (size_t n = 0; n < codes->columns; ++n) currents[m * codes->columns + n] += r->bias[n];
       }
+    }
+    for (size_t m = 0; done && kernel->has_program && m < rows; ++m) {
+      sxq_currents_run(&r->currents, 0, codes->columns, currents + m * codes->columns);
     }
   } else {
     done = sxq_integer_product(

@@ -38,7 +38,7 @@ static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_spec* spec = &of(op)->spec;
   if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS) return ORT_TYPE_UINT8;
   if (kind == SXQ_SHIFT_NORM) return ORT_TYPE_INT32;
-  if (kind == SXQ_FUSED && index == 0) return of(op)->spikes;
+  if ((kind == SXQ_FUSED || kind == SXQ_CURRENTS) && index == 0) return of(op)->spikes;
   if (kind == SXQ_NEURON && spec->integer && index == 0) {
     return spec->fire == SXQ_TERNARY ? ORT_TYPE_INT8 : ORT_TYPE_UINT8;
   }
@@ -96,6 +96,7 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
     case SXQ_FUSED: return sxq_fused_create(op, api, info, kernel);
     case SXQ_ATTENTION: return sxq_attention_create(op, api, info, kernel);
+    case SXQ_CURRENTS: return sxq_currents_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_create(op, api, info, kernel);
@@ -117,6 +118,7 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
     case SXQ_FUSED: return sxq_fused_compute(kernel, context);
     case SXQ_ATTENTION: return sxq_attention_compute(kernel, context);
+    case SXQ_CURRENTS: return sxq_currents_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
     case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_compute(kernel, context);
@@ -275,6 +277,12 @@ static void add_attention(void) {
   }
 }
 
+static void add_currents(void) {
+  sxq_operator* op = add(SXQ_CURRENTS, 1, 1);
+  op->spikes = ORT_TYPE_FLOAT;
+  snprintf(op->name, sizeof op->name, "FusedCurrents_float");
+}
+
 /* Make the table; the first caller does it, and a second one at the same time waits. */
 static bool prepare(void) {
   static atomic_int progress; /* 0 nothing, 1 in the making, 2 ready */
@@ -291,6 +299,7 @@ static bool prepare(void) {
     add_shifts();
     add_fused();
     add_attention();
+    add_currents();
     atomic_store(&progress, 2);
   }
   while (atomic_load(&progress) == 1) continue;
