@@ -28,6 +28,41 @@ OrtStatus* sxq_program_read(
   return status;
 }
 
+/* Whether step k computes `operation` with one number; a quotient by a power of two is a product, bit for bit. */
+static bool with_one(const sxq_currents* currents, size_t k, int operation, float* number) {
+  if (k >= currents->length || currents->step[k].of_columns) return false;
+  const int found = currents->step[k].operation;
+  if (operation == SXQ_MUL && found == SXQ_DIV) {
+    int exponent;
+    const float by = *currents->step[k].a;
+    if (fabsf(frexpf(by, &exponent)) != 0.5f || exponent < -60 || exponent > 60) return false;
+    *number = 1.0f / by;
+    return true;
+  }
+  if (found != operation) return false;
+  if (operation == SXQ_MUL) *number = *currents->step[k].a;
+  return true;
+}
+
+/* Put one step in place of a quotient, a clip, a product, a rounding and a product: they are computed in one pass. */
+static void join_grids(sxq_currents* currents) {
+  for (size_t k = 0; k + 4 < currents->length; ++k) {
+    float up, down, none;
+    if (currents->step[k].operation != SXQ_DIV || !with_one(currents, k + 1, SXQ_CLIP, &none) ||
+        !with_one(currents, k + 2, SXQ_MUL, &up) || !with_one(currents, k + 3, SXQ_ROUND, &none) ||
+        !with_one(currents, k + 4, SXQ_MUL, &down)) {
+      continue;
+    }
+    currents->step[k].operation = SXQ_ON_GRID;
+    currents->step[k].least = currents->step[k + 1].least;
+    currents->step[k].most = currents->step[k + 1].most;
+    currents->step[k].up = up;
+    currents->step[k].down = down;
+    currents->length -= 4;
+    memmove(&currents->step[k + 1], &currents->step[k + 5], (currents->length - k - 1) * sizeof *currents->step);
+  }
+}
+
 OrtStatus* sxq_currents_open(
     const OrtApi* api, OrtKernelContext* context, const sxq_operator* op, const sxq_kernels* kernels,
     const sxq_program* program, size_t columns, size_t* next, sxq_currents* currents) {
@@ -45,18 +80,25 @@ OrtStatus* sxq_currents_open(
             api, "%s computes with one number, or one for each of %zu channels; got %zu. Run with native=False.",
             op->name, columns, constant.count);
       }
-      if (k) currents->step[i].b = constant.data;
+      if (k) currents->step[i].most = *(const float*)constant.data;
       else currents->step[i].a = constant.data;
       if (constant.count != 1) {
         currents->step[i].of_columns = true;
         currents->columns = columns;
       }
     }
+    if (constants == 2) currents->step[i].least = *currents->step[i].a;
   }
+  join_grids(currents);
   return NULL;
 }
 
-/* One operation over n values, each rounded on its own. */
+ALWAYS_INLINE float clipped(float x, float least, float most) {
+  const float low = x < least ? least : x;
+  return low > most ? most : low;
+}
+
+/* One step over n values, each operation rounded on its own. */
 ALWAYS_INLINE void with_columns(int operation, size_t n, const float* restrict a, float* restrict x) {
   switch (operation) {
     case SXQ_ADD: EACH x[i] += a[i]; break;
@@ -66,30 +108,37 @@ ALWAYS_INLINE void with_columns(int operation, size_t n, const float* restrict a
   }
 }
 
-ALWAYS_INLINE void with_number(int operation, size_t n, float a, float b, float* restrict x) {
+ALWAYS_INLINE void with_number(int operation, size_t n, float a, float* restrict x) {
   switch (operation) {
     case SXQ_ADD: EACH x[i] += a; break;
     case SXQ_SUB: EACH x[i] -= a; break;
     case SXQ_MUL: EACH x[i] *= a; break;
     case SXQ_DIV: EACH x[i] /= a; break;
-    case SXQ_CLIP:
-      EACH {
-        const float least = x[i] < a ? a : x[i];
-        x[i] = least > b ? b : least;
-      }
-      break;
     case SXQ_ROUND: EACH x[i] = rintf(x[i]); break;
     case SXQ_FLOOR: EACH x[i] = floorf(x[i]); break;
     default: EACH x[i] = x[i] > 0.0f ? x[i] : 0.0f;
   }
 }
 
-ALWAYS_INLINE void run(const sxq_currents* currents, size_t column, size_t count, float* values) {
+ALWAYS_INLINE void run(const sxq_currents* currents, size_t column, size_t n, float* restrict x) {
   for (size_t k = 0; k < currents->length; ++k) {
-    const float *a = currents->step[k].a, *b = currents->step[k].b;
+    const float* restrict a = currents->step[k].a;
     const int operation = currents->step[k].operation;
-    if (currents->step[k].of_columns) with_columns(operation, count, a + column, values);
-    else with_number(operation, count, a ? *a : 0.0f, b ? *b : 0.0f, values);
+    const float least = currents->step[k].least, most = currents->step[k].most;
+    const float up = currents->step[k].up, down = currents->step[k].down;
+    if (operation == SXQ_CLIP) {
+      EACH x[i] = clipped(x[i], least, most);
+    } else if (operation == SXQ_ON_GRID && currents->step[k].of_columns) {
+      a += column;
+      EACH x[i] = rintf(clipped(x[i] / a[i], least, most) * up) * down;
+    } else if (operation == SXQ_ON_GRID) {
+      const float one = *a;
+      EACH x[i] = rintf(clipped(x[i] / one, least, most) * up) * down;
+    } else if (currents->step[k].of_columns) {
+      with_columns(operation, n, a + column, x);
+    } else {
+      with_number(operation, n, a ? *a : 0.0f, x);
+    }
   }
 }
 

@@ -10,7 +10,8 @@ enum { SXQ_MOST_OPERATIONS = 16 };
 enum {
   SXQ_ADD, SXQ_SUB, SXQ_MUL, SXQ_DIV, /* x op c */
   SXQ_CLIP,                           /* between two numbers */
-  SXQ_ROUND, SXQ_FLOOR, SXQ_RELU, SXQ_OPERATIONS
+  SXQ_ROUND, SXQ_FLOOR, SXQ_RELU, SXQ_OPERATIONS,
+  SXQ_ON_GRID = SXQ_OPERATIONS /* made here of a division, a clip, a product, a rounding and a product */
 };
 
 /* The operations of a node. */
@@ -24,8 +25,9 @@ typedef struct {
   size_t length, columns; /* `columns` is 1 if all constants are one number */
   struct {
     int operation;
-    const float *a, *b;
+    const float* a; /* of the columns, or of all */
     bool of_columns;
+    float least, most, up, down; /* of a clip; of a grid */
   } step[SXQ_MOST_OPERATIONS];
   const sxq_kernels* kernels;
 } sxq_currents;

@@ -129,6 +129,41 @@ static void delayed(
   }
 }
 
+/* The usual neurons in one pass: the same operations, with nothing stored in between. */
+static inline __attribute__((always_inline)) void usual_step(
+    bool leaks, bool at_least, bool is_signed, size_t n, const float (*p)[SXQ_BLOCK], const float* restrict x,
+    float* restrict v, float* restrict s) {
+  const float *restrict threshold = p[0], *restrict decay = p[1];
+  EACH {
+    const float c = leaks ? decay[i] * v[i] + x[i] : v[i] + x[i];
+    const float up = (at_least ? c >= threshold[i] : c > threshold[i]) ? 1.0f : 0.0f;
+    const float down = is_signed && (at_least ? -c >= threshold[i] : -c > threshold[i]) ? 1.0f : 0.0f;
+    s[i] = up - down;
+    v[i] = c - s[i] * threshold[i];
+  }
+}
+
+static bool is_usual(const sxq_spec* spec) {
+  return (spec->charge == SXQ_LEAK || spec->charge == SXQ_INTEGRATE) && spec->timing == SXQ_SAME_STEP &&
+         spec->reset == SXQ_SUBTRACT && (spec->fire == SXQ_SPIKE || spec->fire == SXQ_TERNARY);
+}
+
+static void usual(
+    const sxq_spec* spec, size_t n, const float (*p)[SXQ_BLOCK], const float* x, float* v, float* s) {
+#define WAY(leaks, at_least, is_signed) usual_step(leaks, at_least, is_signed, n, p, x, v, s); break
+  switch ((spec->charge == SXQ_LEAK) * 4 + (spec->comparison == SXQ_GE) * 2 + (spec->fire == SXQ_TERNARY)) {
+    case 0: WAY(false, false, false);
+    case 1: WAY(false, false, true);
+    case 2: WAY(false, true, false);
+    case 3: WAY(false, true, true);
+    case 4: WAY(true, false, false);
+    case 5: WAY(true, false, true);
+    case 6: WAY(true, true, false);
+    default: WAY(true, true, true);
+  }
+#undef WAY
+}
+
 static void neurons(const sxq_spec* spec, const sxq_neuron_block* block) {
   const size_t n = block->count;
   const sxq_parameters place = sxq_spec_parameters(spec);
@@ -143,7 +178,9 @@ static void neurons(const sxq_spec* spec, const sxq_neuron_block* block) {
       __builtin_prefetch(x + i, 0, 2);
       __builtin_prefetch(s + i, 1, 2);
     }
-    if (spec->timing == SXQ_SAME_STEP) {
+    if (is_usual(spec)) {
+      usual(spec, n, block->parameter, x, block->state[0], s);
+    } else if (spec->timing == SXQ_SAME_STEP) {
       same_step(spec, place, n, block->parameter, x, block->state, s);
     } else {
       delayed(spec, n, block->parameter, x, block->state, s);
