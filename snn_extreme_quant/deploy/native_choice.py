@@ -12,6 +12,7 @@ from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_
 from .native_attention import fuse_attention
 from .native_currents import CURRENTS, fuse_currents
 from .native_fusion import FUSED, fuse
+from .native_soft_attention import fuse_soft_attention
 
 __all__ = ["NativeChoice", "choose_kernels"]
 
@@ -63,7 +64,7 @@ class NativeChoice:
             and node.op_type.removesuffix("Signed").endswith(_FUSED_PRODUCTS)
         }  # fmt: skip
         names = set(self.operators) | fuse(made, products) | fuse_attention(made, self.spikes)
-        names |= fuse_currents(made, set(self.operators))
+        names |= fuse_currents(made, set(self.operators)) | fuse_soft_attention(made, self.spikes)
         for node in made.graph.node:
             if node.domain == DOMAIN and node.output[0] in self.nodes and not node.op_type.startswith((FUSED, CURRENTS)):
                 node.op_type += _OF_SPIKES

@@ -96,6 +96,7 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
     case SXQ_FUSED: return sxq_fused_create(op, api, info, kernel);
     case SXQ_ATTENTION: return sxq_attention_create(op, api, info, kernel);
+    case SXQ_SOFT_ATTENTION: return sxq_soft_attention_create(op, api, info, kernel);
     case SXQ_CURRENTS: return sxq_currents_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -118,6 +119,7 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
     case SXQ_FUSED: return sxq_fused_compute(kernel, context);
     case SXQ_ATTENTION: return sxq_attention_compute(kernel, context);
+    case SXQ_SOFT_ATTENTION: return sxq_soft_attention_compute(kernel, context);
     case SXQ_CURRENTS: return sxq_currents_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -277,8 +279,10 @@ static void add_attention(void) {
   }
 }
 
-static void add_currents(void) {
-  sxq_operator* op = add(SXQ_CURRENTS, 1, 1);
+static void add_others_fused(void) {
+  sxq_operator* op = add(SXQ_SOFT_ATTENTION, 1, 1);
+  snprintf(op->name, sizeof op->name, "FusedSoftAttention");
+  op = add(SXQ_CURRENTS, 1, 1);
   op->spikes = ORT_TYPE_FLOAT;
   snprintf(op->name, sizeof op->name, "FusedCurrents_float");
 }
@@ -299,7 +303,7 @@ static bool prepare(void) {
     add_shifts();
     add_fused();
     add_attention();
-    add_currents();
+    add_others_fused();
     atomic_store(&progress, 2);
   }
   while (atomic_load(&progress) == 1) continue;

@@ -10,7 +10,7 @@ typedef enum {
   SXQ_EMBEDDING_INTEGER, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_NEURON,
   SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES,
   SXQ_SHIFT_NORM, SXQ_SHIFT_SOFTMAX, SXQ_FUSED, SXQ_ATTENTION,
-  SXQ_CURRENTS
+  SXQ_SOFT_ATTENTION, SXQ_CURRENTS
 } sxq_kind;
 
 typedef struct {
@@ -59,6 +59,8 @@ OrtStatus* sxq_synchronous_create(const sxq_operator*, const OrtApi*, const OrtK
 OrtStatus* sxq_synchronous_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_currents_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_currents_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_soft_attention_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_soft_attention_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_shift_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_shift_compute(void* kernel, OrtKernelContext*);
 

@@ -6,7 +6,7 @@
 
 /* The numbers of exported/shift_tables.py. */
 enum { MOST_CHANNELS = 4096, MOST_SHIFT = 20, LEAST_SHIFT = -6, MANTISSAS = 4 };
-enum { FACTORS = MANTISSAS * (MOST_SHIFT - LEAST_SHIFT + 1), NORM_FRACTION = 14, BITS = 15 };
+enum { FACTORS = MANTISSAS * (MOST_SHIFT - LEAST_SHIFT + 1), NORM_FRACTION = 14, BITS = 15, LANES = 16 };
 
 #define RESIDUAL_LIMIT 524287.0f
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
@@ -76,12 +76,22 @@ ALWAYS_INLINE void norm_row(const job* j, const float* restrict x, int32_t* rest
 
 ALWAYS_INLINE void softmax_row(const job* j, const float* restrict x, float* restrict y) {
   const size_t length = j->length;
-  float largest = -INFINITY;
-  for (size_t i = 0; i < length; ++i) {
-    const float r = floorf(x[i] + 0.5f);
-    y[i] = r;
-    largest = largest > r ? largest : r;
+  /* Largest numbers lane by lane, as compilers keep the order of comparisons. */
+  float largest = -INFINITY, lane[LANES];
+  for (size_t l = 0; l < LANES; ++l) lane[l] = -INFINITY;
+  size_t whole = 0;
+  for (; whole + LANES <= length; whole += LANES) {
+    for (size_t l = 0; l < LANES; ++l) {
+      const float r = floorf(x[whole + l] + 0.5f);
+      y[whole + l] = r;
+      lane[l] = lane[l] > r ? lane[l] : r;
+    }
   }
+  for (; whole < length; ++whole) {
+    y[whole] = floorf(x[whole] + 0.5f);
+    largest = largest > y[whole] ? largest : y[whole];
+  }
+  for (size_t l = 0; l < LANES; ++l) largest = largest > lane[l] ? largest : lane[l];
   uint64_t total = 0;
   for (size_t i = 0; i < length; ++i) {
     const float exponent = y[i] - largest;
