@@ -10,7 +10,7 @@ import onnx
 
 from .functions import DOMAIN, NeuronFunction, is_integer_neuron, is_neuron, is_shift, is_synchronous
 from .native_attention import fuse_attention
-from .native_currents import CURRENTS, fuse_currents
+from .native_currents import CURRENTS, VALUES, fuse_currents
 from .native_fusion import FUSED, fuse
 from .native_soft_attention import fuse_soft_attention
 
@@ -64,9 +64,9 @@ class NativeChoice:
             and node.op_type.removesuffix("Signed").endswith(_FUSED_PRODUCTS)
         }  # fmt: skip
         names = set(self.operators) | fuse(made, products) | fuse_attention(made, self.spikes)
-        names |= fuse_currents(made, set(self.operators)) | fuse_soft_attention(made, self.spikes)
+        names |= fuse_soft_attention(made, self.spikes) | fuse_currents(made, set(self.operators))
         for node in made.graph.node:
-            if node.domain == DOMAIN and node.output[0] in self.nodes and not node.op_type.startswith((FUSED, CURRENTS)):
+            if node.domain == DOMAIN and node.output[0] in self.nodes and not node.op_type.startswith((FUSED, CURRENTS, VALUES)):
                 node.op_type += _OF_SPIKES
                 names.add(node.op_type)
         return made, names

@@ -30,7 +30,6 @@ class _Chain:
     addition: onnx.NodeProto | None
     bias: str
     program: Program
-    constants: list[str]
     reshape: onnx.NodeProto | None
     neuron: onnx.NodeProto
 
@@ -75,13 +74,11 @@ def _chain(neuron: onnx.NodeProto, look: GraphReaders, products: set[str]) -> _C
     if node is None or node.output[0] not in products or ("MatMulInteger" in node.op_type) is not integer:
         return None
     columns = look.lengths.get(node.input[2]) if not integer else None
-    first = program.nodes[0] if program.nodes else None
-    if first is not None and first.op_type == "Add":
-        others = [name for name in first.input if name != program.source]
-        if look.lengths.get(next(iter(others), "")) == columns:
-            addition, bias = first, others[0]
-            program = Program(first.output[0], program.nodes[1:])
-    return _Chain(node, addition, bias, program, program.constants(look), reshape, neuron)
+    first = program.steps[0] if program.steps else None
+    if first is not None and first.operation == "Add" and look.lengths.get(first.constants[0]) == columns:
+        addition, bias = first.nodes[0], first.constants[0]
+        program = Program(addition.output[0], program.steps[1:])
+    return _Chain(node, addition, bias, program, reshape, neuron)
 
 
 def _spikes(chain: _Chain, look: GraphReaders, products: dict[str, _Chain]) -> tuple[str, set[str]]:
@@ -129,14 +126,14 @@ def _node(chain: _Chain, spikes: str) -> onnx.NodeProto:
     if states := len(chain.neuron.output) - 1:
         kind += f"_{states}_{'integer' if is_integer_neuron(chain.neuron.op_type) else 'float'}_states"
     inputs = [*chain.product.input, *([chain.bias] if chain.addition is not None else [])]
-    inputs += chain.constants
+    inputs += chain.program.constants
     inputs += [chain.reshape.input[1]] if chain.reshape is not None else []
     made = helper.make_node(
         kind, [*inputs, *chain.neuron.input[1:]], chain.neuron.output, chain.neuron.name, domain=DOMAIN,
         layer=chain.product.op_type, neuron=chain.neuron.op_type, has_bias=int(chain.addition is not None),
-        has_program=int(bool(chain.program.nodes)), has_shape=int(chain.reshape is not None),
+        has_program=int(bool(chain.program.steps)), has_shape=int(chain.reshape is not None),
     )  # fmt: skip
-    if chain.program.nodes:
+    if chain.program.steps:
         made.attribute.append(helper.make_attribute("program", chain.program.numbers))
     for node in (chain.product, chain.neuron):
         made.attribute.extend(node.attribute)

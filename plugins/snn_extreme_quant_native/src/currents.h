@@ -10,7 +10,9 @@ enum { SXQ_MOST_OPERATIONS = 16 };
 enum {
   SXQ_ADD, SXQ_SUB, SXQ_MUL, SXQ_DIV, /* x op c */
   SXQ_CLIP,                           /* between two numbers */
-  SXQ_ROUND, SXQ_FLOOR, SXQ_RELU, SXQ_OPERATIONS,
+  SXQ_ROUND, SXQ_FLOOR, SXQ_RELU,
+  SXQ_GELU, /* x (c (erf(x / a) + b)) of three numbers */
+  SXQ_OPERATIONS,
   SXQ_ON_GRID = SXQ_OPERATIONS /* made here of a division, a clip, a product, a rounding and a product */
 };
 
@@ -27,7 +29,7 @@ typedef struct {
     int operation;
     const float* a; /* of the columns, or of all */
     bool of_columns;
-    float least, most, up, down; /* of a clip; of a grid */
+    float least, most, up, down; /* of a clip; of a grid; the last two also of a GELU: b and c */
   } step[SXQ_MOST_OPERATIONS];
   const sxq_kernels* kernels;
 } sxq_currents;

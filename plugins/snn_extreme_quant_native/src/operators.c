@@ -97,6 +97,7 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_FUSED: return sxq_fused_create(op, api, info, kernel);
     case SXQ_ATTENTION: return sxq_attention_create(op, api, info, kernel);
     case SXQ_SOFT_ATTENTION: return sxq_soft_attention_create(op, api, info, kernel);
+    case SXQ_VALUES:
     case SXQ_CURRENTS: return sxq_currents_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -120,6 +121,7 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_FUSED: return sxq_fused_compute(kernel, context);
     case SXQ_ATTENTION: return sxq_attention_compute(kernel, context);
     case SXQ_SOFT_ATTENTION: return sxq_soft_attention_compute(kernel, context);
+    case SXQ_VALUES:
     case SXQ_CURRENTS: return sxq_currents_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -284,7 +286,9 @@ static void add_others_fused(void) {
   snprintf(op->name, sizeof op->name, "FusedSoftAttention");
   op = add(SXQ_CURRENTS, 1, 1);
   op->spikes = ORT_TYPE_FLOAT;
-  snprintf(op->name, sizeof op->name, "FusedCurrents_float");
+  snprintf(op->name, sizeof op->name, "FusedCurrents");
+  op = add(SXQ_VALUES, 1, 1);
+  snprintf(op->name, sizeof op->name, "FusedValues");
 }
 
 /* Make the table; the first caller does it, and a second one at the same time waits. */
