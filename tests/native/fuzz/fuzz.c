@@ -267,10 +267,16 @@ int main(int argc, char** argv) {
     }
   }
   for (long round = 0; round < rounds / 8; ++round) {
-    fuzz_synchronous((const sxq_operator*)registered[others - 1 - draw((uint32_t)synchronous)]);
+    const sxq_operator* op = (const sxq_operator*)registered[others - 1 - draw((uint32_t)synchronous)];
+    if (op->kind == SXQ_SHIFT_NORM || op->kind == SXQ_SHIFT_SOFTMAX) fuzz_shift(op);
+    else fuzz_synchronous(op);
   }
-  for (long round = 0; round < rounds / 8; ++round) {
-    fuzz_attention((const sxq_operator*)registered[registered_count - 1 - draw(2)]);
+  for (long round = 0; round < rounds / 2; ++round) {
+    const sxq_operator* op = (const sxq_operator*)registered[others + draw((uint32_t)fused)];
+    const sxq_operator* neuron = (const sxq_operator*)registered[layers + draw((uint32_t)(others - layers - synchronous))];
+    if (op->kind == SXQ_ATTENTION) fuzz_attention(op);
+    else if (op->kind == SXQ_SOFT_ATTENTION) fuzz_soft_attention(op);
+    else if (op->kind != SXQ_FUSED) fuzz_currents(op, neuron);
   }
   for (long round = 0; round < rounds / 4; ++round) {
     fuzz_fused((const sxq_operator*)registered[draw((uint32_t)layers)], (const sxq_operator*)registered[layers + draw((uint32_t)(others - layers - synchronous))]);

@@ -18,4 +18,9 @@ void fuzz_fused(const sxq_operator* layer, const sxq_operator* neuron);
 /* Attention of random shapes and bytes, compared with plain loops. */
 void fuzz_attention(const sxq_operator* op);
 
+/* Norm and softmax by shifts; attention with a softmax; values, with the neurons that read them or without. */
+void fuzz_shift(const sxq_operator* op);
+void fuzz_soft_attention(const sxq_operator* op);
+void fuzz_currents(const sxq_operator* op, const sxq_operator* neuron);
+
 #endif

@@ -90,6 +90,7 @@ static OrtStatus* attribute_float(const OrtKernelInfo* info, const char* name, f
 static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int64_t* value) {
   if (!strcmp(name, "shift")) *value = info->shift;
   else if (!strcmp(name, "has_bias")) *value = info->has_bias;
+  else if (!strcmp(name, "has_program")) *value = info->has_program;
   else if (!strcmp(name, "has_shape")) *value = info->has_shape;
   else if (!strcmp(name, "allowzero")) *value = info->allowzero;
   else if (!strcmp(name, "has_factor")) *value = info->has_factor;
@@ -110,6 +111,7 @@ static OrtStatus* attribute_ints(const OrtKernelInfo* info, const char* name, in
   if (!strcmp(name, "strides")) from = info->strides, count = info->axes;
   if (!strcmp(name, "dilations")) from = info->dilations, count = info->axes;
   if (!strcmp(name, "pads")) from = info->pads, count = 2 * info->axes;
+  if (!strcmp(name, "program")) from = info->program, count = info->operations;
   if (strstr(name, "_order")) from = info->order, count = 4;
   if (*length < count) return create_status(1, "the room for an attribute is too small");
   memcpy(values, from, count * sizeof *values);

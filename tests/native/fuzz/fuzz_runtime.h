@@ -23,6 +23,8 @@ struct OrtKernelInfo {
   size_t axes;
   const char *layer, *neuron; /* of a fused node, with its flags */
   int64_t has_bias, has_shape, allowzero;
+  int64_t has_program, program[8]; /* of what is computed of currents */
+  size_t operations;
   int64_t order[4], has_factor, scores_signed; /* of attention */
 };
 struct OrtKernelContext {
