@@ -108,4 +108,7 @@ class FreeRounding:
             self._new_constant((self._constant(n).double() * factor).float()) for n in (scale.args[1], bias)
         )
         call = self.graph.call_function
-        return call(aten.add.Tensor, (call(_COUNTS, (x, packed, call(aten.mul.Tensor, (scale.args[0], scaled)), *rest)), shifted))
+        return call(
+            aten.add.Tensor,
+            (call(_COUNTS, (x, packed, call(aten.mul.Tensor, (scale.args[0], scaled)), *rest)), shifted),
+        )

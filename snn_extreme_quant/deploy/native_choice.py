@@ -66,7 +66,11 @@ class NativeChoice:
         names = set(self.operators) | fuse(made, products) | fuse_attention(made, self.spikes)
         names |= fuse_soft_attention(made, self.spikes) | fuse_currents(made, set(self.operators))
         for node in made.graph.node:
-            if node.domain == DOMAIN and node.output[0] in self.nodes and not node.op_type.startswith((FUSED, CURRENTS, VALUES)):
+            if (
+                node.domain == DOMAIN
+                and node.output[0] in self.nodes
+                and not node.op_type.startswith((FUSED, CURRENTS, VALUES))
+            ):
                 node.op_type += _OF_SPIKES
                 names.add(node.op_type)
         return made, names

@@ -104,12 +104,12 @@ def _simple(node: onnx.NodeProto, look: GraphReaders) -> _Step | None:
 
 
 def _gelu(node: onnx.NodeProto, look: GraphReaders) -> _Step | None:
-    """x (c (erf(x / a) + b)) of three numbers, as torch's exporter writes a GELU."""
+    """X (c (erf(x / a) + b)) of three numbers, as torch's exporter writes a GELU."""
     if not _is(node, "Mul"):
         return None
     for place in (0, 1):
         source, chain, value = node.input[1 - place], [node], node.input[place]
-        constants = []
+        constants: list[str] = []
         for operation in ("Mul", "Add", "Erf", "Div"):
             maker = look.maker(value)
             if maker is None or not _is(maker, operation):

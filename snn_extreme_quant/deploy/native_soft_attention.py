@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from typing import Any
 
 import onnx
 from onnx import helper
@@ -72,7 +73,7 @@ def _attention(
         gone.append(moved)
         sources.append(moved.input[0])
     ranks = {len(_attribute(node, "perm", ())) for node in gone if _is(node, "Transpose")}
-    if len(ranks) != 1 or not _splits_heads(last, "rows") or not spikes.issuperset(sources[1:]):
+    if len(ranks) != 1 or not _splits_heads(last, "rows") or not set(sources[1:]) <= spikes:
         return None
     mask = addition.input[1 - place]
     made = helper.make_node(
@@ -93,7 +94,7 @@ def _is(node: onnx.NodeProto, operator: str) -> bool:
     return not node.domain and node.op_type == operator
 
 
-def _attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     found = next((attribute for attribute in node.attribute if attribute.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
 

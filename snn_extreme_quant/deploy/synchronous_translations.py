@@ -83,7 +83,7 @@ def synchronous_translations() -> dict[Any, Callable[..., Any]]:
 
     def rates_of(counts: Any, zero_point: int, steps: int) -> Any:
         unit, zero = np.array(1.0 / steps, np.float32), np.array(zero_point, np.uint8)
-        constants = (op18.Constant(value=onnx.numpy_helper.from_array(value)) for value in (unit, zero))
+        constants: Any = [op18.Constant(value=onnx.numpy_helper.from_array(value)) for value in (unit, zero)]
         return op18.DequantizeLinear(counts, *constants)
 
     def one_of(x: Any) -> Any:

@@ -66,15 +66,23 @@ def drawn(lead: tuple[int, ...], queries: int, keys: int, heads: int = 3, channe
     spikes[1] *= rng.random(spikes[1].shape) < 0.3
     mask = np.zeros((*lead[1:], 1, 1, keys))
     mask[..., 1::5] = -10000.0
-    given = {"q": np.round(rng.normal(0, 1, (*lead, queries, heads, channels)) * 64) / 64, "k": spikes[0], "v": spikes[1]}
+    given = {
+        "q": np.round(rng.normal(0, 1, (*lead, queries, heads, channels)) * 64) / 64,
+        "k": spikes[0],
+        "v": spikes[1],
+    }
     return {name: value.astype(np.float32) for name, value in {**given, "mask": mask}.items()}
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("barriers", [False, True])
-@pytest.mark.parametrize(("lead", "queries", "keys"), [((2,), 7, 7), ((4, 2), 33, 33), ((3, 1), 1, 70), ((1, 1), 64, 5)])
+@pytest.mark.parametrize(
+    ("lead", "queries", "keys"), [((2,), 7, 7), ((4, 2), 33, 33), ((3, 1), 1, 70), ((1, 1), 64, 5)]
+)
 @pytest.mark.parametrize("softmax", ["Softmax", "ShiftSoftmax"])
-def test_attention(library: Any, softmax: str, lead: tuple[int, ...], queries: int, keys: int, barriers: bool, threads: int) -> None:
+def test_attention(
+    library: Any, softmax: str, lead: tuple[int, ...], queries: int, keys: int, barriers: bool, threads: int
+) -> None:
     model, given = attention(len(lead) + 3, softmax, barriers), drawn(lead, queries, keys)
     (expected,) = session(model, threads=1, native=False).run(None, given)
     opened, operators = joined(model, threads)

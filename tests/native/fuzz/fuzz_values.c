@@ -23,7 +23,7 @@ void fuzz_shift(const sxq_operator* op) {
 
 /* Constants of the operations of a program; those that may be are one for each column. */
 static size_t fill_program(OrtKernelInfo* info, OrtKernelContext* context, size_t next, int64_t columns) {
-  info->operations = draw(8);
+  info->operations = draw(4);
   for (size_t i = 0; i < info->operations; ++i) {
     info->program[i] = draw(SXQ_OPERATIONS);
     const size_t constants = info->program[i] <= SXQ_DIV ? 1 : info->program[i] == SXQ_CLIP ? 2 : info->program[i] == SXQ_GELU ? 3 : 0;
@@ -33,8 +33,11 @@ static size_t fill_program(OrtKernelInfo* info, OrtKernelContext* context, size_
       fill(context->input[next++], 3);
     }
   }
-  if (info->operations >= 5 && one_in(2)) { /* a grid; the constants of the operations before stay where they are */
-    for (size_t i = 1; i < next; ++i) drop(context->input[i]);
+  if (one_in(3)) { /* a grid */
+    for (size_t i = 1; i < next; ++i) {
+      drop(context->input[i]);
+      context->input[i] = NULL;
+    }
     const int64_t grid[] = {SXQ_DIV, SXQ_CLIP, SXQ_MUL, SXQ_ROUND, SXQ_DIV};
     memcpy(info->program, grid, sizeof grid);
     info->operations = 5;
