@@ -92,7 +92,7 @@ class FreeRounding:
         return self._times(call(aten.mul.Tensor, (u, raised)), gain * half)
 
     def _layer_times(self, node: Any, factor: Tensor) -> fx.Node | None:
-        """Return a layer that reads counts, with its bias, times a number or one for each channel; None if it is none."""
+        """Return a layer that reads counts, with its bias, times a number or one a channel; None if it is none."""
         if not isinstance(node, fx.Node) or node.target is not aten.add.Tensor or node.kwargs or len(node.users) != 1:
             return None
         layer, bias = cast("tuple[Any, Any]", node.args[:2])

@@ -1,4 +1,4 @@
-"""Joins neurons with what is computed before them value by value, as one node for the kernels; in memory, never in a file."""
+"""Joins neurons with what is computed before them value by value, for the kernels; in memory, never in a file."""
 
 from __future__ import annotations
 
