@@ -10,6 +10,7 @@ import numpy.typing as npt
 import onnx
 
 from snn_extreme_quant.errors import SampleError
+from snn_extreme_quant.exported.operators import is_token_neuron
 
 __all__ = ["checked_rates", "counts_of", "rates_of_train"]
 
@@ -61,8 +62,10 @@ def counts_of(node: onnx.NodeProto, value: Array, steps: int) -> Array:
     Returns:
         The spikes of all steps where the tensor holds them; else the number of spikes, -T to T, as int16.
     """
-    if node.op_type == "SynchronousSpikes":
+    if node.op_type == "SynchronousSpikes" or node.op_type.startswith("IntSpikes"):
         return value
+    if is_token_neuron(node.op_type):
+        return value.astype(np.int16)
     if node.op_type == "SynchronousRates":
         return (value * steps).astype(np.int16)
     top = next((attribute.f or attribute.i for attribute in node.attribute if attribute.name == "top"), steps)

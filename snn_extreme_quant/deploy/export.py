@@ -26,7 +26,7 @@ from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 from snn_extreme_quant.output_files import check_writable, write_whole
 
 from .exactness import SPIKES, analyse
-from .functions import is_neuron, is_synchronous
+from .functions import is_neuron, is_synchronous, is_token_neuron
 from .graphs import neuron_calls
 from .input_arrays import as_array
 from .integer_export import FixedPointReport, lower_integer
@@ -90,8 +90,8 @@ class ExportReport:
     @property
     def exact(self) -> bool:
         """Whether there are spikes, and every one is guaranteed to be the same as in torch."""
-        fires = any(is_neuron(layer.operator) or is_synchronous(layer.operator) for layer in self.layers)
-        return fires and all(layer.exact for layer in self.layers)
+        fires = (is_neuron, is_synchronous, is_token_neuron)
+        return any(found(layer.operator) for layer in self.layers for found in fires) and all(layer.exact for layer in self.layers)
 
     def __str__(self) -> str:
         """Render as a plain table."""

@@ -10,7 +10,15 @@ from functools import cache
 
 from onnx import FunctionProto, numpy_helper, parser
 
-from snn_extreme_quant.exported.operators import DOMAIN, DOMAIN_VERSION, is_integer_neuron, is_layer, is_neuron
+from snn_extreme_quant.exported.operators import (
+    DOMAIN,
+    DOMAIN_VERSION,
+    is_integer_neuron,
+    is_layer,
+    is_neuron,
+    is_token_integer,
+    is_token_neuron,
+)
 
 from .body_facts import GENERAL, BodyFacts
 from .integer_functions import integer_text, is_integer_layer
@@ -19,6 +27,7 @@ from .layer_functions import layer_operator, layer_text
 from .neuron_functions import NeuronFunction, neuron_text
 from .shift_functions import is_shift, shift_text
 from .synchronous_functions import is_synchronous, synchronous_text
+from .token_integer_functions import token_integer_text
 
 __all__ = [
     "DOMAIN",
@@ -32,6 +41,8 @@ __all__ = [
     "is_neuron",
     "is_shift",
     "is_synchronous",
+    "is_token_integer",
+    "is_token_neuron",
     "layer_operator",
 ]
 
@@ -68,6 +79,8 @@ def _text(operator: str, facts: BodyFacts) -> str:
         return integer_neuron_text(IntegerNeuron.from_name(operator))
     if is_synchronous(operator):
         return synchronous_text(operator)
+    if is_token_integer(operator):
+        return token_integer_text(operator)
     if is_shift(operator):
         return shift_text(operator)
     if is_layer(operator):

@@ -1,10 +1,11 @@
 """The golden model: an exported integer file, computed by a few lines of numpy.
 
 It reads the graph of the file and carries it out node by node, by a short function for each operator: those of our
-domain here and in :mod:`.golden_neurons`, ONNX's own in :mod:`.golden_standard`. Neither onnxruntime nor torch nor the
-bodies that the file carries take part, so it is an independent oracle for all of them. Between the first and the last
-integer operator all arrays hold whole numbers; floats occur before (the encoding of the input) and behind (the decoding
-of the output) alone, and there, for operators that no integer network has, onnx's reference evaluator helps out.
+domain here, in :mod:`.golden_neurons` and in :mod:`.golden_tokens`, ONNX's own in :mod:`.golden_standard`. Neither
+onnxruntime nor torch nor the bodies that the file carries take part, so it is an independent oracle for all of them.
+Between the first and the last integer operator all arrays hold whole numbers; floats occur before (the encoding of the
+input) and behind (the decoding of the output) alone, and there, for operators that no integer network has, onnx's
+reference evaluator helps out.
 
 It is written to be read, not to be fast: sums are numpy's integer products.
 """
@@ -26,9 +27,10 @@ from onnx import helper, numpy_helper
 from snn_extreme_quant.errors import ModelFileError, SampleError, SxqError
 from snn_extreme_quant.quantizers.packing import unpack
 
-from .functions import DOMAIN, is_integer_layer, is_integer_neuron, is_neuron
+from .functions import DOMAIN, is_integer_layer, is_integer_neuron, is_neuron, is_token_integer, is_token_neuron
 from .golden_neurons import run_neurons
 from .golden_standard import STANDARD
+from .golden_tokens import run_tokens
 from .integer_functions import IntegerLayer
 from .integer_neuron_functions import IntegerNeuron
 
@@ -80,7 +82,8 @@ def golden_run(
         operands = [values[name] if name else None for name in node.input]
         results = _carried_out(proto, node, operands)
         values.update(zip(node.output, results, strict=False))
-        if node.domain == DOMAIN and is_integer_neuron(node.op_type) and (spikes_of is None or node.name in spikes_of):
+        fires = node.domain == DOMAIN and (is_integer_neuron(node.op_type) or is_token_neuron(node.op_type))
+        if fires and (spikes_of is None or node.name in spikes_of):
             spikes[node.name] = results[0]
     return GoldenRun({output.name: values[output.name] for output in proto.graph.output}, spikes)
 
@@ -116,6 +119,8 @@ def _carried_out(proto: onnx.ModelProto, node: onnx.NodeProto, operands: Sequenc
     if node.domain == DOMAIN and is_integer_layer(node.op_type):
         layer = IntegerLayer.from_name(node.op_type)
         return [_whole(_LAYERS[layer.kind](layer, _all(operands), attributes), where)]
+    if node.domain == DOMAIN and is_token_integer(node.op_type):
+        return [run_tokens(node.op_type, _all(operands), attributes, where)]
     if node.domain == DOMAIN and is_neuron(node.op_type):
         raise ModelFileError(f"{where} computes in float; the golden model is one of files exported with integer=True.")
     if not node.domain and node.op_type in STANDARD:

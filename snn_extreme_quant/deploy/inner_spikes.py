@@ -8,7 +8,7 @@ import onnx
 
 from snn_extreme_quant.neurons.fixed_point_spec import spike_limits
 
-from .functions import DOMAIN, is_integer_neuron, is_neuron, is_synchronous
+from .functions import DOMAIN, is_integer_neuron, is_neuron, is_synchronous, is_token_neuron
 from .integer_neuron_functions import IntegerNeuron
 
 __all__ = ["neuron_nodes", "neuron_outputs", "spike_type", "with_outputs"]
@@ -19,6 +19,9 @@ _IN_FLOAT = ("SynchronousRates", "SynchronousSpikes")
 
 def spike_type(operator: str) -> int:
     """Return ONNX's number of the type of what a neuron operator gives."""
+    if is_token_neuron(operator):
+        kinds = {"Signed": onnx.TensorProto.INT8, "Wide": onnx.TensorProto.INT32}
+        return int(next((kind for end, kind in kinds.items() if operator.endswith(end)), onnx.TensorProto.UINT8))
     if is_synchronous(operator) and operator not in _IN_FLOAT:
         return int(onnx.TensorProto.UINT8)
     if not is_integer_neuron(operator):
@@ -28,7 +31,8 @@ def spike_type(operator: str) -> int:
 
 
 def _fires(node: onnx.NodeProto) -> bool:
-    return node.domain == DOMAIN and (is_neuron(node.op_type) or is_synchronous(node.op_type))
+    fires = (is_neuron, is_synchronous, is_token_neuron)
+    return node.domain == DOMAIN and any(found(node.op_type) for found in fires)
 
 
 def neuron_nodes(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:

@@ -11,7 +11,7 @@ from onnx import TensorProto
 from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.files import AFTER
 
-from .functions import DOMAIN, is_integer_layer, is_integer_neuron
+from .functions import DOMAIN, is_integer_layer, is_integer_neuron, is_token_integer
 
 __all__ = ["check_integers_only"]
 
@@ -136,7 +136,7 @@ def _hides_float(node: onnx.NodeProto) -> bool:
 
 
 def _is_integer(operator: str) -> bool:
-    return is_integer_layer(operator) or is_integer_neuron(operator)
+    return is_integer_layer(operator) or is_integer_neuron(operator) or is_token_integer(operator)
 
 
 def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -7,9 +7,12 @@ __all__ = [
     "DOMAIN_VERSION",
     "KINDS",
     "LAYER_PREFIXES",
+    "TOKEN_INTEGERS",
     "is_integer_neuron",
     "is_layer",
     "is_neuron",
+    "is_token_integer",
+    "is_token_neuron",
     "layout_of",
 ]
 
@@ -26,6 +29,13 @@ KINDS = {
     "int16": "Int16",
 }
 LAYER_PREFIXES = tuple(KINDS.values())
+#: Layers of synchronous neurons in integer files of models of tokens: what they give, counts or the spikes of all steps.
+_TOKEN_NEURONS = ("IntCounts", "IntCountsSigned", "IntCountsWide", "IntSpikes", "IntSpikesSigned")
+#: What integer files of models of tokens compute with beside integer sums.
+TOKEN_INTEGERS = (
+    *_TOKEN_NEURONS, "IntScale", "IntResidual", "IntShiftNorm", "IntShiftSoftmax",
+    "IntProduct", "IntProductSigned", "IntProductWide",
+)  # fmt: skip
 
 
 def is_layer(operator: str) -> bool:
@@ -41,6 +51,21 @@ def is_integer_neuron(operator: str) -> bool:
 def is_neuron(operator: str) -> bool:
     """Whether an operator of our domain is a layer of neurons (all steps, or one)."""
     return operator.startswith(("LIF_", "StepLIF_")) or is_integer_neuron(operator)
+
+
+def is_token_integer(operator: str) -> bool:
+    """Whether an operator of our domain is one of integer files of models of tokens, no integer sum.
+
+    Example:
+        >>> is_token_integer("IntShiftNorm"), is_token_integer("ShiftNorm")
+        (True, False)
+    """
+    return operator in TOKEN_INTEGERS
+
+
+def is_token_neuron(operator: str) -> bool:
+    """Whether it is a layer of synchronous neurons among those."""
+    return operator in _TOKEN_NEURONS
 
 
 def layout_of(operator: str) -> str:

@@ -6,12 +6,14 @@ import math
 from functools import cache
 
 __all__ = [
+    "NORM_BITS",
     "NORM_FRACTION",
     "PROBABILITY_BITS",
     "RESIDUAL_FRACTION",
     "RESIDUAL_LIMIT",
     "norm_factors",
     "softmax_stairs",
+    "whole_norm_factors",
 ]
 
 #: Probabilities are multiples of 2^-15.
@@ -19,6 +21,8 @@ PROBABILITY_BITS = 15
 #: What a norm reads is on the grid of 2^-10, below 2^9, as BERTs have outliers of hundreds, beside which the rest is
 #: small: what it gives is on the grid of 2^-14.
 RESIDUAL_FRACTION, RESIDUAL_LIMIT, NORM_FRACTION = 10, 2.0**19 - 1, 14
+#: The norm's factors are multiples of 2^-8.
+NORM_BITS = 8
 #: The exponents of the norm's factor: 1.75 * 2^6 is enough for a variance of 1 unit, 2^-20 for the largest there is.
 _LEAST_SHIFT, _MOST_SHIFT = -6, 20
 
@@ -48,3 +52,13 @@ def norm_factors() -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]
     # Half way from m to m + 1 quarters: sqrt(H / V) >= (2 m + 1) / 8 * 2^-k.
     borders = [(4 ** max(0, k + 3), odd * odd * 4 ** max(0, -k - 3)) for k in shifts for odd in (9, 11, 13, 15)]
     return tuple(factors), tuple(a for a, _ in borders[:-1]), tuple(b for _, b in borders[:-1])
+
+
+def whole_norm_factors() -> tuple[int, ...]:
+    """Return the factors of :func:`norm_factors` times 2^8, which are whole numbers.
+
+    Example:
+        >>> whole_norm_factors()[:4]
+        (4, 5, 6, 7)
+    """
+    return tuple(int(factor * 2**NORM_BITS) for factor in norm_factors()[0])

@@ -33,9 +33,9 @@ from snn_extreme_quant.neurons.implicit import ImplicitLayer
 __all__ = ["BertDetails", "SpikingBert"]
 
 #: Added to the scores of pads before the softmax.
-_PAD = -10000.0
+PAD = -10000.0
 #: Embeddings are small beside residual sums; a norm takes any scale, and so much larger its grid is finer for them.
-_FINER = 16.0
+EMBEDDINGS_FINER = 16.0
 Neurons = ChannelIF | StepIF
 
 
@@ -92,7 +92,7 @@ class Embeddings(_Block):
         kind = self.token_types(torch.zeros_like(ids) if types is None else types)
         total = self.words(ids) + position + kind
         if self.config.profile == "integer":
-            total = total * _FINER
+            total = total * EMBEDDINGS_FINER
         return self.dropout(self.norm(total))  # type: ignore[no-any-return]
 
     def fire(self, current: Tensor) -> Tensor:
@@ -245,7 +245,7 @@ class SpikingBert(_Block):
             )
         mask = torch.zeros((), device=ids.device)
         if attention_mask is not None:
-            mask = (1.0 - attention_mask[:, None, None, :].float()) * _PAD
+            mask = (1.0 - attention_mask[:, None, None, :].float()) * PAD
         steps = self.config.schedule == "step" and self.mode == "simulated"
         rates = simulate(self, lambda: self.embeddings(ids, types), mask) if steps else None
         current = self.embeddings(ids, types)
