@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -24,7 +24,7 @@ from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.shifts import OnGrid, ShiftNorm
 from snn_extreme_quant.models.spiking_bert import EMBEDDINGS_FINER, PAD, Attention, Embeddings, EncoderLayer, Neurons
 from snn_extreme_quant.neurons import NeuronSpec
-from snn_extreme_quant.neurons.equilibrium_steps import GRID, StepIF
+from snn_extreme_quant.neurons.equilibrium_steps import GRID, StepIF, on_grid
 from snn_extreme_quant.neurons.synchronous import synchronous_count
 from snn_extreme_quant.quantizers.packing import pack, unpack
 
@@ -195,17 +195,21 @@ class IntegerNeurons(_Scaled):
         unit = GRID if making.on == "steps" else float(T)
         width = np.broadcast_shapes(np.shape(slope), np.shape(term), np.shape(_numbers(theta)), np.shape(least))
         slope, term = (np.broadcast_to(v * unit / _numbers(theta) + add, width) for v, add in ((slope, 0), (term, 0.5)))
-        limits = (np.broadcast_to(np.asarray(limit, np.int64), width) for limit in (least, most))
+        ends = [np.broadcast_to(np.asarray(limit, np.int64), width) for limit in (least, most)]
         if making.on == "steps":
-            most_current = round(1024.0 / T * GRID)
-            scale = scale_of(Line(slope, term, *limits, -most_current, most_current), name)
+            limit = round(1024.0 / T * GRID)
+            # What lies between, a ReLU or a clip, shows in the currents of the least and the largest sums.
+            given = current(torch.from_numpy(np.stack(ends)).float())
+            reached = (on_grid(given, theta, T) * GRID).round().long().numpy()
+            scale = scale_of(Line(slope, term, *ends, -limit, limit), name)
+            scale = replace(scale, low=reached.min(0), high=reached.max(0))
         else:
 
             def counts(sums: Any) -> Any:
                 found = synchronous_count(current(torch.from_numpy(sums).float()), theta, T, config.signed)
                 return found.double().numpy()
 
-            scale = stairs_scale(Line(slope, term, *limits, making.least, T), counts, name)
+            scale = stairs_scale(Line(slope, term, *ends, making.least, T), counts, name)
         super().__init__(scale)
         making.reports.append(scale.report(name))
         self.name, self.on, self.T, self.signed = name, making.on, T, config.signed
@@ -299,8 +303,7 @@ class _Table(nn.Module):
             self.columns = parts[0].shape[1]
             self.layout, codes = _repacked(parts[0].packed, parts[0].layout, self.columns, making.packing)
             self.register_buffer("packed", codes)
-            multiplier = torch.round(parts[0].scale.double() * unit).int()
-            self.register_buffer("multiplier", multiplier)
+            self.register_buffer("multiplier", torch.round(parts[0].scale.double() * unit).int())
         else:
             self.register_buffer("rows", torch.round(_values(table).double() * unit).int())
 
@@ -474,6 +477,7 @@ class IntegerBert(nn.Module):
         self.classifier = copy.deepcopy(bert.classifier)
         self.register_buffer("read", making.amplitude(below).clone())
         self.scales, self.magnitudes = tuple(making.reports), dict(making.magnitudes)
+        self.tables = tuple(part.name for part in self.modules() if isinstance(part, _Table) and part.layout)
 
     def forward(self, ids: Tensor, attention_mask: Tensor | None = None, types: Tensor | None = None) -> Tensor:
         """Return the logits."""

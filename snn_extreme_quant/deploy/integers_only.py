@@ -46,11 +46,16 @@ _WHOLE = frozenset(
 )  # fmt: skip
 
 
-def check_integers_only(model: onnx.ModelProto) -> None:
+def check_integers_only(model: onnx.ModelProto, *, encodes: bool = True) -> None:
     """Refuse a file in which an operator of the integer network depends on a float that was computed from integers.
 
     Functions of integer operators must hold no float at all. What comes before the first integer operator must be
     elementwise.
+
+    Args:
+        model: the file.
+        encodes: its first input is encoded, perhaps by floats, and all others are states of a step. Without it all
+            inputs are whole numbers, of which no float may be made that an integer operator depends on.
 
     Raises:
         ExportError: there is such a float; the message names it.
@@ -67,12 +72,14 @@ def check_integers_only(model: onnx.ModelProto) -> None:
     integers = {value.name for value in values if value.type.tensor_type.elem_type in _INTEGERS}
     constants = {tensor.name for tensor in inferred.graph.initializer}
     origins = {}
-    for value in inferred.graph.input[1:]:  # the states of a step
+    states = inferred.graph.input[1:] if encodes else inferred.graph.input
+    for value in states:
         if value.name not in integers:
-            raise ExportError(f"The state {value.name!r} of a step is float.")
+            what = f"The state {value.name!r} of a step" if encodes else f"The input {value.name!r}"
+            raise ExportError(f"{what} is float.")
         origins[value.name] = _Origin(True, "", "")
-    floats = {f"{value.name}{AFTER}" for value in inferred.graph.input[1:]} - integers
-    if floats:
+    floats = {f"{value.name}{AFTER}" for value in states} - integers
+    if floats and encodes:
         raise ExportError(f"The state {min(floats)!r} of a step is float.")
     for node in inferred.graph.node:
         inputs = [name for name in node.input if name and name not in constants]

@@ -27,6 +27,7 @@ from .running import first_line
 from .shift_translations import shift_translations
 from .step_graph import State
 from .synchronous_translations import synchronous_translations
+from .token_integer_translations import token_integer_translations
 from .translations import LAYER_ATTRIBUTE, translations
 
 __all__ = ["IR_VERSION", "file_facts", "layer_facts", "lower", "lowering_error"]
@@ -94,6 +95,7 @@ def lower(
         **integer_translations(magnitudes or {}, states_used),
         **synchronous_translations(),
         **shift_translations(),
+        **token_integer_translations(),
     }
     inputs = sample if isinstance(sample, Mapping) else {"input": sample}
     samples = next((next(iter(inputs.values())).shape[axis] for axis, name in axes.items() if name == "B"), 1)

@@ -17,6 +17,7 @@ from snn_extreme_quant.neurons import Schedule, SynchronousIF, spikes_first
 
 from .batch_norm import deployed, unfolded, watching
 from .export import check_weights
+from .functions import is_token_neuron
 from .inner_spikes import neuron_nodes
 from .output_comparison import OutputVerification
 from .sessions import open_session
@@ -149,7 +150,7 @@ def emitted(values: Tensor, node: onnx.NodeProto, steps: int) -> Tensor:
         node: the layer's node.
         steps: T.
     """
-    if node.op_type == "SynchronousSpikes":
+    if node.op_type == "SynchronousSpikes" or is_token_neuron(node.op_type):
         return values
     if node.op_type == "SynchronousRates":
         return values * float(steps)

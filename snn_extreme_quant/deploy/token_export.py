@@ -11,7 +11,7 @@ import onnx
 from torch import nn
 
 from snn_extreme_quant._version import __version__
-from snn_extreme_quant.errors import ExportError, UnsupportedModelError
+from snn_extreme_quant.errors import ExportError, SxqError, UnsupportedModelError
 from snn_extreme_quant.models import SpikingBert
 
 from .count_graph import to_counts
@@ -21,6 +21,7 @@ from .lowering import lower, lowering_error
 from .repacking import TernaryPacking, with_packing
 from .synchronous_running import synchronous_neurons
 from .token_inputs import token_inputs
+from .token_integer_export import lower_integer_tokens
 from .token_recording import TokenRequest, record_tokens
 from .token_running import On, token_neurons
 
@@ -59,12 +60,6 @@ def export_tokens(model: nn.Module, bert: SpikingBert, sample: Any, path: Path, 
     on = _checked(model, bert, options)
     check_weights(model)
     request = TokenRequest(model, bert, token_inputs(sample, bert, "The sample"), on)
-    recorded, axes = record_tokens(request)
-    if 1 not in axes:
-        raise UnsupportedModelError(
-            f"{type(model).__name__} computes something else for each length of a text; its file could take"
-            f" {recorded.sample.shape[1]} tokens only."
-        )
     steps = bert.config.T
     facts: dict[str, Any] = {
         "format": 1,
@@ -83,16 +78,30 @@ def export_tokens(model: nn.Module, bert: SpikingBert, sample: Any, path: Path, 
     if options.ternary_packing != "2bit":
         facts["ternary_packing"] = options.ternary_packing
     try:
-        graph = with_packing(recorded.graph, options.ternary_packing)
-        exactness = analyse(graph)
-        if on == "counts":
-            graph = to_counts(graph, exactness, None, round_freely=bert.config.profile == "reference")
-            exactness = replace(exactness, products={})  # found of the graph that spikes run through
-        proto = lower(graph, request.sample.named, exactness, recorded.names, axes, facts)
+        proto = _lowered(request, options, facts)
         onnx.checker.check_model(proto, full_check=True)
+    except SxqError:
+        raise
     except Exception as error:
         raise lowering_error(error) from error
     return write_file(proto, path, calling="sequence", time=facts["time"], batch_norms={})
+
+
+def _lowered(request: TokenRequest, options: TokenOptions, facts: dict[str, Any]) -> onnx.ModelProto:
+    if options.integer:
+        return lower_integer_tokens(request, options.ternary_packing, facts)
+    recorded, axes = record_tokens(request)
+    if 1 not in axes:
+        raise UnsupportedModelError(
+            f"{type(request.model).__name__} computes something else for each length of a text; its file could take"
+            f" {recorded.sample.shape[1]} tokens only."
+        )
+    graph = with_packing(recorded.graph, options.ternary_packing)
+    exactness = analyse(graph)
+    if request.on == "counts":
+        graph = to_counts(graph, exactness, None, round_freely=request.bert.config.profile == "reference")
+        exactness = replace(exactness, products={})  # found of the graph that spikes run through
+    return lower(graph, request.sample.named, exactness, recorded.names, axes, facts)
 
 
 def _checked(model: nn.Module, bert: SpikingBert, options: TokenOptions) -> On:
@@ -112,10 +121,6 @@ def _checked(model: nn.Module, bert: SpikingBert, options: TokenOptions) -> On:
         (
             bool(bert.config.feedback),
             "This SpikingBert has feedback, whose layers read spikes of the step before; files have none so far.",
-        ),
-        (
-            options.integer,
-            "integer=True is not for SpikingBert: its embeddings, norms and softmax are not made of integers only.",
         ),
     )
     for refused, why in refusals:

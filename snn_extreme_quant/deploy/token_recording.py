@@ -24,7 +24,7 @@ from .synchronous_running import OnSpikes
 from .token_inputs import TokenInputs
 from .token_running import On, run_tokens, spiking
 
-__all__ = ["TokenRequest", "record_tokens"]
+__all__ = ["TokenRequest", "doubled", "drawn", "open_axes", "probing", "record_tokens"]
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,14 @@ def record_tokens(request: TokenRequest) -> tuple[Capture, dict[int, str]]:
         UnsupportedModelError: the model cannot be recorded, or what was recorded is not what it computes.
         SampleError: the model does not accept the sample.
     """
-    sample = _doubled(request.sample, request.bert.config.positions)
+    sample = doubled(request.sample, request.bert.config.positions)
     wrapper = (lambda model: OnSpikes(model, train=False)) if request.on == "spikes" else None
     with spiking(request.model, request.bert, request.on):
         recorded = capture(request.model, sample.tensors, "sequence", wrapper=wrapper)
     recorded = replace(recorded, graph=write_out_averages(with_constants(without_dropout(recorded.graph))))
-    axes = _axes(recorded)
+    axes = open_axes(recorded)
     for batch, length in ((2, 2), (3, 5), (1, 3), (2, 1)):
-        inputs = _probing(request, batch if 0 in axes else sample.ids.shape[0], length, sample, axes)
+        inputs = probing(request, batch if 0 in axes else sample.ids.shape[0], length, sample, axes)
         try:
             _check(recorded.graph, request, inputs)
         except StructureError as wrong:
@@ -70,21 +70,22 @@ def record_tokens(request: TokenRequest) -> tuple[Capture, dict[int, str]]:
     return recorded, axes
 
 
-def _doubled(sample: TokenInputs, positions: int) -> TokenInputs:
+def doubled(sample: TokenInputs, positions: int) -> TokenInputs:
     """Return a sample without axes of length 1, which would stay 1."""
     axes = (0, 1) if positions > 1 else (0,)
     ids, mask, *types = (at_least_two(tensor, axes) for tensor in sample.tensors)
     return TokenInputs(ids, mask, *types)
 
 
-def _axes(recorded: Capture) -> dict[int, str]:
+def open_axes(recorded: Capture) -> dict[int, str]:
+    """Return the names of the open axes of a record's inputs."""
     entry = recorded.graph.graph.find_nodes(op="placeholder")[0]
     return {
         axis: name for axis, (name, size) in enumerate(zip("BS", entry.meta["val"].shape, strict=True)) if is_free(size)
     }
 
 
-def _probing(request: TokenRequest, batch: int, length: int, sample: TokenInputs, axes: dict[int, str]) -> TokenInputs:
+def probing(request: TokenRequest, batch: int, length: int, sample: TokenInputs, axes: dict[int, str]) -> TokenInputs:
     """Return random tokens with pads at their ends."""
     config = request.bert.config
     length = min(length, config.positions) if 1 in axes else sample.ids.shape[1]
@@ -96,7 +97,7 @@ def _probing(request: TokenRequest, batch: int, length: int, sample: TokenInputs
     return TokenInputs(ids, mask, types)
 
 
-def _draw(name: str, emitted: Tensor, request: TokenRequest) -> Tensor:
+def drawn(name: str, emitted: Tensor, request: TokenRequest) -> Tensor:
     """Return random rates or spikes, the same for graph and model: a layer that is silent would hide what is behind."""
     generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
     config = request.bert.config
@@ -122,14 +123,14 @@ class _Graph(fx.Interpreter):
             return value
         name = str(args[-1])
         self.currents[name] = args[0]
-        drawn = _draw(name, value[0] if target is SEQUENCE else value, self.request)
-        return [drawn, *value[1:]] if target is SEQUENCE else drawn
+        random = drawn(name, value[0] if target is SEQUENCE else value, self.request)
+        return [random, *value[1:]] if target is SEQUENCE else random
 
 
 def _check(graph: fx.GraphModule, request: TokenRequest, inputs: TokenInputs) -> None:
     """Compare what every neuron of graph and model receives, each stretch between neurons by itself."""
     run = run_tokens(
-        request.model, request.bert, inputs, request.on, lambda name, emitted: _draw(name, emitted, request)
+        request.model, request.bert, inputs, request.on, lambda name, emitted: drawn(name, emitted, request)
     )
     driven = _Graph(graph, request)
     try:

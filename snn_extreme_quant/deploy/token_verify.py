@@ -16,10 +16,12 @@ from snn_extreme_quant.neurons import spikes_first
 
 from .export import check_weights
 from .inner_spikes import neuron_nodes
+from .integer_verify import IntegerComparison
 from .output_comparison import Answers
 from .sessions import open_session
 from .synchronous_verify import compare_outputs, emitted, exposed
 from .token_inputs import TokenInputs, bert_of, token_batches
+from .token_integer_verify import IntegerTokens
 from .token_running import On, run_tokens, token_neurons
 from .verified_files import empty_report
 from .verify_report import Difference, LayerVerification, VerifyReport
@@ -36,6 +38,7 @@ class _File:
     nodes: dict[str, onnx.NodeProto]
     on: On
     bert: SpikingBert
+    integer: IntegerTokens | None
 
 
 def verify_tokens(
@@ -63,7 +66,8 @@ def verify_tokens(
     names = [node.output[0] for node in nodes.values()]
     plain = open_session(path, native=native)
     inner = open_session(exposed(proto, names), native=native, name=str(path))
-    file = _File(plain.runtime, inner.runtime, nodes, on, bert)
+    integer = IntegerTokens(proto, facts, model, bert, on) if facts.get("integer") else None
+    file = _File(plain.runtime, inner.runtime, nodes, on, bert, integer)
     report = empty_report(path, plain, facts, nodes)
     for batch in token_batches(inputs, bert):
         if list(batch.named) != facts["inputs"]:
@@ -90,7 +94,7 @@ def _checked(model: nn.Module, path: Path, facts: dict[str, Any], nodes: dict[st
 
 
 def _verify_batch(report: VerifyReport, model: nn.Module, batch: TokenInputs, file: _File) -> None:
-    run = run_tokens(model, file.bert, batch, file.on)
+    expected, golden, logits = _wanted(report, model, batch, file)
     given = {name: value.numpy() for name, value in batch.named.items()}
     try:
         outputs = file.plain.run(None, given)
@@ -98,40 +102,56 @@ def _verify_batch(report: VerifyReport, model: nn.Module, batch: TokenInputs, fi
     except Exception as error:  # onnxruntime raises a class of its own for every failure
         raise SampleError(f"{report.path} does not run on token ids {tuple(batch.ids.shape)}: {error}") from error
     for layer, node, value in zip(report.layers, file.nodes.values(), found, strict=True):
-        ours, theirs = torch.from_numpy(value), run.emitted[layer.name][0]
-        if file.on == "counts":
-            ours, theirs = emitted(ours, node, file.bert.config.T), theirs * float(file.bert.config.T)
-        _compare(report, layer, ours, theirs, file)
+        ours = torch.from_numpy(value)
+        ours = emitted(ours, node, file.bert.config.T) if file.on == "counts" else ours
+        _compare(report, layer, [ours, expected[layer.name], *golden.get(layer.name, [])], file)
     names = [entry.name for entry in file.plain.get_outputs()]
     tensors = [torch.from_numpy(output) for output in outputs]
-    compare_outputs(report, names, tensors, run.outputs)
+    compare_outputs(report, names, tensors, logits)
     if tensors[0].dim() == 2 and tensors[0].shape[1] > 1:
         report.answers = report.answers or Answers()
-        report.answers.add(tensors[0], run.outputs[0])
+        report.answers.add(tensors[0], logits[0])
     report.samples += int(batch.ids.shape[0])
 
 
-def _compare(report: VerifyReport, layer: LayerVerification, ours: Tensor, theirs: Tensor, file: _File) -> None:
+def _wanted(
+    report: VerifyReport, model: nn.Module, batch: TokenInputs, file: _File
+) -> tuple[dict[str, Tensor], dict[str, list[Tensor]], list[Tensor]]:
+    """Return by layer what torch gives, of an integer file what its golden model gives too, and the outputs."""
+    if file.integer is not None:
+        report.integer = report.integer or IntegerComparison()
+        found = file.integer.run(report.integer, batch)
+        golden = {name: [value.float()] for name, value in found.golden.items()}
+        return {name: value.float() for name, value in found.trained.items()}, golden, found.outputs
+    run = run_tokens(model, file.bert, batch, file.on)
+    steps = float(file.bert.config.T) if file.on == "counts" else 1.0
+    return {name: calls[0] * steps for name, calls in run.emitted.items() if calls}, {}, run.outputs
+
+
+def _compare(report: VerifyReport, layer: LayerVerification, values: list[Tensor], file: _File) -> None:
+    """Compare what the file gives with what torch and, of an integer file, its golden model give."""
+    ours, theirs, *golden = values
     if ours.shape != theirs.shape:
         raise ModelFileError(
             f"{report.path} is of another model: layer {layer.name!r} gives shape {tuple(ours.shape)}, the model"
             f" {tuple(theirs.shape)}."
         )
     wrong = ours != theirs
+    for other in golden:
+        wrong |= ours != other
     layer.compared += theirs.numel()
     layer.different += int(wrong.sum())
     layer.fired += float(theirs.abs().sum()) / (file.bert.config.T if file.on == "counts" else 1)
     if report.first_difference is not None or not bool(wrong.any()):
         return
     place = wrong.nonzero()[0].tolist()
-    expected, got = theirs[tuple(place)], ours[tuple(place)]
-    step = 0
+    there = [value[tuple(place)] for value in (theirs, ours, *golden)]
     if file.on == "counts":  # in which step spikes differ first
-        got, expected = (spikes_first(value, file.bert.config.T) for value in (got, expected))
-        step = int((got != expected).nonzero()[0])
-        got, expected = got[step], expected[step]
+        rows = [spikes_first(value, file.bert.config.T) for value in there]
+        step = min(int((rows[1] != row).nonzero()[0]) for row in rows if bool((rows[1] != row).any()))
+        there = [row[step] for row in rows]
     else:
         step, *place = place
     report.first_difference = Difference(
-        layer.name, step, report.samples + place[0], tuple(place[1:]), expected.item(), got.item()
+        layer.name, step, report.samples + place[0], tuple(place[1:]), *(value.item() for value in there)
     )
