@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.export import export_onnx as export_onnx
     from snn_extreme_quant.deploy.inference import FileRun as FileRun
     from snn_extreme_quant.deploy.inference import run_file as run_file
+    from snn_extreme_quant.deploy.integer_bert import integer_bert as integer_bert
     from snn_extreme_quant.deploy.integer_export import FixedPointReport as FixedPointReport
     from snn_extreme_quant.deploy.integer_options import IntegerOptions as IntegerOptions
     from snn_extreme_quant.deploy.integer_verify import IntegerComparison as IntegerComparison
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.native import native_status as native_status
     from snn_extreme_quant.deploy.sessions import session as session
     from snn_extreme_quant.deploy.stream import Stream as Stream
+    from snn_extreme_quant.deploy.token_scales import ScaleReport as ScaleReport
     from snn_extreme_quant.deploy.verification import verify as verify
     from snn_extreme_quant.deploy.verify_report import Difference as Difference
     from snn_extreme_quant.deploy.verify_report import LayerVerification as LayerVerification
@@ -45,9 +47,11 @@ _HOME = {
     "LayerVerification": "verify_report",
     "NativeStatus": "native",
     "Packing": "model_packing",
+    "ScaleReport": "token_scales",
     "Stream": "stream",
     "VerifyReport": "verify_report",
     "export_onnx": "export",
+    "integer_bert": "integer_bert",
     "native_status": "native",
     "pack_model": "model_packing",
     "run_file": "inference",
@@ -68,9 +72,11 @@ __all__ = [
     "LayerVerification",
     "NativeStatus",
     "Packing",
+    "ScaleReport",
     "Stream",
     "VerifyReport",
     "export_onnx",
+    "integer_bert",
     "native_status",
     "pack_model",
     "run_file",

@@ -38,6 +38,7 @@ from .repacking import TernaryPacking, check_packing, with_packing
 from .streaming import Streaming, streaming_step
 from .synchronous_running import synchronous_neurons
 from .token_inputs import bert_of
+from .token_scales import ScaleReport
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
@@ -76,6 +77,7 @@ class ExportReport:
         batch_norms: by name of each batch norm, the layer it is folded into; "" if it stays a product and a sum.
         layers: quantised layers and neurons, with what is guaranteed of each.
         fixed_point: of an integer file, how each neuron layer is computed.
+        scales: of an integer file of a model of tokens, how the constants behind each sum are computed.
     """
 
     path: Path
@@ -86,6 +88,7 @@ class ExportReport:
     batch_norms: Mapping[str, str]
     layers: tuple[LayerReport, ...]
     fixed_point: tuple[FixedPointReport, ...] = ()
+    scales: tuple[ScaleReport, ...] = ()
 
     @property
     def exact(self) -> bool:
@@ -103,7 +106,7 @@ class ExportReport:
             f"{name}: folded into {layer!r}" if layer else f"{name}: a product and a sum for each channel"
             for name, layer in self.batch_norms.items()
         ]
-        return "\n".join((head, *rows, *map(str, self.fixed_point)))
+        return "\n".join((head, *rows, *map(str, self.fixed_point), *map(str, self.scales)))
 
 
 def as_tensor(value: Tensor | npt.ArrayLike, what: str) -> Tensor:
@@ -280,6 +283,7 @@ def write_file(
         batch_norms=batch_norms,
         layers=tuple(LayerReport(e["name"], e["op"], e["exact"], e["why"]) for e in layer_facts(proto)),
         fixed_point=tuple(FixedPointReport(**entry) for entry in file_facts(proto).get("fixed_point", ())),
+        scales=tuple(ScaleReport(**entry) for entry in file_facts(proto).get("scales", ())),
     )
 
 

@@ -72,10 +72,16 @@ def _below(value: Array, bits: int) -> Array:
 
 def _scaled(inputs: list[Array], attributes: _Attributes) -> Array:
     x, gain, offset, low, high = inputs
-    # In floating point first: a product beyond 64 bits would wrap around unseen.
-    _below(abs(x).max(initial=0) * np.abs(gain.astype(np.float64)) + abs(offset), 62)
-    result: Array = np.clip(_below(_below(x * gain + offset, 61) >> attributes["shift"], 30), low, high)
+    result: Array = np.clip(_shifted([(x, gain)], offset, attributes), low, high)
     return result
+
+
+def _shifted(products: list[tuple[Array, Array]], offset: Array, attributes: _Attributes) -> Array:
+    """Return the sum of products and offset, shifted."""
+    # In floating point first: a product beyond 64 bits would wrap around unseen.
+    _below(sum((abs(a).max(initial=0) * abs(g.astype(np.float64)) for a, g in products), abs(offset)), 62)
+    exact = sum((a * g for a, g in products), offset)
+    return _below(_below(exact, 61) >> attributes["shift"], 30)
 
 
 def _spikes(inputs: list[Array], attributes: _Attributes) -> Array:
@@ -86,9 +92,7 @@ def _spikes(inputs: list[Array], attributes: _Attributes) -> Array:
 
 def _residual(inputs: list[Array], attributes: _Attributes) -> Array:
     x, counts, gain, carried, offset = inputs
-    parts = [_below(x * gain, 30), _below(counts * carried, 30), offset]
-    result: Array = _below(sum(parts[1:], parts[0]), 30) >> attributes["shift"]
-    return result
+    return _shifted([(x, gain), (counts, carried)], offset, attributes)
 
 
 def _shift_norm(inputs: list[Array], _attributes: _Attributes) -> Array:

@@ -281,7 +281,7 @@ class _Residual(nn.Module):
         making.reports.append(found.report(layer.name))
         self.shift, self.name = found.shift, f"{layer.name}.residual"
         for name in ("gain", "carried", "offset"):
-            self.register_buffer(name, torch.from_numpy(getattr(found, name).astype(np.int32)))
+            self.register_buffer(name, torch.from_numpy(getattr(found, name)))
 
     def forward(self, sums: Tensor, counts: Tensor) -> Tensor:
         """Return the normalised sum, in units of 2^-14."""

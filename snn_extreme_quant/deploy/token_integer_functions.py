@@ -34,26 +34,32 @@ def _cast(name: str, value: str, kind: int) -> str:
     return f"{name} = Cast <to: int = {kind}> ({value})"
 
 
-def _scaled(kind: int) -> list[str]:
-    """The shift is of unsigned numbers, so the offset is raised by 2^61 when a file is loaded.
+#: Numbers are shifted without a sign, so the offset is raised by 2^61 when a file is loaded.
+_RAISED = [
+    _one("raise", "int64", _WIDE),
+    "shift_i = Constant <value_int: int = @shift> ()",
+    _cast("shift_u", "shift_i", _UINT64),
+    _cast("raise_u", "raise", _UINT64),
+    'base_u = BitShift <direction: string = "RIGHT"> (raise_u, shift_u)',
+    _cast("base", "base_u", _INT64),
+    "raised_offset = Add (offset, raise)",
+]
+_SHIFTED = [
+    _cast("sum_u", "sum", _UINT64),
+    'shifted_u = BitShift <direction: string = "RIGHT"> (sum_u, shift_u)',
+    _cast("shifted", "shifted_u", _INT64),
+    "whole_i = Sub (shifted, base)",
+]
 
-    Limits act in 32 bits, which what is shifted fits: onnxruntime compares only half of 64 bits in Min and Max.
-    """
+
+def _scaled(kind: int) -> list[str]:
+    """Limits act in 32 bits, which what is shifted fits: onnxruntime compares only half of 64 bits in Min and Max."""
     return [
-        _one("raise", "int64", _WIDE),
-        "shift_i = Constant <value_int: int = @shift> ()",
-        _cast("shift_u", "shift_i", _UINT64),
-        _cast("raise_u", "raise", _UINT64),
-        'base_u = BitShift <direction: string = "RIGHT"> (raise_u, shift_u)',
-        _cast("base", "base_u", _INT64),
-        "raised_offset = Add (offset, raise)",
+        *_RAISED,
         _cast("x_i", "x", _INT64),
         "product = Mul (x_i, gain)",
         "sum = Add (product, raised_offset)",
-        _cast("sum_u", "sum", _UINT64),
-        'shifted_u = BitShift <direction: string = "RIGHT"> (sum_u, shift_u)',
-        _cast("shifted", "shifted_u", _INT64),
-        "whole_i = Sub (shifted, base)",
+        *_SHIFTED,
         _cast("whole", "whole_i", _INT32),
         "above = Max (whole, low)",
         "limited = Min (above, high)",
@@ -92,21 +98,15 @@ def _spikes(signed: bool) -> list[str]:
 
 def _residual() -> list[str]:
     return [
-        _one("raise", "int32", _NARROW),
-        "shift_i = Constant <value_int: int = @shift> ()",
-        _cast("shift_u", "shift_i", _UINT32),
-        _cast("raise_u", "raise", _UINT32),
-        'base_u = BitShift <direction: string = "RIGHT"> (raise_u, shift_u)',
-        _cast("base", "base_u", _INT32),
-        "raised_offset = Add (offset, raise)",
-        "product = Mul (x, gain)",
-        "carried_product = Mul (counts, carried)",
+        *_RAISED,
+        _cast("x_i", "x", _INT64),
+        _cast("counts_i", "counts", _INT64),
+        "product = Mul (x_i, gain)",
+        "carried_product = Mul (counts_i, carried)",
         "products = Add (product, carried_product)",
         "sum = Add (products, raised_offset)",
-        _cast("sum_u", "sum", _UINT32),
-        'shifted_u = BitShift <direction: string = "RIGHT"> (sum_u, shift_u)',
-        _cast("shifted", "shifted_u", _INT32),
-        "y = Sub (shifted, base)",
+        *_SHIFTED,
+        _cast("y", "whole_i", _INT32),
     ]
 
 

@@ -39,7 +39,7 @@ __all__ = [
     "int_spikes",
 ]
 
-_PRODUCT_LIMIT, _PART_LIMIT = 2**61, 2**30
+_PRODUCT_LIMIT, _RESULT_LIMIT = 2**61, 2**30
 #: From here on down scores belong to pads.
 _PAD_DISTANCE = -5000
 _KINDS = {"uint8": torch.uint8, "int8": torch.int8, "int32": torch.int32}
@@ -52,7 +52,7 @@ def _checked(value: Tensor, limit: int, layer: str) -> Tensor:
 
 
 def _scaled(x: Tensor, gain: Tensor, offset: Tensor, low: Tensor, high: Tensor, shift: int, layer: str) -> Tensor:
-    exact = _checked(_checked(x.long() * gain + offset, _PRODUCT_LIMIT, layer) >> shift, _PART_LIMIT, layer)
+    exact = _checked(_checked(x.long() * gain + offset, _PRODUCT_LIMIT, layer) >> shift, _RESULT_LIMIT, layer)
     return torch.minimum(torch.maximum(exact, low.long()), high.long())
 
 
@@ -81,8 +81,8 @@ def int_residual(
     x: Tensor, counts: Tensor, gain: Tensor, carried: Tensor, offset: Tensor, shift: int, layer: str
 ) -> Tensor:
     """(x gain + counts carried + offset) >> shift."""
-    ours, theirs = (_checked(n.long() * g, _PART_LIMIT, layer) for n, g in ((x, gain), (counts, carried)))
-    return (_checked(ours + theirs + offset, _PART_LIMIT, layer) >> shift).int()
+    exact = _checked(x.long() * gain + counts.long() * carried + offset, _PRODUCT_LIMIT, layer)
+    return _checked(exact >> shift, _RESULT_LIMIT, layer).int()
 
 
 @torch.library.custom_op(f"{NAMESPACE}::int_shift_norm", mutates_args=())

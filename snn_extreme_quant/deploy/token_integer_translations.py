@@ -36,8 +36,8 @@ def token_integer_translations() -> dict[Any, Callable[..., Any]]:
         return emitted_node(name, {"x": (x, _INTEGER)}, kind, layer, steps=steps)
 
     def residual(x: Any, counts: Any, gain: Any, carried: Any, offset: Any, shift: int, layer: str) -> Any:
-        names = ("x", "counts", "gain", "carried", "offset")
-        given = {n: (v, _INTEGER) for n, v in zip(names, (x, counts, gain, carried, offset), strict=True)}
+        given = {"x": (x, _INTEGER), "counts": (counts, _INTEGER), "gain": (gain, _WIDE), "carried": (carried, _WIDE)}
+        given["offset"] = (offset, _WIDE)
         return emitted_node("IntResidual", given, _INTEGER, layer, shift=shift)
 
     def norm(x: Any, layer: str) -> Any:

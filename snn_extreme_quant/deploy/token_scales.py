@@ -23,10 +23,10 @@ __all__ = ["Line", "Residual", "Scale", "ScaleReport", "residual_scale", "scale_
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
-_PRODUCT_BITS, _PART_BITS = 60, 30
+_PRODUCT_BITS = 60
 #: What is shifted stays below 2^30.
 _RESULT = 2.0**28
-_MOST_SHIFT, _MOST_RESIDUAL_SHIFT = 40, 20
+_MOST_SHIFT = 40
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ScaleReport:
         shift: bits behind the point.
         sums: the largest magnitude that the sums can have.
         product: the largest on the way.
-        headroom: bits free up to the 2^61, or of 32 bits 2^30, of the operator.
+        headroom: bits free up to the 2^61 of the operator.
         channels: how many constants.
         changed: for how many of them there is a sum of which torch gives another count.
     """
@@ -104,8 +104,13 @@ class Residual:
 
     def report(self, name: str) -> ScaleReport:
         """Return what is proved."""
-        free = _PART_BITS - float(np.log2(max(self.largest, 1)))
+        free = _PRODUCT_BITS + 1 - float(np.log2(max(self.largest, 1)))
         return ScaleReport(name, self.shift, self.sums, self.largest, round(free, 2), self.gain.size)
+
+
+def _shift_for(largest: float) -> int:
+    """Return how many bits behind the point leave numbers of this size below 2^60, also when they are rounded."""
+    return int(np.clip(_PRODUCT_BITS - 1 - np.ceil(np.log2(max(largest, 1.0))), 0, _MOST_SHIFT))
 
 
 def scale_of(line: Line, name: str) -> Scale:
@@ -136,7 +141,7 @@ def scale_of(line: Line, name: str) -> Scale:
     far = np.abs(slope) * sums + abs(line.low) + abs(line.high) + 2.0
     term = np.clip(term, -far, far)
     largest = float((np.abs(slope) * sums + np.abs(term)).max())
-    shift = int(np.clip(_PRODUCT_BITS - 1 - np.ceil(np.log2(max(largest, 1.0))), 0, _MOST_SHIFT))
+    shift = _shift_for(largest)
     gain, offset = (np.rint(value * 2.0**shift).astype(np.int64) for value in (slope, term))
     low, high = (np.full(gain.shape, limit, np.int64) for limit in (line.low, line.high))
     return Scale(gain, offset, low, high, shift, sums)
@@ -214,7 +219,7 @@ def _slope(stairs: Integers, levels: Integers, shift: int) -> tuple[int, int] | 
 def residual_scale(
     slope: Floats, carried: Floats, term: Floats, sums: Integers, counts: int, name: str
 ) -> Residual:
-    """Round slope s + carried n + term to whole numbers, as finely as 32 bits let.
+    """Round slope s + carried n + term to whole numbers, as finely as 64 bits let.
 
     Args:
         slope: of sums, ``(N,)``.
@@ -225,27 +230,23 @@ def residual_scale(
         name: what errors call it.
 
     Raises:
-        UnsupportedModelError: 32 bits do not hold it, or a constant is not finite.
+        UnsupportedModelError: what is shifted does not fit 30 bits, or a constant is not finite.
 
     Example:
         >>> one = np.ones(1)
         >>> residual_scale(one * 2.5, one, one * 0.5, np.array([100]), 16, "output").shift
-        20
+        40
     """
     slope, carried, term = np.broadcast_arrays(slope, carried, term)
-    largest = np.abs(slope) * sums + np.abs(carried) * counts + np.abs(term)
-    if not bool(np.isfinite(largest).all()):
+    largest = float((np.abs(slope) * sums + np.abs(carried) * counts + np.abs(term)).max())
+    if not np.isfinite(largest):
         raise UnsupportedModelError(f"{name!r} has a scale, bias or threshold that is not finite; load a good one.")
-    # Each rounding may add half a unit for each sum and count.
-    for shift in range(_MOST_RESIDUAL_SHIFT, -1, -1):
-        if bool((largest * 2.0**shift + 0.5 * (sums + counts + 1) < 2.0**_PART_BITS).all()):
-            break
-    else:
-        worst = float(largest.max())
+    if largest >= _RESULT:
         raise UnsupportedModelError(
-            f"{name!r}: a residual sum of up to {worst:.3g} units of 2^-10 does not fit 32 bits; its norm reads values"
-            " up to 2^9, so scales or thresholds of this layer are far too large."
+            f"{name!r}: a residual sum of up to {largest:.3g} units of 2^-10 does not fit; its norm reads values up to"
+            " 2^9, so scales or thresholds of this layer are far too large."
         )
+    shift = _shift_for(largest)
     gain, of_counts, offset = (np.rint(v * 2.0**shift).astype(np.int64) for v in (slope, carried, term))
     reached = int((np.abs(gain) * sums + np.abs(of_counts) * counts + np.abs(offset)).max())
     return Residual(gain, of_counts, offset, shift, int(np.max(sums)), reached)

@@ -15,7 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from snn_extreme_quant.deploy import native_status
-from snn_extreme_quant.deploy.functions import is_integer_layer, is_integer_neuron
+from snn_extreme_quant.deploy.functions import is_integer_layer, is_integer_neuron, is_token_integer
 from snn_extreme_quant.deploy.golden import golden_run
 from snn_extreme_quant.deploy.native import native_library
 from snn_extreme_quant.errors import ModelFileError
@@ -117,7 +117,8 @@ def applies(runtime: str, case: Case) -> bool:
         return False
     if runtime == "native kernel":
         return case.operator in kernels()
-    return runtime != "golden model" or is_integer_layer(case.operator) or is_integer_neuron(case.operator)
+    integers = (is_integer_layer, is_integer_neuron, is_token_integer)
+    return runtime != "golden model" or any(found(case.operator) for found in integers)
 
 
 def same(result: Array, wanted: Tensor) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from snn_extreme_quant.deploy.functions import is_integer_layer
+from snn_extreme_quant.deploy.functions import is_integer_layer, is_token_integer
 from snn_extreme_quant.deploy.integer_functions import IntegerLayer
 from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
 from snn_extreme_quant.exported.operators import KINDS
@@ -76,5 +76,5 @@ def integer_neuron_cases(operator: str) -> Iterator[Case]:
 def is_float_free(case: Case) -> bool:
     """Whether the body of an operator names no type of floating point."""
     body = case.model().functions[0]
-    assert is_integer_layer(case.operator) or case.operator in all_neurons()
+    assert is_integer_layer(case.operator) or is_token_integer(case.operator) or case.operator in all_neurons()
     return "float" not in str(body).lower() and not FLOATS & set(data_types(body.node))

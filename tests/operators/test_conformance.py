@@ -20,7 +20,7 @@ from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
 from snn_extreme_quant.deploy.layer_functions import layer_operators
 from snn_extreme_quant.deploy.shift_functions import shift_operators
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.exported.operators import KINDS
+from snn_extreme_quant.exported.operators import KINDS, TOKEN_INTEGERS
 from snn_extreme_quant.neurons import NeuronSpec
 from tests.deploy.test_repacking import IDS, build
 from tests.deploy.test_synchronous_networks import made
@@ -32,6 +32,7 @@ from .layers import layer_cases
 from .neurons import SPECS, all_functions, neuron_cases
 from .shifts import shift_cases
 from .synchronous import all_synchronous, synchronous_cases
+from .token_integers import token_integer_cases
 
 NEURONS: dict[NeuronSpec, list[NeuronFunction]] = {}
 for _function in all_functions():
@@ -45,6 +46,7 @@ TABLE = frozenset(
         *shift_operators(),
         *all_sums(),
         *all_neurons(),
+        *TOKEN_INTEGERS,
     ]
 )
 
@@ -88,6 +90,15 @@ def test_shifts(operator: str) -> None:
     found = list(shift_cases(operator))
     ran = Counter(runtime for case in found for runtime in check(case))
     assert ran["onnxruntime"] == ran["onnx.reference"] == len(found) >= 20
+
+
+@pytest.mark.parametrize("operator", TOKEN_INTEGERS)
+def test_integers_of_tokens(operator: str) -> None:
+    found = list(token_integer_cases(operator))
+    ran = Counter(runtime for case in found for runtime in check(case))
+    assert ran["golden model"] == ran["onnxruntime"] == ran["onnx.reference"] == len(found) >= 15
+    assert (ran["native kernel"] > 0) == (operator in kernels())
+    assert is_float_free(found[0])
 
 
 @pytest.mark.parametrize("operator", all_sums())
