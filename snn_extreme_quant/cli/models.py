@@ -1,4 +1,4 @@
-"""Models named on the command line: ``MODULE:NAME``, with weights from a checkpoint and a precision."""
+"""Models named on the command line: ``MODULE:NAME`` or a folder; weights from a checkpoint, and a precision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "Model", "Plan", "Precision", "build_model", "parse_precision"]
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODULE:NAME", help="A function or class that gives the model, or the model.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="MODULE:NAME, a function or class that gives the model, or it; or a SpikingBert's folder."
+    ),
 ]
 Checkpoint = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Weights: .safetensors, or a state_dict of torch.save.")
@@ -86,6 +89,8 @@ def _made(source: str) -> nn.Module:
     """Import the module and call what it names."""
     from torch import nn
 
+    if Path(source).is_dir():
+        return _from_folder(Path(source))
     where, colon, name = source.rpartition(":")
     if not colon or not where or not name.isidentifier():
         raise ModelSourceError(
@@ -105,6 +110,16 @@ def _made(source: str) -> nn.Module:
     if not isinstance(found, nn.Module):
         raise ModelSourceError(f"{source}() gave a {type(found).__name__}; it must give a torch.nn.Module.")
     return found
+
+
+def _from_folder(folder: Path) -> nn.Module:
+    """Load the SpikingBert that ``save_pretrained``, ``sxq train`` or ``sxq pack`` wrote there."""
+    from snn_extreme_quant.models import SpikingBert
+
+    try:
+        return SpikingBert.from_pretrained(folder)
+    except CheckpointError as error:
+        raise ModelSourceError(f"The folder {folder} holds no SpikingBert: {error} Name a model as MODULE:NAME.") from error
 
 
 def _imported(where: str) -> ModuleType:

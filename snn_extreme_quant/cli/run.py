@@ -1,4 +1,4 @@
-"""``sxq run``: a file on an array."""
+"""``sxq run``: a file on an array, or on one for each of its inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from snn_extreme_quant.errors import OutputPathError, SampleError
 
-from .arrays import read_arrays
+from .arrays import read_inputs
 from .output import AsJson, print_json, print_table
 from .streams import note, quiet_onnxruntime, to_stderr
 
@@ -28,7 +28,11 @@ _NATIVE: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
 
 def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file.")],
-    input: Annotated[Path, typer.Option(metavar="FILE", help="What it takes, as .npy.")],
+    arrays: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[ARRAYS]...", help="What it takes: FILE.npy, FILE.npz by name, NAME=FILE.npy.", show_default=False),
+    ] = None,
+    input: Annotated[Path | None, typer.Option(metavar="FILE", help="The same as an option.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what it gives, as .npz.")] = None,
     spikes: Annotated[bool, typer.Option("--spikes", help="Give the spikes of every neuron layer too.")] = False,
     native: Annotated[Native, typer.Option(help="Whether native kernels run.")] = Native.auto,
@@ -42,14 +46,15 @@ def run(
         if output.suffix != ".npz":
             raise OutputPathError(f"--output {output}: several arrays go into a .npz file; name it so.")
         check_writable(output)
-    arrays = read_arrays(input)
-    if len(arrays) != 1:
-        raise SampleError(f"--input {input} holds {len(arrays)} arrays; give one.")
+    sources = [*(arrays or ()), *([str(input)] if input is not None else ())]
+    if not sources:
+        raise SampleError(f"Say what {file} is run on: sxq run {file} FILE.npy, or NAME=FILE.npy for each input.")
+    given = read_inputs(sources)
     with to_stderr():
         from snn_extreme_quant.deploy import run_file
 
         quiet_onnxruntime()
-        result = run_file(file, arrays[0], spikes=spikes, native=_NATIVE[native.value], allow_edited=allow_edited)
+        result = run_file(file, given, spikes=spikes, native=_NATIVE[native.value], allow_edited=allow_edited)
     if native is Native.auto:
         note("native kernels", result.native_detail if result.native else f"not used: {result.native_detail}")
     if output is not None:

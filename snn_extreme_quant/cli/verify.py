@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arrays import read_arrays
+from .arrays import read_batches
 from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
 from .streams import quiet_onnxruntime, to_stderr
@@ -31,7 +31,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare a model with its file. The exit status is 0 if nothing differs, 1 if a spike or an output does."""
-    batches = [array for path in data for array in read_arrays(path)]
+    batches = read_batches(data)
     with to_stderr():
         quiet_onnxruntime()
         from snn_extreme_quant.deploy import verify as compare
@@ -66,6 +66,7 @@ def _facts(report: VerifyReport) -> dict[str, object]:
         "first_difference": None if first is None else dataclasses.asdict(first),
         "layers": layers,
         "batch_norms": None if norms is None else dataclasses.asdict(norms),
+        "answers": None if report.answers is None else dataclasses.asdict(report.answers),
         "integer": None if cost is None else {**dataclasses.asdict(cost), "agreement": cost.agreement},
     }
 
@@ -85,7 +86,8 @@ def _show(report: VerifyReport) -> None:
         typer.echo(sentence)
     if report.batch_norms is not None:
         typer.echo(str(report.batch_norms))
-    if report.integer is not None:
-        typer.echo(str(report.integer))
+    for comparison in (report.integer, report.answers):
+        if comparison is not None:
+            typer.echo(str(comparison))
     if not report.spikes_compared:
         typer.echo("No spike was compared: the file has no layer of neurons.")

@@ -18,6 +18,7 @@ from .count_files import checked_rates, counts_of, rates_of_train
 from .inner_spikes import neuron_nodes, with_outputs
 from .input_arrays import converted
 from .input_shape import axes_of, check_shape, warn_of_long_input
+from .named_inputs import named_inputs
 from .sessions import open_session
 from .stream import run_streamed
 
@@ -66,7 +67,7 @@ class FileRun:
 
 def run_file(
     path: str | Path,
-    inputs: npt.ArrayLike,
+    inputs: npt.ArrayLike | Mapping[str, npt.ArrayLike],
     *,
     spikes: bool = False,
     native: bool | Literal["auto"] = "auto",
@@ -78,7 +79,7 @@ def run_file(
         path: a file of :func:`~snn_extreme_quant.export_onnx`.
         inputs: what the file takes; converted to its type where that loses nothing. A streaming file is run over a
             whole input, step by step. A counts file of ``input="spikes"`` takes a spike train ``(T, B, ...)`` as well
-            as its rates.
+            as its rates. A file of several inputs, as those of models of tokens are, takes a mapping by their names.
         spikes: give the output of every neuron layer too.
         native: as for :func:`~snn_extreme_quant.deploy.session`.
         allow_edited: run a file although it was changed after export.
@@ -87,7 +88,7 @@ def run_file(
         ModelFileError: the file is missing, truncated, not ours, or does not load.
         ModelEditedError: the file was changed after export.
         NativeLibraryError: ``native=True``, and the kernels cannot be had.
-        SampleError: the input does not fit the file, or breaks what was promised of it.
+        SampleError: an input does not fit the file, is missing or unknown, or breaks what was promised of it.
 
     Example:
         >>> run_file("net.onnx", spikes).outputs  # doctest: +SKIP
@@ -99,27 +100,18 @@ def run_file(
     exposed = with_outputs(model, [n for group in tensors.values() for n in group])
     opened = open_session(exposed, native=native, name=str(path))
     runtime = opened.runtime
-    entries = runtime.get_inputs()
     streaming = facts.get("form") == "streaming"
-    if len(entries) != 1 and not streaming:
-        names = ", ".join(entry.name for entry in entries)
-        raise SampleError(f"{path} takes {len(entries)} inputs ({names}); run it with sxq.deploy.session().")
+    given = _given(inputs, model, path, facts)
     counts = facts.get("form") == "counts"
-    if counts and facts["input"] == "spikes":
-        array = _rates(inputs, model.graph.input[0], path, facts)
-    else:
-        array = _converted(inputs, model.graph.input[0], path, facts)
-        warn_of_long_input(path, model, axes_of(model.graph.input[0], facts), array.shape, facts)
-        if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
-            raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
     who: dict[str, Any] = {"runtime": opened.name, "native": opened.native, "native_detail": opened.detail}
     if streaming:
-        outputs, inside = _streamed(runtime, facts, array, tensors)
+        outputs, inside = _streamed(runtime, facts, next(iter(given.values())), tensors)
         return FileRun(outputs=outputs, spikes=inside, **who)
     try:
-        values = runtime.run(None, {entries[0].name: array})
+        values = runtime.run(None, given)
     except Exception as error:  # onnxruntime raises a class of its own for every failure
-        raise SampleError(f"{path} does not run on an input of shape {array.shape}: {error}") from error
+        shapes = ", ".join(str(value.shape) for value in given.values())
+        raise SampleError(f"{path} does not run on an input of shape {shapes}: {error}") from error
     named = dict(zip((output.name for output in runtime.get_outputs()), values, strict=True))
     inner = {layer: [named[node.output[0]] for node in group] for layer, group in nodes.items()}
     if "schedule" in facts:
@@ -150,6 +142,28 @@ def _streamed(
         for layer, group in tensors.items()
     }
     return outputs, spikes
+
+
+def _given(inputs: Any, model: onnx.ModelProto, path: Path, facts: Mapping[str, Any]) -> dict[str, Array]:
+    """Return what a session is given: each input by name; of a streaming file the whole input alone."""
+    constants = {constant.name for constant in model.graph.initializer}
+    taken = [value for value in model.graph.input if value.name not in constants]
+    streaming = facts.get("form") == "streaming"
+    if facts["input"] == "tokens" or (len(taken) != 1 and not streaming):
+        return named_inputs(inputs, taken, path, facts)
+    entry = taken[0]
+    if isinstance(inputs, Mapping):
+        unknown = sorted(set(inputs) - {entry.name})
+        if unknown or not inputs:
+            raise SampleError(f"{path} takes one input, {entry.name!r}; got {', '.join(map(repr, unknown)) or 'none'}.")
+        inputs = inputs[entry.name]
+    if facts.get("form") == "counts" and facts["input"] == "spikes":
+        return {entry.name: _rates(inputs, entry, path, facts)}
+    array = _converted(inputs, entry, path, facts)
+    warn_of_long_input(path, model, axes_of(entry, facts), array.shape, facts)
+    if facts["input"] == "spikes" and not bool(((array == 0) | (array == 1)).all()):
+        raise SampleError(f"{path} was exported with input='spikes'; this input is not 0 and 1 only.")
+    return {entry.name: array}
 
 
 def _rates(inputs: npt.ArrayLike, entry: onnx.ValueInfoProto, path: Path, facts: Mapping[str, Any]) -> Array:
