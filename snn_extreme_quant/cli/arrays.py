@@ -85,7 +85,9 @@ def read_inputs(sources: Sequence[str]) -> npt.NDArray[Any] | dict[str, npt.NDAr
             found = {name: arrays[0]}
         for key, array in found.items():
             if key in named:
-                raise SampleError(f"The input {key!r} is given twice." if key else "Two arrays without a name are given.")
+                raise SampleError(
+                    f"The input {key!r} is given twice." if key else "Two arrays without a name are given."
+                )
             named[key] = array
     if "" not in named:
         return named

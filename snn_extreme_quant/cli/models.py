@@ -119,7 +119,9 @@ def _from_folder(folder: Path) -> nn.Module:
     try:
         return SpikingBert.from_pretrained(folder)
     except CheckpointError as error:
-        raise ModelSourceError(f"The folder {folder} holds no SpikingBert: {error} Name a model as MODULE:NAME.") from error
+        raise ModelSourceError(
+            f"The folder {folder} holds no SpikingBert: {error} Name a model as MODULE:NAME."
+        ) from error
 
 
 def _imported(where: str) -> ModuleType:

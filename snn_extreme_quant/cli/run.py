@@ -30,7 +30,9 @@ def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file.")],
     arrays: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ARRAYS]...", help="What it takes: FILE.npy, FILE.npz by name, NAME=FILE.npy.", show_default=False),
+        typer.Argument(
+            metavar="[ARRAYS]...", help="What it takes: FILE.npy, FILE.npz by name, NAME=FILE.npy.", show_default=False
+        ),
     ] = None,
     input: Annotated[Path | None, typer.Option(metavar="FILE", help="The same as an option.")] = None,
     output: Annotated[Path | None, typer.Option(metavar="FILE", help="Write what it gives, as .npz.")] = None,

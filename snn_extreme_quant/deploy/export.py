@@ -94,7 +94,9 @@ class ExportReport:
     def exact(self) -> bool:
         """Whether there are spikes, and every one is guaranteed to be the same as in torch."""
         fires = (is_neuron, is_synchronous, is_token_neuron)
-        return any(found(layer.operator) for layer in self.layers for found in fires) and all(layer.exact for layer in self.layers)
+        return any(found(layer.operator) for layer in self.layers for found in fires) and all(
+            layer.exact for layer in self.layers
+        )
 
     def __str__(self) -> str:
         """Render as a plain table."""

@@ -242,7 +242,9 @@ class IntegerNeurons(_Scaled):
         return self.counted(emitted).to({"uint8": torch.uint8, "int8": torch.int8, "int32": torch.int32}[self.kind])
 
 
-def _after(layer: _Sums, neurons: Neurons, making: _Making, then: Callable[[Tensor], Tensor], bias: Any) -> IntegerNeurons:
+def _after(
+    layer: _Sums, neurons: Neurons, making: _Making, then: Callable[[Tensor], Tensor], bias: Any
+) -> IntegerNeurons:
     """Neurons that read a layer's sums; ``then`` is what lies between, and ``bias`` what it adds."""
     slope = _numbers(layer.scale) / making.steps
     term = _numbers(layer.bias) + (0.0 if bias is None else _numbers(bias))
@@ -285,9 +287,7 @@ class _Residual(nn.Module):
 
     def forward(self, sums: Tensor, counts: Tensor) -> Tensor:
         """Return the normalised sum, in units of 2^-14."""
-        x = token_integer_operators.int_residual(
-            sums, counts, self.gain, self.carried, self.offset, self.shift, ""
-        )
+        x = token_integer_operators.int_residual(sums, counts, self.gain, self.carried, self.offset, self.shift, "")
         return cast("Tensor", token_integer_operators.int_shift_norm(x, ""))
 
 

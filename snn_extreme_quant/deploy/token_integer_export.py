@@ -80,9 +80,7 @@ def run_whole(
     return WholeRun([value for value in pytree.tree_leaves(outputs) if isinstance(value, Tensor)], emitted)
 
 
-def lower_integer_tokens(
-    request: TokenRequest, packing: TernaryPacking, facts: dict[str, Any]
-) -> onnx.ModelProto:
+def lower_integer_tokens(request: TokenRequest, packing: TernaryPacking, facts: dict[str, Any]) -> onnx.ModelProto:
     """Return the integer file of a model of tokens.
 
     Args:

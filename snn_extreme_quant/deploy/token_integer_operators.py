@@ -120,9 +120,7 @@ def int_product(a: Tensor, b: Tensor, zero_point: int) -> Tensor:
 
 
 @int_counts.register_fake
-def _(
-    x: Tensor, gain: Tensor, offset: Tensor, low: Tensor, high: Tensor, shift: int, kind: str, layer: str
-) -> Tensor:
+def _(x: Tensor, gain: Tensor, offset: Tensor, low: Tensor, high: Tensor, shift: int, kind: str, layer: str) -> Tensor:
     return torch.empty_like(x, dtype=_KINDS[kind])
 
 

@@ -216,9 +216,7 @@ def _slope(stairs: Integers, levels: Integers, shift: int) -> tuple[int, int] | 
     return (least, most) if least <= most else None
 
 
-def residual_scale(
-    slope: Floats, carried: Floats, term: Floats, sums: Integers, counts: int, name: str
-) -> Residual:
+def residual_scale(slope: Floats, carried: Floats, term: Floats, sums: Integers, counts: int, name: str) -> Residual:
     """Round slope s + carried n + term to whole numbers, as finely as 64 bits let.
 
     Args:
