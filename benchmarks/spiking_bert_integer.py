@@ -3,9 +3,9 @@
     python benchmarks/spiking_bert_integer.py MODEL SST2 [--texts 200] [--rounds 30]
 
 MODEL is a folder of `save_pretrained` with a tokenizer; its embeddings are packed to 4 bit. Three files: counts with
-float constants, counts in integers, all steps in integers (of the first texts alone). The integer files are compared with
-onnxruntime, golden model and torch in whole numbers, and with the model as it was trained. Runs of one text of 25 and of
-128 tokens take turns in one process, one thread: the figure of each is the median of its processor time.
+float constants, counts in integers, all steps in integers (of the first texts alone). The integer files are compared
+with onnxruntime, golden model and torch in whole numbers, and with the model as it was trained. Runs of one text of 25
+and of 128 tokens take turns in one process, one thread: the figure of each is the median of its processor time.
 """
 
 from __future__ import annotations

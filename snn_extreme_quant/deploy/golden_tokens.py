@@ -1,4 +1,4 @@
-"""What integer files of models of tokens compute with, for the golden model: whole numbers in numpy, written to be read.
+"""What integer files of models of tokens compute with, for the golden model: numpy, written to be read.
 
 The equations stand in ``docs/operators.md``, *Integers of SpikingBERT*. What leaves the ranges named there is an error.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import onnx
 import torch
@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from snn_extreme_quant.errors import UnsupportedModelError
-from snn_extreme_quant.models import SpikingBert
 
 from .capture import capture
 from .constants import with_constants, without_dropout
 from .exactness import Exactness, LayerExactness, analyse
-from .integer_bert import IntegerBert, IntegerNeurons, in_integers
+from .integer_bert import IntegerBert, in_integers
+from .integer_parts import IntegerNeurons
 from .integers_only import check_integers_only
 from .lowering import lower
 from .repacking import TernaryPacking
@@ -46,8 +46,7 @@ def _watched(whole: IntegerBert, see: Callable[[str, Tensor], Tensor | None]) ->
     """Call ``see`` with what each layer of neurons gives; what it returns goes on instead."""
 
     def hook(module: nn.Module, _inputs: object, given: Tensor) -> Tensor | None:
-        assert isinstance(module, IntegerNeurons)
-        return see(module.name, given)
+        return see(cast("IntegerNeurons", module).name, given)
 
     with ExitStack() as stack:
         for _, neurons in whole.named_neurons():
@@ -151,8 +150,7 @@ def _check_layers(request: TokenRequest, model: nn.Module, whole: IntegerBert, i
         if len(calls) != 1 or name not in found.emitted:
             raise UnsupportedModelError(f"Neuron {name!r} is called {len(calls)} times in a pass; files hold one call.")
         ours, theirs = found.emitted[name].float(), calls[0] * steps
-        over = (lambda x: x) if request.on == "counts" else (lambda x: x.sum(0))
-        apart = (over(ours) - over(theirs)).abs()
+        apart = (ours - theirs if request.on == "counts" else ours.sum(0) - theirs.sum(0)).abs()
         if ours.shape != theirs.shape or float(apart.max()) > 1 or float((apart > 0).float().mean()) > _MOST_DIFFERENT:
             raise UnsupportedModelError(
                 f"Neurons {name!r} in whole numbers do not give what the model's give of the same spikes (up to"

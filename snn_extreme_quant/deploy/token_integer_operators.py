@@ -96,7 +96,8 @@ def int_shift_norm(x: Tensor, layer: str) -> Tensor:
     limits = torch.tensor([channels * a // b for a, b in zip(above, below, strict=True)])
     index = (centred.square().sum(-1, keepdim=True) <= limits).sum(-1, keepdim=True)
     factor = torch.tensor(whole_norm_factors())[index]
-    return ((centred * factor + 2 ** (NORM_BITS - 1)) >> NORM_BITS).int()
+    product: Tensor = centred * factor + 2 ** (NORM_BITS - 1)
+    return (product >> NORM_BITS).int()
 
 
 @torch.library.custom_op(f"{NAMESPACE}::int_shift_softmax", mutates_args=())
@@ -112,7 +113,7 @@ def int_shift_softmax(x: Tensor, pads: Tensor, fraction: int, layer: str) -> Ten
 
 @torch.library.custom_op(f"{NAMESPACE}::int_product", mutates_args=())
 def int_product(a: Tensor, b: Tensor, zero_point: int) -> Tensor:
-    """a @ b; a + 256 zero_point fits two bytes."""
+    """A @ b; a + 256 zero_point fits two bytes."""
     shifted = a + 256 * zero_point
     if shifted.numel() and not 0 <= int(shifted.min()) <= int(shifted.max()) < 2**16:
         raise UnsupportedModelError(f"A product of {int(a.min())} to {int(a.max())} does not fit two bytes.")

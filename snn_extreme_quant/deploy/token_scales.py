@@ -1,8 +1,8 @@
 r"""How float constants between integer sums become whole numbers: gain, offset and shift for each channel.
 
-A layer of neurons behind integer sums :math:`s` gives a number of spikes :math:`n(s)`, computed by torch in float32 with
-every operation rounded. All of them are monotone, so :math:`n` is a staircase: for each count there is a least sum that
-reaches it. A gain :math:`g` and an offset :math:`o` give the same counts by
+A layer of neurons behind integer sums :math:`s` gives a number of spikes :math:`n(s)`, computed by torch in float32
+with every operation rounded. All of them are monotone, so :math:`n` is a staircase: for each count there is a least
+sum that reaches it. A gain :math:`g` and an offset :math:`o` give the same counts by
 :math:`\mathrm{clip}(\lfloor (s g + o) / 2^k \rfloor)` if and only if they have the same stairs, which is a linear
 program in two whole numbers: for the sum :math:`s_n` on the stair of n
 
@@ -55,8 +55,8 @@ class ScaleReport:
         """Say it in a line."""
         changed = f"; {self.changed} channels round otherwise than torch" if self.changed else ""
         return (
-            f"{self.name}: whole numbers at 2^-{self.shift} for {self.channels} channels; sums up to {self.sums}, at most"
-            f" {self.product:.4g} on the way ({self.headroom:g} bits free){changed}"
+            f"{self.name}: whole numbers at 2^-{self.shift} for {self.channels} channels; sums up to {self.sums}, at"
+            f" most {self.product:.4g} on the way ({self.headroom:g} bits free){changed}"
         )
 
 

@@ -29,7 +29,7 @@ KINDS = {
     "int16": "Int16",
 }
 LAYER_PREFIXES = tuple(KINDS.values())
-#: Layers of synchronous neurons in integer files of models of tokens: what they give, counts or the spikes of all steps.
+#: Layers of synchronous neurons in integer files of models of tokens: they give counts, or the spikes of all steps.
 _TOKEN_NEURONS = ("IntCounts", "IntCountsSigned", "IntCountsWide", "IntSpikes", "IntSpikesSigned")
 #: What integer files of models of tokens compute with beside integer sums.
 TOKEN_INTEGERS = (
