@@ -83,7 +83,10 @@ def test_what_is_wrong_is_said_in_a_line(sxq: Run, here: Path, tmp_path: Path) -
         "empty": (["net.onnx", "--input", tmp_path / "empty.npy"], "got (0, 3, 16)"),
         "no spikes": (["net.onnx", "--input", tmp_path / "half.npy"], "not 0 and 1 only"),
         "complex": (["net.onnx", "--input", tmp_path / "complex.npy"], "numbers are needed"),
-        "two": (["net.onnx", "--input", tmp_path / "two.npz"], "holds 2 arrays"),
+        "two": (["net.onnx", "--input", tmp_path / "two.npz"], "takes one input, 'input'; got 'a', 'b'"),
+        "nothing": (["net.onnx"], "Say what net.onnx is run on"),
+        "twice": (["net.onnx", "input=x.npy", "input=x.npy"], "given twice"),
+        "named and not": (["net.onnx", "input=x.npy", "x.npy"], "without a name"),
         "no npz": (["net.onnx", *good, "--output", tmp_path / "y.npy"], ".npz"),
         "no folder": (["net.onnx", *good, "--output", tmp_path / "no" / "y.npz"], "does not exist"),
     }

@@ -21,13 +21,23 @@ from snn_extreme_quant.errors import ExportError, ModelFileError, SampleError, U
 from .token_models import IDS, MASK, batches, built
 
 TERNARY = {"weights": "ternary", "profile": "integer"}
-FORMS: list[tuple[dict[str, Any], int, dict[str, Any]]] = [
+FORMS: list[Any] = [
     ({}, 0, {"form": "counts"}),
-    ({"T": 64, "head": "pooled", "amplitude": "unit"}, 4, {"form": "counts", "ternary_packing": "1.6bit"}),
-    ({"T": 128, "weights": sxq.Uniform(8)}, 16, {"form": "counts"}),
+    pytest.param(
+        {"T": 64, "head": "pooled", "amplitude": "unit"},
+        4,
+        {"form": "counts", "ternary_packing": "1.6bit"},
+        marks=pytest.mark.slow,
+    ),
+    pytest.param({"T": 128, "weights": sxq.Uniform(8)}, 16, {"form": "counts"}, marks=pytest.mark.slow),
     ({"signed": False, "offset": True, "head": "pooled"}, 0, {"form": "sequence"}),
     ({"schedule": "step", "T": 5, "head": "pooled"}, 4, {"form": "sequence"}),
-    ({"schedule": "step", "T": 6, "signed": False, "start": 0.5, "weights": "binary"}, 0, {"form": "sequence"}),
+    pytest.param(
+        {"schedule": "step", "T": 6, "signed": False, "start": 0.5, "weights": "binary"},
+        0,
+        {"form": "sequence"},
+        marks=pytest.mark.slow,
+    ),
 ]
 
 

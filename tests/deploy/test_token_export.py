@@ -180,7 +180,6 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], type[SxqError], str]] = [
     ({}, {"form": "streaming"}, ExportError, "whole text"),
     ({"schedule": "step"}, {"form": "counts"}, ExportError, "form='sequence'"),
     ({"schedule": "step", "feedback": ((1, 0),)}, {}, ExportError, "has feedback"),
-    ({}, {"integer": True}, ExportError, "not made of integers only"),
     ({}, {"input": "spikes"}, ExportError, "token ids"),
     ({}, {"calling": "step"}, ExportError, "leave calling out"),
     ({}, {"sample": torch.rand(2, 3)}, SampleError, "whole numbers"),
