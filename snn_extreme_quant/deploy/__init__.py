@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.export import export_onnx as export_onnx
     from snn_extreme_quant.deploy.inference import FileRun as FileRun
     from snn_extreme_quant.deploy.inference import run_file as run_file
-    from snn_extreme_quant.deploy.integer_bert import integer_bert as integer_bert
     from snn_extreme_quant.deploy.integer_export import FixedPointReport as FixedPointReport
     from snn_extreme_quant.deploy.integer_options import IntegerOptions as IntegerOptions
     from snn_extreme_quant.deploy.integer_verify import IntegerComparison as IntegerComparison
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.verify_report import Difference as Difference
     from snn_extreme_quant.deploy.verify_report import LayerVerification as LayerVerification
     from snn_extreme_quant.deploy.verify_report import VerifyReport as VerifyReport
+    from snn_extreme_quant.deploy.whole_bert import integer_bert as integer_bert
 
 #: Where each public name lives.
 _HOME = {
@@ -51,7 +51,7 @@ _HOME = {
     "Stream": "stream",
     "VerifyReport": "verify_report",
     "export_onnx": "export",
-    "integer_bert": "integer_bert",
+    "integer_bert": "whole_bert",
     "native_status": "native",
     "pack_model": "model_packing",
     "run_file": "inference",

@@ -1,6 +1,6 @@
 """What a SpikingBERT in whole numbers is made of: sums, layers of neurons, residual sums, tables.
 
-Contract: ``docs/spiking_bert.md``, *In integers*; put together in :mod:`.integer_bert`.
+Contract: ``docs/spiking_bert.md``, *In integers*; put together in :mod:`.whole_bert`.
 """
 
 from __future__ import annotations

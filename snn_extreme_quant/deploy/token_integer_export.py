@@ -17,7 +17,6 @@ from snn_extreme_quant.errors import UnsupportedModelError
 from .capture import capture
 from .constants import with_constants, without_dropout
 from .exactness import Exactness, LayerExactness, analyse
-from .integer_bert import IntegerBert, in_integers
 from .integer_parts import IntegerNeurons
 from .integers_only import check_integers_only
 from .lowering import lower
@@ -26,6 +25,7 @@ from .running import first_line
 from .token_inputs import TokenInputs
 from .token_recording import TokenRequest, doubled, drawn, open_axes, probing
 from .token_running import run_tokens
+from .whole_bert import IntegerBert, in_integers
 
 __all__ = ["WholeRun", "lower_integer_tokens", "run_whole"]
 
@@ -63,7 +63,7 @@ def run_whole(
     """Run a model in whole numbers.
 
     Args:
-        model: of :func:`~.integer_bert.in_integers`.
+        model: of :func:`~.whole_bert.in_integers`.
         whole: the encoder in it.
         inputs: a batch.
         replace: called with a neuron's name and what it gives; what it returns goes on instead.

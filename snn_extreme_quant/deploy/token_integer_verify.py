@@ -14,12 +14,12 @@ from snn_extreme_quant.errors import ModelFileError
 from snn_extreme_quant.models import SpikingBert
 
 from .golden import golden_run
-from .integer_bert import in_integers
 from .integer_verify import IntegerComparison, answers, relative_difference
 from .synchronous_running import SynchronousRun
 from .token_inputs import TokenInputs
 from .token_integer_export import run_whole
 from .token_running import On, run_tokens
+from .whole_bert import in_integers
 
 __all__ = ["IntegerTokens", "Reference"]
 
