@@ -99,7 +99,7 @@ def alternatives(blocks: int, rounds: int) -> None:
     net = network(blocks, lambda threshold: sxq.SynchronousIF(STEPS, threshold))
     sxq.quantize_(net, sxq.Ternary())
     sxq.export_onnx(net, spikes, folder / "folded.onnx", form="counts", input="spikes")
-    with mock.patch("snn_extreme_quant.deploy.count_graph.fold", return_value=None):
+    with mock.patch("snn_extreme_quant.deploy.synchronous.count_graph.fold", return_value=None):
         sxq.export_onnx(net, spikes, folder / "not folded.onnx", form="counts", input="spikes")
     sxq.export_onnx(net, spikes, folder / "spike by spike.onnx", form="sequence", input="spikes")
     runs, answers = {}, {}

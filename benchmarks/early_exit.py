@@ -16,7 +16,7 @@ from record import parser, write
 
 from snn_extreme_quant.data import read_rows
 from snn_extreme_quant.deploy import Answer, Classifier
-from snn_extreme_quant.deploy.model_folder import DEFAULT_MODEL
+from snn_extreme_quant.deploy.model_folders.folder import DEFAULT_MODEL
 from snn_extreme_quant.errors import ModelFileError
 
 MARGINS = [0.0, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.97, 0.98, 0.99]

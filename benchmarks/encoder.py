@@ -27,9 +27,9 @@ import onnxruntime
 from record import parser, write
 
 from snn_extreme_quant.deploy import native_status, session
-from snn_extreme_quant.deploy.functions import function_body
-from snn_extreme_quant.deploy.native import native_library
-from snn_extreme_quant.deploy.native_choice import choose_kernels
+from snn_extreme_quant.deploy.lowering.functions import function_body
+from snn_extreme_quant.deploy.runtime.native import native_library
+from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 
 STEPS, TOKENS = (4, 16), (1, 128)
 #: Name of a variant: file it runs, and whether natively.

@@ -27,12 +27,12 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.demo.data import over_time, split_digits
 from snn_extreme_quant.demo.training import STEPS, predict, reproducible, train
 from snn_extreme_quant.deploy.export import check_model
-from snn_extreme_quant.deploy.integer_check import IntegerSpikes
-from snn_extreme_quant.deploy.integer_export import rewritten
-from snn_extreme_quant.deploy.integer_options import IntegerOptions
-from snn_extreme_quant.deploy.integer_verify import answers
-from snn_extreme_quant.deploy.recording import record
-from snn_extreme_quant.deploy.running import run_model
+from snn_extreme_quant.deploy.integer.check import IntegerSpikes
+from snn_extreme_quant.deploy.integer.export import rewritten
+from snn_extreme_quant.deploy.integer.options import IntegerOptions
+from snn_extreme_quant.deploy.integer.verify import answers
+from snn_extreme_quant.deploy.recording.record import record
+from snn_extreme_quant.deploy.recording.running import run_model
 
 SEEDS = (0, 1, 2)
 BETAS = (0.5, 0.75, 0.8, 0.9, 0.95, 0.99, 1.0)

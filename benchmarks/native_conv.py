@@ -17,8 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from record import parser, write
 
 from snn_extreme_quant.deploy import native_status
-from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
-from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
+from snn_extreme_quant.deploy.runtime.native import native_library
 from snn_extreme_quant.quantizers.packing import pack
 
 #: Channels in, channels out, height and width.

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 from record import parser, write
 
 from snn_extreme_quant.deploy import native_status, session
-from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
-from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
+from snn_extreme_quant.deploy.runtime.native import native_library
 from snn_extreme_quant.quantizers.packing import pack
 
 SHAPES = [(768, 768), (768, 3072), (3072, 768)]

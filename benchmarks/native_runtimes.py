@@ -18,8 +18,8 @@ import onnx
 from record import parser, write
 from runtime_matrix import VERSIONS, python_version, row, write_patterns
 
-from snn_extreme_quant.deploy.native import native_library
-from snn_extreme_quant.deploy.native_choice import choose_kernels
+from snn_extreme_quant.deploy.runtime.native import native_library
+from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.runtimes.cases import Cases, read

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from record import parser, write
 
 from snn_extreme_quant.deploy import session
-from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
 from snn_extreme_quant.quantizers.packing import pack
 
 ROWS, DENSITY, SECONDS = (1, 16, 128, 1024), 0.15, 3.0

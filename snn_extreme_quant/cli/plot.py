@@ -47,7 +47,7 @@ def asr(
     """Draw how average spiking rates settle over time steps, by sub-layer, and the output's of several models."""
     _check_output(output)
     with to_stderr():
-        from snn_extreme_quant.deploy.model_folder import DEFAULT_MODEL
+        from snn_extreme_quant.deploy.model_folders.folder import DEFAULT_MODEL
         from snn_extreme_quant.report.figures import draw_convergence
 
         texts = _texts(data, text_column, pair_column, None, pairs=pair_column is not None)
@@ -66,7 +66,7 @@ def _convergence(name: str, texts: Texts, most: int | None) -> tuple[str, Conver
     import torch
     from tokenizers import Tokenizer
 
-    from snn_extreme_quant.deploy.model_card import encoder_weights
+    from snn_extreme_quant.deploy.model_folders.card import encoder_weights
     from snn_extreme_quant.models import SpikingBert, zoo
     from snn_extreme_quant.report.rates import convergence
 

@@ -10,53 +10,53 @@ from typing import TYPE_CHECKING
 from snn_extreme_quant.lazy_names import lazily
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.deploy.answers import Answer as Answer
-    from snn_extreme_quant.deploy.classifier import Classifier as Classifier
     from snn_extreme_quant.deploy.export import ExportReport as ExportReport
     from snn_extreme_quant.deploy.export import LayerReport as LayerReport
     from snn_extreme_quant.deploy.export import export_onnx as export_onnx
-    from snn_extreme_quant.deploy.inference import FileRun as FileRun
-    from snn_extreme_quant.deploy.inference import run_file as run_file
-    from snn_extreme_quant.deploy.integer_export import FixedPointReport as FixedPointReport
-    from snn_extreme_quant.deploy.integer_options import IntegerOptions as IntegerOptions
-    from snn_extreme_quant.deploy.integer_verify import IntegerComparison as IntegerComparison
-    from snn_extreme_quant.deploy.model_packing import Packing as Packing
-    from snn_extreme_quant.deploy.model_packing import pack_model as pack_model
-    from snn_extreme_quant.deploy.native import NativeStatus as NativeStatus
-    from snn_extreme_quant.deploy.native import native_status as native_status
-    from snn_extreme_quant.deploy.sessions import session as session
-    from snn_extreme_quant.deploy.stream import Stream as Stream
-    from snn_extreme_quant.deploy.token_scales import ScaleReport as ScaleReport
-    from snn_extreme_quant.deploy.verification import verify as verify
-    from snn_extreme_quant.deploy.verify_report import Difference as Difference
-    from snn_extreme_quant.deploy.verify_report import LayerVerification as LayerVerification
-    from snn_extreme_quant.deploy.verify_report import VerifyReport as VerifyReport
-    from snn_extreme_quant.deploy.whole_bert import integer_bert as integer_bert
+    from snn_extreme_quant.deploy.integer.export import FixedPointReport as FixedPointReport
+    from snn_extreme_quant.deploy.integer.options import IntegerOptions as IntegerOptions
+    from snn_extreme_quant.deploy.integer.verify import IntegerComparison as IntegerComparison
+    from snn_extreme_quant.deploy.model_folders.answers import Answer as Answer
+    from snn_extreme_quant.deploy.model_folders.classifier import Classifier as Classifier
+    from snn_extreme_quant.deploy.model_folders.packing import Packing as Packing
+    from snn_extreme_quant.deploy.model_folders.packing import pack_model as pack_model
+    from snn_extreme_quant.deploy.runtime.inference import FileRun as FileRun
+    from snn_extreme_quant.deploy.runtime.inference import run_file as run_file
+    from snn_extreme_quant.deploy.runtime.native import NativeStatus as NativeStatus
+    from snn_extreme_quant.deploy.runtime.native import native_status as native_status
+    from snn_extreme_quant.deploy.runtime.sessions import session as session
+    from snn_extreme_quant.deploy.runtime.stream import Stream as Stream
+    from snn_extreme_quant.deploy.tokens.token_scales import ScaleReport as ScaleReport
+    from snn_extreme_quant.deploy.tokens.whole_bert import integer_bert as integer_bert
+    from snn_extreme_quant.deploy.verification.report import Difference as Difference
+    from snn_extreme_quant.deploy.verification.report import LayerVerification as LayerVerification
+    from snn_extreme_quant.deploy.verification.report import VerifyReport as VerifyReport
+    from snn_extreme_quant.deploy.verification.verify import verify as verify
 
 #: Where each public name lives.
 _HOME = {
-    "Answer": "answers",
-    "Classifier": "classifier",
-    "Difference": "verify_report",
+    "Answer": "model_folders.answers",
+    "Classifier": "model_folders.classifier",
+    "Difference": "verification.report",
     "ExportReport": "export",
-    "FileRun": "inference",
-    "FixedPointReport": "integer_export",
-    "IntegerComparison": "integer_verify",
-    "IntegerOptions": "integer_options",
+    "FileRun": "runtime.inference",
+    "FixedPointReport": "integer.export",
+    "IntegerComparison": "integer.verify",
+    "IntegerOptions": "integer.options",
     "LayerReport": "export",
-    "LayerVerification": "verify_report",
-    "NativeStatus": "native",
-    "Packing": "model_packing",
-    "ScaleReport": "token_scales",
-    "Stream": "stream",
-    "VerifyReport": "verify_report",
+    "LayerVerification": "verification.report",
+    "NativeStatus": "runtime.native",
+    "Packing": "model_folders.packing",
+    "ScaleReport": "tokens.token_scales",
+    "Stream": "runtime.stream",
+    "VerifyReport": "verification.report",
     "export_onnx": "export",
-    "integer_bert": "whole_bert",
-    "native_status": "native",
-    "pack_model": "model_packing",
-    "run_file": "inference",
-    "session": "sessions",
-    "verify": "verification",
+    "integer_bert": "tokens.whole_bert",
+    "native_status": "runtime.native",
+    "pack_model": "model_folders.packing",
+    "run_file": "runtime.inference",
+    "session": "runtime.sessions",
+    "verify": "verification.verify",
 }
 
 __all__ = [

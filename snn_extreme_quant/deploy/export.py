@@ -13,6 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant._version import __version__
+from snn_extreme_quant.deploy.integer.export import FixedPointReport, lower_integer
+from snn_extreme_quant.deploy.integer.options import IntegerOptions, integer_options
+from snn_extreme_quant.deploy.integer.streaming import lower_integer_step
+from snn_extreme_quant.deploy.lowering.functions import is_neuron, is_synchronous, is_token_neuron
+from snn_extreme_quant.deploy.lowering.model import file_facts, layer_facts, lower, lowering_error
+from snn_extreme_quant.deploy.lowering.repacking import TernaryPacking, check_packing, with_packing
+from snn_extreme_quant.deploy.recording.exactness import SPIKES, analyse
+from snn_extreme_quant.deploy.recording.graphs import neuron_calls
+from snn_extreme_quant.deploy.recording.record import Recording, Request, record, record_stepwise
+from snn_extreme_quant.deploy.runtime.input_arrays import as_array
+from snn_extreme_quant.deploy.streaming.export import Streaming, streaming_step
+from snn_extreme_quant.deploy.synchronous.running import synchronous_neurons
+from snn_extreme_quant.deploy.tokens.inputs import bert_of
+from snn_extreme_quant.deploy.tokens.token_scales import ScaleReport
 from snn_extreme_quant.errors import (
     ExportError,
     NonFiniteWeightError,
@@ -24,21 +38,6 @@ from snn_extreme_quant.errors import (
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
 from snn_extreme_quant.output_files import check_writable, write_whole
-
-from .exactness import SPIKES, analyse
-from .functions import is_neuron, is_synchronous, is_token_neuron
-from .graphs import neuron_calls
-from .input_arrays import as_array
-from .integer_export import FixedPointReport, lower_integer
-from .integer_options import IntegerOptions, integer_options
-from .integer_streaming import lower_integer_step
-from .lowering import file_facts, layer_facts, lower, lowering_error
-from .recording import Recording, Request, record, record_stepwise
-from .repacking import TernaryPacking, check_packing, with_packing
-from .streaming import Streaming, streaming_step
-from .synchronous_running import synchronous_neurons
-from .token_inputs import bert_of
-from .token_scales import ScaleReport
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
 
@@ -225,12 +224,12 @@ def export_onnx(
     options = integer_options(integer)
     bert = bert_of(model)
     if bert is not None:
-        from .token_export import TokenOptions, export_tokens
+        from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens
 
         asked = TokenOptions(form, input, calling, ternary_packing, options is not None)
         return export_tokens(model, bert, sample, path, asked)
     if synchronous_neurons(model):
-        from .synchronous_export import Options, export_synchronous
+        from snn_extreme_quant.deploy.synchronous.export import Options, export_synchronous
 
         if options is not None:
             raise ExportError(

@@ -130,7 +130,7 @@ def test_native_kernels_are_told(sxq: Run, here: Path, monkeypatch: pytest.Monke
     def cannot() -> Any:
         raise NativeLibraryError("There is no compiler.")
 
-    monkeypatch.setattr(sys.modules["snn_extreme_quant.deploy.sessions"], "native_library", cannot)
+    monkeypatch.setattr(sys.modules["snn_extreme_quant.deploy.runtime.sessions"], "native_library", cannot)
     facts, said = told()
     assert (facts["native"], facts["native_detail"]) == (False, "There is no compiler.")
     assert said == "sxq: native kernels: not used: There is no compiler.\n"

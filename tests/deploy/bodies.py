@@ -13,8 +13,8 @@ from onnx import helper, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
-from snn_extreme_quant.deploy import functions
-from snn_extreme_quant.deploy.body_facts import GENERAL, BodyFacts
+from snn_extreme_quant.deploy.lowering import functions
+from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts
 
 Array = npt.NDArray[Any]
 

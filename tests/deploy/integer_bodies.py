@@ -10,8 +10,8 @@ import onnxruntime
 from onnx import helper, inliner, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from snn_extreme_quant.deploy import functions
-from snn_extreme_quant.deploy.golden import golden_run
+from snn_extreme_quant.deploy.integer.golden import golden_run
+from snn_extreme_quant.deploy.lowering import functions
 from tests.deploy.integer_cases import Array, Case
 
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16}

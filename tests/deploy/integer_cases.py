@@ -15,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from snn_extreme_quant.deploy import integer_nodes, integer_operators
-from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
-from snn_extreme_quant.deploy.integer_nodes import IntegerNode
+from snn_extreme_quant.deploy.integer import nodes as integer_nodes
+from snn_extreme_quant.deploy.integer import operators as integer_operators
+from snn_extreme_quant.deploy.integer.neuron_functions import IntegerNeuron
+from snn_extreme_quant.deploy.integer.nodes import IntegerNode
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec

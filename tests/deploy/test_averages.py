@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, fx, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy import operators  # noqa: F401 - registers the operators
-from snn_extreme_quant.deploy.averages import write_out_averages
+from snn_extreme_quant.deploy.lowering import operators  # noqa: F401 - registers the operators
+from snn_extreme_quant.deploy.recording.averages import write_out_averages
 
 aten = torch.ops.aten
 

@@ -15,7 +15,7 @@ from spikingjelly.activation_based import neuron as jelly
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.batch_norm import deployed, unfolded, watching
+from snn_extreme_quant.deploy.recording.batch_norm import deployed, unfolded, watching
 from snn_extreme_quant.errors import UnsupportedModelError
 from tests.deploy.random_layers import spikes
 from tests.deploy.random_networks import Loop, Skip

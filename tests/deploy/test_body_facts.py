@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from torch import nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.body_facts import GENERAL, BodyFacts, body_facts
-from snn_extreme_quant.deploy.functions import DOMAIN, NeuronFunction, function_body
+from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts, body_facts
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, NeuronFunction, function_body
 from snn_extreme_quant.exported.operators import layout_of
 from snn_extreme_quant.neurons import NeuronSpec, neuron_sequence
 from snn_extreme_quant.quantizers.packing import LAYOUTS

@@ -16,8 +16,8 @@ from spikingjelly.activation_based import neuron, surrogate
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.byte_products import with_byte_products
-from snn_extreme_quant.deploy.exactness import SPIKES, analyse
+from snn_extreme_quant.deploy.lowering.byte_products import with_byte_products
+from snn_extreme_quant.deploy.recording.exactness import SPIKES, analyse
 from tests.deploy.random_layers import spikes
 
 INT8, UINT8 = onnx.TensorProto.INT8, onnx.TensorProto.UINT8

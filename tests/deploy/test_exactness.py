@@ -14,7 +14,7 @@ from spikingjelly.activation_based import surrogate
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.translations import fits_pairs
+from snn_extreme_quant.deploy.lowering.translations import fits_pairs
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 from tests.deploy.random_layers import spikes
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from snn_extreme_quant.deploy import functions
-from snn_extreme_quant.deploy.functions import NeuronFunction
+from snn_extreme_quant.deploy.lowering import functions
+from snn_extreme_quant.deploy.lowering.functions import NeuronFunction
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons import NeuronSpec
 

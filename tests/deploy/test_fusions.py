@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.fusion_barriers import keep_sums_apart
+from snn_extreme_quant.deploy.lowering.fusion_barriers import keep_sums_apart
 
 neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
 

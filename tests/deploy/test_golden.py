@@ -11,10 +11,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from snn_extreme_quant.deploy import golden, golden_neurons, golden_standard
-from snn_extreme_quant.deploy.functions import DOMAIN, function_body
-from snn_extreme_quant.deploy.golden import golden_run
-from snn_extreme_quant.deploy.golden_standard import STANDARD
+from snn_extreme_quant.deploy.integer import golden, golden_neurons, golden_standard
+from snn_extreme_quant.deploy.integer.golden import golden_run
+from snn_extreme_quant.deploy.integer.golden_standard import STANDARD
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, function_body
 from snn_extreme_quant.errors import ModelFileError, SampleError
 from tests.deploy.integer_bodies import model_of, run_onnxruntime
 from tests.deploy.integer_cases import SPECS, Array, neuron_case

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from snn_extreme_quant.deploy.grid import MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
+from snn_extreme_quant.deploy.recording.grid import MANTISSA, SPIKES, Grid, joined, product, scaled, summed, times
 
 
 @st.composite

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import IntegerOptions
-from snn_extreme_quant.deploy.integers_only import check_integers_only
+from snn_extreme_quant.deploy.integer.integers_only import check_integers_only
 from tests.deploy.random_networks import FORMS, Network, networks
 
 _SETTINGS = {"deadline": None, "suppress_health_check": list(HealthCheck), "print_blob": True}

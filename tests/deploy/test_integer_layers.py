@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from snn_extreme_quant.deploy import integer_operators
-from snn_extreme_quant.deploy.functions import is_integer_layer, is_layer
-from snn_extreme_quant.deploy.golden import golden_run
-from snn_extreme_quant.deploy.integer_functions import IntegerLayer, places_of
+from snn_extreme_quant.deploy.integer import operators as integer_operators
+from snn_extreme_quant.deploy.integer.functions import IntegerLayer, places_of
+from snn_extreme_quant.deploy.integer.golden import golden_run
+from snn_extreme_quant.deploy.lowering.functions import is_integer_layer, is_layer
 from snn_extreme_quant.errors import ConfigError, ModelFileError, UnsupportedModelError
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.quantizers.packing import pack

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from snn_extreme_quant.deploy.functions import is_integer_neuron, is_neuron
-from snn_extreme_quant.deploy.golden import golden_run
-from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
+from snn_extreme_quant.deploy.integer.golden import golden_run
+from snn_extreme_quant.deploy.integer.neuron_functions import IntegerNeuron
+from snn_extreme_quant.deploy.lowering.functions import is_integer_neuron, is_neuron
 from snn_extreme_quant.errors import ConfigError, ModelFileError
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec

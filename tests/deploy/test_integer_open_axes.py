@@ -12,9 +12,9 @@ from spikingjelly.activation_based import functional, layer, neuron
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy import operators
-from snn_extreme_quant.deploy.integer_check import check_integer_graph
-from snn_extreme_quant.deploy.integer_graph import integer_graph
+from snn_extreme_quant.deploy.integer.check import check_integer_graph
+from snn_extreme_quant.deploy.integer.graph import integer_graph
+from snn_extreme_quant.deploy.lowering import operators
 from snn_extreme_quant.errors import UnsupportedModelError
 
 from .test_integer_rules import AXES, PACKED, SCALE, recorded

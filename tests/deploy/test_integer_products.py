@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnx import helper, numpy_helper
 
-from snn_extreme_quant.deploy import operators
-from snn_extreme_quant.deploy.layer_functions import layer_operator
+from snn_extreme_quant.deploy.lowering import operators
+from snn_extreme_quant.deploy.lowering.layer_functions import layer_operator
 from tests.deploy.bodies import bits, model_of
 from tests.operators.layers import stored, tensors
 

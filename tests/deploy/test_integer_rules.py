@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from snn_extreme_quant.deploy import operators
-from snn_extreme_quant.deploy.averages import write_out_averages
-from snn_extreme_quant.deploy.integer_check import check_integer_graph
-from snn_extreme_quant.deploy.integer_graph import integer_graph
-from snn_extreme_quant.deploy.integer_values import compressed, rational_multiples
+from snn_extreme_quant.deploy.integer.check import check_integer_graph
+from snn_extreme_quant.deploy.integer.graph import integer_graph
+from snn_extreme_quant.deploy.integer.values import compressed, rational_multiples
+from snn_extreme_quant.deploy.lowering import operators
+from snn_extreme_quant.deploy.recording.averages import write_out_averages
 from snn_extreme_quant.quantizers.packing import pack
 
 SHAPE = (3, 2, 4, 6, 6)  # T, B, C, H, W

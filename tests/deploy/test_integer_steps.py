@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import run_file
-from snn_extreme_quant.deploy.golden import golden_run
+from snn_extreme_quant.deploy.integer.golden import golden_run
 from snn_extreme_quant.errors import ModelFileError, SampleError, UnsupportedModelError
 
 

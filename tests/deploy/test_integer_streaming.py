@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import IntegerOptions, Stream, native_status
-from snn_extreme_quant.deploy.integers_only import check_integers_only
+from snn_extreme_quant.deploy.integer.integers_only import check_integers_only
 from snn_extreme_quant.errors import ExportError, SampleError, UnsupportedModelError
 from tests.deploy.random_networks import FORMS, Network, networks
 from tests.deploy.test_integer_files import _recurrent, _residual, spikes

@@ -14,8 +14,8 @@ from torch import nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import integer_bert, run_file
-from snn_extreme_quant.deploy.integers_only import check_integers_only
-from snn_extreme_quant.deploy.token_scales import Line, scale_of, stairs_scale
+from snn_extreme_quant.deploy.integer.integers_only import check_integers_only
+from snn_extreme_quant.deploy.tokens.token_scales import Line, scale_of, stairs_scale
 from snn_extreme_quant.errors import ExportError, ModelFileError, SampleError, UnsupportedModelError
 
 from .token_models import IDS, MASK, batches, built

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from torch import nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.integers_only import check_integers_only
+from snn_extreme_quant.deploy.integer.integers_only import check_integers_only
 from snn_extreme_quant.errors import ExportError
 
 make = helper.make_node

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import run_file
-from snn_extreme_quant.deploy.lowering import lowering_error
+from snn_extreme_quant.deploy.lowering.model import lowering_error
 from snn_extreme_quant.errors import ConfigError, ExportError, SampleError
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.output_comparison import OutputVerification
+from snn_extreme_quant.deploy.verification.outputs import OutputVerification
 
 neuron = pytest.importorskip("spikingjelly.activation_based.neuron")
 

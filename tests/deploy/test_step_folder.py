@@ -8,7 +8,7 @@ import torch
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import Classifier, native_status
-from snn_extreme_quant.deploy.step_files import why_no_parts
+from snn_extreme_quant.deploy.model_folders.step_files import why_no_parts
 from snn_extreme_quant.errors import ConfigError, ExportError
 from snn_extreme_quant.models import SpikingBert
 from tests.packed_models import TEXTS, save_folder, save_student

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snn_extreme_quant.deploy.count_fold import Fed, fold
+from snn_extreme_quant.deploy.synchronous.count_fold import Fed, fold
 
 
 @settings(deadline=None, max_examples=200)

@@ -15,7 +15,7 @@ from torch import nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import native_status, run_file, session
-from snn_extreme_quant.deploy.functions import is_shift
+from snn_extreme_quant.deploy.lowering.functions import is_shift
 from snn_extreme_quant.errors import ExportError, ModelFileError, SampleError, SxqError, UnsupportedModelError
 
 from .token_models import IDS, MASK, batches, built

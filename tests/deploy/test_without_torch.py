@@ -170,8 +170,8 @@ def test_looking_around_ends_in_no_error() -> None:
 
 def test_the_verbs_stay_functions_whatever_was_imported_before() -> None:
     code = """
-    import snn_extreme_quant.deploy.sessions, snn_extreme_quant.deploy.stream
+    import snn_extreme_quant.deploy.runtime.sessions, snn_extreme_quant.deploy.runtime.stream
     from snn_extreme_quant import deploy
-    print(callable(deploy.session), callable(deploy.run_file), deploy.stream.__name__)
+    print(callable(deploy.session), callable(deploy.run_file), deploy.runtime.__name__)
     """
-    assert without_torch(code).stdout.split() == ["True", "True", "snn_extreme_quant.deploy.stream"]
+    assert without_torch(code).stdout.split() == ["True", "True", "snn_extreme_quant.deploy.runtime"]

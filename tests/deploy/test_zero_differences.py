@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.repacking import TernaryPacking
+from snn_extreme_quant.deploy.lowering.repacking import TernaryPacking
 from snn_extreme_quant.frameworks import frameworks
 from tests.deploy.random_networks import FORMS, Network, networks
 from tests.deploy.random_neurons import SNNTORCH, SPIKINGJELLY

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from snn_extreme_quant.deploy import native_status
-from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.deploy.runtime.native import native_library
 
 
 @pytest.fixture(scope="session")

@@ -9,8 +9,8 @@ import onnx
 import onnxruntime
 
 from snn_extreme_quant.deploy import session
-from snn_extreme_quant.deploy.layer_functions import KINDS
-from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
+from snn_extreme_quant.deploy.runtime.native import native_library
 from tests.deploy.bodies import Array, bits, model_of
 
 #: Packing layouts that the library has kernels for: all, but not for every operator.

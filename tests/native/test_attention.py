@@ -10,9 +10,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET
-from snn_extreme_quant.deploy.native import native_library
-from snn_extreme_quant.deploy.native_attention import ATTENTION, fuse_attention
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET
+from snn_extreme_quant.deploy.runtime.native import native_library
+from snn_extreme_quant.deploy.runtime.native_attention import ATTENTION, fuse_attention
 from tests.deploy.bodies import Array
 
 _TYPE = {"uint8": TensorProto.UINT8, "int8": TensorProto.INT8}

@@ -13,9 +13,9 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from snn_extreme_quant.deploy import session
-from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
-from snn_extreme_quant.deploy.layer_functions import KINDS
-from snn_extreme_quant.deploy.native_choice import choose_kernels
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
+from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
+from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 from tests.deploy.bodies import Array, bits, model_of
 from tests.operators.layers import GEOMETRIES, stored
 

@@ -11,9 +11,9 @@ import pytest
 from onnx import helper
 
 from snn_extreme_quant.deploy import session
-from snn_extreme_quant.deploy.functions import DOMAIN
-from snn_extreme_quant.deploy.native import native_library
-from snn_extreme_quant.deploy.native_choice import NativeChoice, choose_kernels
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN
+from snn_extreme_quant.deploy.runtime.native import native_library
+from snn_extreme_quant.deploy.runtime.native_choice import NativeChoice, choose_kernels
 from tests.deploy.bodies import Array, bits
 
 from .test_fused import made

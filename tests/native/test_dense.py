@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from snn_extreme_quant.deploy.layer_functions import KINDS
-from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
+from snn_extreme_quant.deploy.runtime.native import native_library
 from snn_extreme_quant.quantizers.packing import pack
 from tests.deploy.bodies import Array, model_of
 

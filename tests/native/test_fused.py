@@ -15,11 +15,11 @@ from onnx import helper, numpy_helper
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import session
-from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction, function_body
-from snn_extreme_quant.deploy.layer_functions import KINDS
-from snn_extreme_quant.deploy.native import native_library
-from snn_extreme_quant.deploy.native_choice import NativeChoice, choose_kernels
-from snn_extreme_quant.deploy.native_fusion import FUSED
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET, NeuronFunction, function_body
+from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
+from snn_extreme_quant.deploy.runtime.native import native_library
+from snn_extreme_quant.deploy.runtime.native_choice import NativeChoice, choose_kernels
+from snn_extreme_quant.deploy.runtime.native_fusion import FUSED
 from snn_extreme_quant.quantizers.packing import pack
 from tests.deploy.bodies import Array, bits
 from tests.deploy.test_model_forms import FORMS, quantised

@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from snn_extreme_quant.deploy.functions import DOMAIN, DOMAIN_VERSION, OPSET
-from snn_extreme_quant.deploy.layer_functions import KINDS
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET
+from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 from tests.deploy.bodies import Array
 
@@ -135,7 +135,7 @@ def test_damaged_codes_are_refused(library: Any) -> None:
 
 def integer_neuron(operator: str) -> Any:
     try:
-        module = importlib.import_module("snn_extreme_quant.deploy.integer_neuron_functions")
+        module = importlib.import_module("snn_extreme_quant.deploy.integer.neuron_functions")
     except ModuleNotFoundError:
         pytest.skip("this version exports no fixed-point neurons")
     return module.IntegerNeuron.from_name(operator)
@@ -165,7 +165,7 @@ def fixed_point_case(operator: str, shape: tuple[int, ...], steps: int, seed: in
 def check_neuron(operator: str, shape: tuple[int, ...], steps: int, seed: int = 0) -> None:
     """The kernel gives what the body gives, states and all."""
     from snn_extreme_quant.deploy import session
-    from snn_extreme_quant.deploy.functions import function_body
+    from snn_extreme_quant.deploy.lowering.functions import function_body
 
     inputs, shift = fixed_point_case(operator, shape, steps, seed)
     neuron = integer_neuron(operator)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from snn_extreme_quant.deploy import operators
-from snn_extreme_quant.deploy.layer_functions import layer_operator
+from snn_extreme_quant.deploy.lowering import operators
+from snn_extreme_quant.deploy.lowering.layer_functions import layer_operator
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 from tests.deploy.bodies import Array, bits, model_of
 from tests.operators.layers import GEOMETRIES, stored, tensors

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from snn_extreme_quant.deploy.functions import NeuronFunction
+from snn_extreme_quant.deploy.lowering.functions import NeuronFunction
 from snn_extreme_quant.neurons.dynamics import neuron_sequence, neuron_step
 from tests.deploy.bodies import Array, bits
 

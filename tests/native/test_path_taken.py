@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 
 from snn_extreme_quant.deploy import session
-from snn_extreme_quant.deploy.functions import DOMAIN
-from snn_extreme_quant.deploy.native_choice import choose_kernels
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN
+from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
 from tests.deploy.bodies import Array, model_of
 from tests.native.running import native_session
@@ -177,7 +177,7 @@ def test_a_library_that_onnxruntime_refuses(library: Any, monkeypatch: pytest.Mo
 
 
 def test_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    from snn_extreme_quant.deploy import native
+    from snn_extreme_quant.deploy.runtime import native
 
     monkeypatch.setattr(native, "_PACKAGE", "snn_extreme_quant_absent")
     with pytest.raises(NativeLibraryError, match="is not installed"):

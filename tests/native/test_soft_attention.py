@@ -11,10 +11,10 @@ import pytest
 from onnx import helper
 
 from snn_extreme_quant.deploy import session
-from snn_extreme_quant.deploy.functions import DOMAIN
-from snn_extreme_quant.deploy.native import native_library
-from snn_extreme_quant.deploy.native_choice import NativeChoice
-from snn_extreme_quant.deploy.native_soft_attention import SOFT_ATTENTION
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN
+from snn_extreme_quant.deploy.runtime.native import native_library
+from snn_extreme_quant.deploy.runtime.native_choice import NativeChoice
+from snn_extreme_quant.deploy.runtime.native_soft_attention import SOFT_ATTENTION
 from tests.deploy.bodies import Array
 
 from .test_fused import made

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.functions import DOMAIN
-from snn_extreme_quant.deploy.native_choice import choose_kernels
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN
+from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 from tests.deploy.bodies import Array, model_of
 from tests.deploy.test_synchronous_networks import made
 from tests.operators.synchronous import currents

@@ -15,9 +15,9 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 from snn_extreme_quant.deploy import native_status
-from snn_extreme_quant.deploy.functions import is_integer_layer, is_integer_neuron, is_token_integer
-from snn_extreme_quant.deploy.golden import golden_run
-from snn_extreme_quant.deploy.native import native_library
+from snn_extreme_quant.deploy.integer.golden import golden_run
+from snn_extreme_quant.deploy.lowering.functions import is_integer_layer, is_integer_neuron, is_token_integer
+from snn_extreme_quant.deploy.runtime.native import native_library
 from snn_extreme_quant.errors import ModelFileError
 from tests.deploy.bodies import Array, bits, model_of
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import torch
 
-from snn_extreme_quant.deploy.functions import is_integer_layer, is_token_integer
-from snn_extreme_quant.deploy.integer_functions import IntegerLayer
-from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
+from snn_extreme_quant.deploy.integer.functions import IntegerLayer
+from snn_extreme_quant.deploy.integer.neuron_functions import IntegerNeuron
+from snn_extreme_quant.deploy.lowering.functions import is_integer_layer, is_token_integer
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec
 from tests.deploy import integer_cases

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_extreme_quant.deploy import operators
+from snn_extreme_quant.deploy.lowering import operators
 from snn_extreme_quant.exported.operators import KINDS, layout_of
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from snn_extreme_quant.deploy.neuron_functions import NeuronFunction
+from snn_extreme_quant.deploy.lowering.neuron_functions import NeuronFunction
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons import NeuronSpec, neuron_sequence, neuron_step
 from snn_extreme_quant.neurons.spec import Charge, Comparison, Feedback, Fire, Reset, Timing

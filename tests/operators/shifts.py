@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snn_extreme_quant.deploy import shift_operators as ours
+from snn_extreme_quant.deploy.shifts import operators as ours
 
 from .cases import Array, Case
 

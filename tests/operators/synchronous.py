@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from snn_extreme_quant.deploy import synchronous_operators as ours
-from snn_extreme_quant.deploy.layer_functions import layer_operator
-from snn_extreme_quant.deploy.synchronous_functions import is_synchronous, synchronous_operators
+from snn_extreme_quant.deploy.lowering.layer_functions import layer_operator
+from snn_extreme_quant.deploy.synchronous import operators as ours
+from snn_extreme_quant.deploy.synchronous.functions import is_synchronous, synchronous_operators
 from snn_extreme_quant.exported.operators import layout_of
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 

@@ -15,10 +15,10 @@ import onnx
 import pytest
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.functions import DOMAIN, NeuronFunction, function_body, is_layer, is_neuron
-from snn_extreme_quant.deploy.integer_neuron_functions import IntegerNeuron
-from snn_extreme_quant.deploy.layer_functions import layer_operators
-from snn_extreme_quant.deploy.shift_functions import shift_operators
+from snn_extreme_quant.deploy.integer.neuron_functions import IntegerNeuron
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, NeuronFunction, function_body, is_layer, is_neuron
+from snn_extreme_quant.deploy.lowering.layer_functions import layer_operators
+from snn_extreme_quant.deploy.shifts.functions import shift_operators
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS, TOKEN_INTEGERS
 from snn_extreme_quant.neurons import NeuronSpec

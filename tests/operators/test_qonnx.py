@@ -14,8 +14,8 @@ from torch import nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.config import WeightConfig
-from snn_extreme_quant.deploy.functions import NeuronFunction
-from snn_extreme_quant.deploy.layer_functions import layer_operators
+from snn_extreme_quant.deploy.lowering.functions import NeuronFunction
+from snn_extreme_quant.deploy.lowering.layer_functions import layer_operators
 
 from .cases import Array, Case, same
 from .layers import layer_cases

@@ -8,8 +8,8 @@ from typing import get_args
 
 import pytest
 
-from snn_extreme_quant.deploy.functions import function_body
-from snn_extreme_quant.deploy.layer_functions import layer_operators
+from snn_extreme_quant.deploy.lowering.functions import function_body
+from snn_extreme_quant.deploy.lowering.layer_functions import layer_operators
 from snn_extreme_quant.exported.operators import KINDS, layout_of
 from snn_extreme_quant.neurons.spec import Charge, Feedback, Fire, Reset, Timing
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack

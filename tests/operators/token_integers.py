@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from snn_extreme_quant.deploy import token_integer_operators as ours
+from snn_extreme_quant.deploy.tokens import integer_operators as ours
 
 from .cases import Array, Case
 

@@ -20,7 +20,7 @@ import onnx
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.functions import DOMAIN, is_integer_layer, is_neuron, is_synchronous
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, is_integer_layer, is_neuron, is_synchronous
 from snn_extreme_quant.exported.inspection import inspect_file
 
 Array = npt.NDArray[Any]

@@ -1,0 +1,300 @@
+"""Packed layers in standard ONNX operators: unpack, integer product, scale."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.exported.operators import KINDS, layout_of
+from snn_extreme_quant.quantizers.packing import LAYOUTS, Layout
+
+__all__ = ["IDS_LINES", "KINDS", "layer_operator", "layer_operators", "layer_text", "unpack_lines"]
+
+
+def layer_operator(kind: str, layout: str, integer_input: bool = False, signed: bool = False) -> str:
+    """Name a packed layer's operator: ``kind`` is ``"Linear"``, ``"Conv"``, ``"ConvTranspose"`` or ``"Embedding"``.
+
+    With ``integer_input`` the input is unsigned bytes on a grid, with ``signed`` too signed ones.
+
+    Example:
+        >>> layer_operator("Linear", "ternary4", integer_input=True)
+        'TernaryLinearInteger'
+    """
+    return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "") + ("Signed" if signed else "")
+
+
+def unpack_lines(
+    layout_name: str,
+    source: str = "packed",
+    count: str = "count = Shape (scale)",
+    *,
+    unsigned: bool = False,
+    full: bool = False,
+) -> list[str]:
+    """From bytes ``(K, bytes)`` to ``codes`` ``(K, N)``, int8 or (of 16 bit) int32.
+
+    Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of what
+    each byte holds, which stands in the body: computing it would be a dozen operators more for every layer, and a
+    runtime takes as long to load those as to unpack the weights.
+
+    Args:
+        layout_name: packing layout, up to 8 bits if ``unsigned``.
+        source: name of the bytes.
+        count: a line that gives ``count``, how many of the unpacked columns there are.
+        unsigned: give digits times their step as uint8, without taking off the zero.
+        full: the columns fill their bytes; ``count`` is then left out.
+    """
+    if layout_name == "int16":
+        return [
+            f"wide = Cast <to: int = 6> ({source})",
+            "in_pairs = Constant <value_ints: ints = [0, -1, 2]> ()",
+            "pairs = Reshape (wide, in_pairs)",
+            "weights_of = Constant <value: tensor = int32[2] {1, 256}> ()",
+            "weighted = Mul (pairs, weights_of)",
+            "inner = Constant <value_ints: ints = [2]> ()",
+            "digits = ReduceSum <keepdims: int = 0> (weighted, inner)",
+            f"zero_digit = Constant <value: tensor = int32 {{{LAYOUTS[layout_name].offset}}}> ()",
+            "codes = Sub (digits, zero_digit)",
+        ]
+    return [
+        f"table = Constant <value: tensor = {_table(LAYOUTS[layout_name], unsigned=unsigned)}> ()",
+        f"index = Cast <to: int = 6> ({source})",
+        "groups = Gather <axis: int = 0> (table, index)",
+        "rows_columns = Constant <value_ints: ints = [0, -1]> ()",
+        *(["codes = Reshape (groups, rows_columns)"] if full else _cut(count)),
+    ]
+
+
+def _cut(count: str) -> list[str]:
+    """Take off what fills the last byte of a row."""
+    return [
+        "padded = Reshape (groups, rows_columns)",
+        "origin = Constant <value_ints: ints = [0]> ()",
+        "behind = Constant <value_ints: ints = [1]> ()",
+        count,
+        "codes = Slice (padded, origin, count, behind)",
+    ]
+
+
+def _table(layout: Layout, *, unsigned: bool) -> str:
+    """The codes of every byte value, one row a byte; of values that hold none whatever fits 8 bits."""
+    values = np.arange(256)[:, None] // layout.base ** np.arange(layout.per_byte) % layout.base * layout.step
+    kind = np.dtype(np.uint8 if unsigned else np.int8)
+    rows = (values if unsigned else values - layout.offset).astype(kind)
+    return f"{kind}[256, {layout.per_byte}] {{{', '.join(map(str, rows.ravel()))}}}"
+
+
+#: The product with the scale, kept apart from the sums by an Unsqueeze: onnxruntime would otherwise fold the scale
+#: into the weights, and rounding every term is what this package exists to avoid.
+_SCALED = [
+    "last_axis = Constant <value_ints: ints = [-1]> ()",
+    "sums_u = Unsqueeze (sums, last_axis)",
+    "y_u = Mul (sums_u, scale_s)",
+    "y = Squeeze (y_u, last_axis)",
+]
+_IN_UNITS = [
+    "grid = Constant <value_float: float = @grid> ()",
+    "inverse = Constant <value_float: float = @inverse_grid> ()",
+    "x_i = Mul (x, inverse)",
+]
+#: The same behind an integer product. onnxruntime scales while it adds up (MatMulIntegerToFloat) if the scale is not a
+#: constant, which the size of the input makes of it, and saves two passes over the output. The Unsqueeze behind it
+#: keeps a bias that follows out of that: it would be added without rounding the product first.
+_SCALED_AT_ONCE = [
+    "sums = Cast <to: int = 1> (sums_i)",
+    "elements = Size (x)",
+    "some = Sign (elements)",
+    "some_f = Cast <to: int = 1> (some)",
+    "present = Mul (some_f, grid)",
+    "scale_s = Mul (present, scale)",
+]
+_APART = [
+    "y_s = Mul (sums, scale_s)",
+    "last_axis = Constant <value_ints: ints = [-1]> ()",
+    "y_u = Unsqueeze (y_s, last_axis)",
+    "y = Squeeze (y_u, last_axis)",
+]
+_CONV_SCALE = ["scale_shape = Constant <value_ints: ints = @scale_shape> ()", "scale_s = Reshape (scale, scale_shape)"]
+
+
+def layer_operators() -> list[str]:
+    """Return the names of all packed layers.
+
+    Example:
+        >>> layer_operators()[:2]
+        ['BinaryLinear', 'BinaryLinearInteger']
+    """
+    kinds = ("Linear", *_INTEGER_BODIES, *(kind for kind in _BODIES if kind != "Linear"))
+    every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in kinds)
+    # Codes of 16 bit do not fit the bytes of an integer product; 8-bit codes with bytes up to 255 not its pairs.
+    none = {f"{KINDS['int16']}LinearInteger", *(f"{KINDS[n]}LinearIntegerSigned" for n in ("int8", "int16"))}
+    return [name for name in every if name not in none]
+
+
+def layer_text(operator: str, facts: BodyFacts = GENERAL) -> str:
+    """Return the text of the ONNX function in a file of which ``facts`` hold.
+
+    Raises:
+        ConfigError: there is no such operator.
+    """
+    layout = layout_of(operator)
+    kind = operator.removeprefix(KINDS[layout])
+    of_counts = kind in _COUNT_BODIES and layout != "int16"
+    if operator not in layer_operators() and not of_counts:
+        raise ConfigError(f"{operator!r} is not the operator of a layer.")
+    attributes, inputs, lines = (
+        _INTEGER_BODIES[kind](layout, facts)
+        if kind in _INTEGER_BODIES
+        else (_COUNT_BODIES if of_counts else _BODIES)[kind](layout)
+    )
+    head = f"{operator} <{', '.join(attributes)}>" if attributes else operator
+    return f"{head} ({', '.join(inputs)}) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
+
+
+_Parts = tuple[list[str], list[str], list[str]]
+_INPUTS = ["x", "packed", "scale"]
+
+
+def _linear(layout: str) -> _Parts:
+    lines = [
+        *unpack_lines(layout),
+        "weight = Cast <to: int = 1> (codes)",
+        "sums = MatMul (x, weight)",
+        "behind_last = Constant <value_ints: ints = [-1]> ()",
+        "scale_s = Unsqueeze (scale, behind_last)",
+        *_SCALED,
+    ]
+    return [], _INPUTS, lines
+
+
+def _linear_integer(layout: str, facts: BodyFacts) -> _Parts:
+    """``x`` holds multiples of ``grid`` up to 255 * grid: an integer product, exact on every processor."""
+    product = ["x_u = Cast <to: int = 2> (x_i)", "sums_i = MatMulInteger (x_u, codes)"]
+    return ["grid", "inverse_grid"], _INPUTS, _integer_lines(layout, product, facts)
+
+
+def _linear_integer_signed(layout: str, facts: BodyFacts) -> _Parts:
+    """The same for multiples from -127 * grid to 127 * grid.
+
+    They are unsigned bytes with a zero point: onnxruntime multiplies signed bytes by signed ones 20 times slower.
+    """
+    product = [
+        "offset = Constant <value_float: float = 128.0> ()",
+        "x_o = Add (x_i, offset)",
+        "x_u = Cast <to: int = 2> (x_o)",
+        "zero_point = Constant <value: tensor = uint8 {128}> ()",
+        "sums_i = MatMulInteger (x_u, codes, zero_point)",
+    ]
+    return ["grid", "inverse_grid"], _INPUTS, _integer_lines(layout, product, facts)
+
+
+def _integer_lines(layout: str, product: list[str], facts: BodyFacts) -> list[str]:
+    scaled = ["y = Mul (sums, scale_s)"] if facts.bare else _APART
+    return [*unpack_lines(layout, full=facts.full_bytes), *_IN_UNITS, *product, *_SCALED_AT_ONCE, *scaled]
+
+
+def _count_sums(layout: str, count: str, into: str) -> list[str]:
+    """Integer sums of counts, unsigned bytes from which ``zero_point`` is taken off."""
+    return [
+        *unpack_lines(layout, count=count),
+        "zero_i = Constant <value_int: int = @zero_point> ()",
+        "zero_point = Cast <to: int = 2> (zero_i)",
+        f"{into} = MatMulInteger (x, codes, zero_point)",
+    ]
+
+
+def _linear_counts(layout: str) -> _Parts:
+    sums = _count_sums(layout, "count = Shape (scale)", "sums")
+    return ["zero_point"], _INPUTS, [*sums, "sums_f = Cast <to: int = 1> (sums)", "y = Mul (sums_f, scale)"]
+
+
+def _linear_sums(layout: str) -> _Parts:
+    count = "count = Constant <value_ints: ints = @columns> ()"
+    return ["zero_point", "columns"], _INPUTS[:2], _count_sums(layout, count, "y")
+
+
+def _outputs_first(layout: str) -> list[str]:
+    """Codes ``(K, N)`` as floats ``(N, K)``."""
+    return [
+        *unpack_lines(layout),
+        "weight_f = Cast <to: int = 1> (codes)",
+        "weight_t = Transpose <perm: ints = [1, 0]> (weight_f)",
+    ]
+
+
+def _conv(layout: str) -> _Parts:
+    geometry = "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations, group: int = @group"
+    lines = [
+        *_outputs_first(layout),
+        "weight_shape = Constant <value_ints: ints = @weight_shape> ()",
+        "weight = Reshape (weight_t, weight_shape)",
+        f"sums = Conv <{geometry}> (x, weight)",
+        *_CONV_SCALE,
+        *_SCALED,
+    ]
+    return ["weight_shape", "scale_shape", "strides", "pads", "dilations", "group"], _INPUTS, lines
+
+
+def _conv_transpose(layout: str) -> _Parts:
+    """The weight of a transposed convolution has the input channels first, group by group."""
+    geometry = (
+        "strides: ints = @strides, pads: ints = @pads, dilations: ints = @dilations,"
+        " output_padding: ints = @output_padding, group: int = @group"
+    )
+    lines = [
+        *_outputs_first(layout),
+        "grouped_shape = Constant <value_ints: ints = @grouped_shape> ()",
+        "grouped = Reshape (weight_t, grouped_shape)",
+        "swapped = Transpose <perm: ints = [0, 2, 1, 3]> (grouped)",
+        "weight_shape = Constant <value_ints: ints = @weight_shape> ()",
+        "weight = Reshape (swapped, weight_shape)",
+        f"sums = ConvTranspose <{geometry}> (x, weight)",
+        *_CONV_SCALE,
+        *_SCALED,
+    ]
+    attributes = [
+        "weight_shape", "grouped_shape", "scale_shape", "strides", "pads", "dilations", "output_padding", "group",
+    ]  # fmt: skip
+    return attributes, _INPUTS, lines
+
+
+#: Indices as one row of int64; a negative one becomes one that no table has, for Gather would count it from the end.
+IDS_LINES = [
+    "one_axis = Constant <value_ints: ints = [-1]> ()",
+    "ids_given = Reshape (x, one_axis)",
+    "ids_wide = Cast <to: int = 7> (ids_given)",
+    "first_row = Constant <value: tensor = int64 {0}> ()",
+    "no_row = Constant <value: tensor = int64 {4611686018427387904}> ()",
+    "negative = Less (ids_wide, first_row)",
+    "ids = Where (negative, no_row, ids_wide)",
+]
+
+
+def _embedding(layout: str) -> _Parts:
+    """Only the rows looked up are unpacked."""
+    lines = [
+        *IDS_LINES,
+        "rows = Gather <axis: int = 0> (packed, ids)",
+        *unpack_lines(layout, "rows", "count = Constant <value_ints: ints = @columns> ()"),
+        "row_codes = Cast <to: int = 1> (codes)",
+        "row_scale = Gather <axis: int = 0> (scale, ids)",
+        "row_scale_u = Unsqueeze (row_scale, one_axis)",
+        "flat = Mul (row_codes, row_scale_u)",
+        "ids_shape = Shape (x)",
+        "columns_of = Constant <value_ints: ints = @columns> ()",
+        "y_shape = Concat <axis: int = 0> (ids_shape, columns_of)",
+        "y = Reshape (flat, y_shape)",
+    ]
+    return ["columns"], _INPUTS, lines
+
+
+_BODIES = {
+    "Linear": _linear,
+    "Conv": _conv,
+    "ConvTranspose": _conv_transpose,
+    "Embedding": _embedding,
+}
+_INTEGER_BODIES = {"LinearInteger": _linear_integer, "LinearIntegerSigned": _linear_integer_signed}
+#: Of layers that read the counts of synchronous neurons.
+_COUNT_BODIES = {"LinearCounts": _linear_counts, "LinearSums": _linear_sums}

@@ -1,0 +1,1 @@
+"""Folders that classify texts: made from a trained model, read without torch."""

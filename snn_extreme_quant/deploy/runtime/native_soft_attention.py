@@ -1,0 +1,123 @@
+"""Joins attention of spikes with a softmax in it as one node for the native kernels; in memory, never in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from typing import Any
+
+import onnx
+from onnx import helper
+
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN
+from snn_extreme_quant.deploy.runtime.graph_readers import GraphReaders
+
+__all__ = ["SOFT_ATTENTION", "fuse_soft_attention"]
+
+#: The operator of these nodes. No file has it.
+SOFT_ATTENTION = "FusedSoftAttention"
+
+
+def fuse_soft_attention(model: onnx.ModelProto, spikes: Set[str]) -> set[str]:
+    """Put one node in place of ``softmax(q k + mask) v``, in ``model`` itself; return those nodes' operator.
+
+    Args:
+        model: whose main graph is changed.
+        spikes: names of values that hold nothing but 0, 1 and -1: keys and values must be among them.
+    """
+    look = GraphReaders(model.graph)
+    new: dict[int, onnx.NodeProto] = {}
+    gone: list[onnx.NodeProto] = []
+    for node in model.graph.node:
+        found = _attention(node, look, spikes)
+        if found is not None:
+            made, nodes, last = found
+            new[id(last)] = made
+            gone += nodes
+    if new:
+        look.replace(new, gone, {output for node in gone for output in node.output})
+    return {SOFT_ATTENTION} if new else set()
+
+
+def _attention(
+    softmax: onnx.NodeProto, look: GraphReaders, spikes: Set[str]
+) -> tuple[onnx.NodeProto, list[onnx.NodeProto], onnx.NodeProto] | None:
+    """Return the node that takes the place of an attention, the nodes that go, and the last of them."""
+    shift = softmax.domain == DOMAIN and softmax.op_type == "ShiftSoftmax"
+    if not shift and not (_is(softmax, "Softmax") and _attribute(softmax, "axis", -1) == -1):
+        return None
+    gone = [softmax]
+    addition = look.maker(softmax.input[0])
+    if addition is None or not _is(addition, "Add"):
+        return None
+    for place in (0, 1):
+        inner = list(gone)
+        scores = _behind_barrier(addition.input[place], look, inner)
+        if scores is not None and _is(scores, "MatMul"):
+            break
+    else:
+        return None
+    gone = [*inner, addition, scores]
+    after = _reader_behind_barrier(softmax.output[0], look, gone)
+    if after is None or not _is(after, "MatMul"):
+        return None
+    gone.append(after)
+    last = _reader_behind_barrier(after.output[0], look, gone)
+    if last is None or not _is(last, "Transpose"):
+        return None
+    gone.append(last)
+    sources = []
+    for value, to in ((scores.input[0], "rows"), (scores.input[1], "columns"), (after.input[1], "rows")):
+        moved = _behind_barrier(value, look, gone)
+        if moved is None or not _is(moved, "Transpose") or not _splits_heads(moved, to):
+            return None
+        gone.append(moved)
+        sources.append(moved.input[0])
+    ranks = {len(_attribute(node, "perm", ())) for node in gone if _is(node, "Transpose")}
+    if len(ranks) != 1 or not _splits_heads(last, "rows") or not set(sources[1:]) <= spikes:
+        return None
+    mask = addition.input[1 - place]
+    made = helper.make_node(
+        SOFT_ATTENTION, [*sources, mask], last.output, last.name, domain=DOMAIN, shift=int(shift)
+    )  # fmt: skip
+    return made, gone, last
+
+
+def _splits_heads(transpose: onnx.NodeProto, to: str) -> bool:
+    """Whether axes (..., S, heads, channels) become (..., heads, S, channels), or with S last."""
+    order = list(_attribute(transpose, "perm", ()))
+    rank = len(order)
+    ends = [rank - 2, rank - 3, rank - 1] if to == "rows" else [rank - 2, rank - 1, rank - 3]
+    return rank >= 3 and order == [*range(rank - 3), *ends]
+
+
+def _is(node: onnx.NodeProto, operator: str) -> bool:
+    return not node.domain and node.op_type == operator
+
+
+def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    found = next((attribute for attribute in node.attribute if attribute.name == name), None)
+    return default if found is None else helper.get_attribute_value(found)
+
+
+def _behind_barrier(value: str, look: GraphReaders, gone: list[onnx.NodeProto]) -> onnx.NodeProto | None:
+    """The maker of a value that is read once, behind an Unsqueeze and Squeeze that undo each other."""
+    maker = look.maker(value)
+    if maker is None or not _is(maker, "Squeeze"):
+        return maker
+    inner = look.maker(maker.input[0])
+    if inner is None or not _is(inner, "Unsqueeze") or inner.input[1:] != maker.input[1:]:
+        return None
+    gone += [maker, inner]
+    return look.maker(inner.input[0])
+
+
+def _reader_behind_barrier(value: str, look: GraphReaders, gone: list[onnx.NodeProto]) -> onnx.NodeProto | None:
+    """The one reader of a value, behind such a pair."""
+    opened = look.reader(value)
+    if opened is None or not _is(opened, "Unsqueeze"):
+        return opened
+    closed = look.reader(opened.output[0])
+    if closed is None or not _is(closed, "Squeeze") or closed.input[1:] != opened.input[1:]:
+        return None
+    gone += [opened, closed]
+    return look.reader(closed.output[0])

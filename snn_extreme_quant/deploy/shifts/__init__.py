@@ -1,0 +1,1 @@
+"""Norm and softmax by shifts."""

@@ -1,0 +1,1 @@
+"""Files of a single time step, with the states as inputs and outputs."""

@@ -1,0 +1,1 @@
+"""Models of synchronous neurons: over counts in one pass, or spike by spike."""

@@ -1,0 +1,1 @@
+"""Whether a file gives the spikes of the model it was made from."""
