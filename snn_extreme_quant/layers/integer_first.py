@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant.config import WeightConfig
     from snn_extreme_quant.quantizers.core import WeightQuant
 
-__all__ = ["IntegerFirst"]
+__all__ = ["IntegerFirst", "state_of"]
 
 #: Where torch keeps a module's hooks; the same dictionaries are handed on, so handles stay valid.
 _HOOKS = (
@@ -77,7 +77,7 @@ def _checksum(weight: Tensor) -> float:
     return float(torch.dot(torch.mv(matrix, columns), rows))
 
 
-def _state_of(tensor: Tensor) -> tuple[Any, ...]:
+def state_of(tensor: Tensor) -> tuple[Any, ...]:
     """Return what changes when the tensor does.
 
     The version counter sees optimisers, ``copy_`` and ``load_state_dict``. It does not see writes through ``.data``;
@@ -97,7 +97,7 @@ def _fingerprint(weight: Tensor, sources: Iterable[Tensor]) -> tuple[Any, ...] |
     tensors = (weight, *sources)
     if any(type(tensor) not in (Tensor, nn.Parameter) for tensor in tensors):
         return None
-    states = tuple(_state_of(tensor) for tensor in tensors)
+    states = tuple(state_of(tensor) for tensor in tensors)
     return (*states, torch.is_grad_enabled(), torch.is_inference_mode_enabled())
 
 

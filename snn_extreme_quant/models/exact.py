@@ -1,0 +1,250 @@
+r"""Operations whose result depends on no order of addition, so that a text and its tokens one by one give the same bits.
+
+Numbers that are summed are put on a grid of :math:`2^{-f}` on which their sum is exact; numbers that are not summed go
+through single float32 operations, which IEEE 754 rounds in one way. ``docs/spike_gpt.md`` (What is guaranteed) has
+the bounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
+
+from snn_extreme_quant.layers import IntegerFirst
+from snn_extreme_quant.layers.integer_first import state_of
+
+__all__ = ["STREAM_BITS", "exponential", "norm", "on_grid", "product", "reach", "sigmoid", "sum_of"]
+
+#: The stream between layers: multiples of 2^-10 up to +-2^10.
+STREAM_BITS = 10
+_FLOAT32_BITS, _WIDE_BITS, _WEIGHT_BITS = 24, 53, 22
+#: How far inputs of products reach, as a power of two: into packed codes, into other weights.
+_REACH = {"norm": (4, 6), "square": (6, 10)}
+
+
+class _OnGrid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bits: int, most: float) -> Tensor:
+        ctx.save_for_backward((x.abs() <= most).to(torch.bool))
+        return torch.round(x * 2.0**bits).mul_(2.0**-bits).clamp_(-most, most)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (inside,) = ctx.saved_tensors
+        return gradients[0] * inside, None, None
+
+
+def on_grid(x: Tensor, bits: int, most: float) -> Tensor:
+    r"""Round to multiples of :math:`2^{-bits}`, ties to even, between -most and most.
+
+    The gradient passes straight through, and is 0 beyond ``most``.
+
+    Args:
+        x: any shape.
+        bits: places after the binary point.
+        most: the bound, a multiple of the grid.
+
+    Example:
+        >>> on_grid(torch.tensor([0.3, -9.0]), 2, 4.0).tolist()
+        [0.25, -4.0]
+    """
+    found: Tensor = _OnGrid.apply(x.float(), bits, most)  # type: ignore[no-untyped-call]
+    return found
+
+
+# Products.
+
+
+class _Wide(Tensor):
+    """A tensor on a grid whose products with weights are summed exactly, in float64."""
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        """Carry out an operation on a plain tensor; sums of products are exact."""
+        del types
+        with torch._C.DisableTorchFunctionSubclass():
+            if func is F.linear and args[2:] in ((), (None,)) and not kwargs:
+                x, weight = args[:2]
+                return F.linear(x.as_subclass(Tensor).double(), _rounded(weight)).float()
+            return func(*args, **(kwargs or {}))
+
+
+_rounded_weights: Any = WeakIdKeyDictionary()
+
+
+def _rounded(weight: Tensor) -> Tensor:
+    """Return a weight with 22 bits below its row's largest, in float64."""
+    trained = torch.is_grad_enabled() and weight.requires_grad
+    key = (state_of(weight), torch.is_inference_mode_enabled())
+    if not trained and weight in _rounded_weights and _rounded_weights[weight][0] == key:
+        return cast("Tensor", _rounded_weights[weight][1])
+    with torch.no_grad():
+        wide = weight.detach().double()
+        _, exponent = torch.frexp(wide.abs().amax(1, keepdim=True))
+        unit = torch.ldexp(torch.ones_like(wide[:, :1]), exponent - _WEIGHT_BITS)
+        wide = torch.round(wide / unit) * unit
+    if trained:
+        latent = weight.double()
+        return latent + (wide - latent).detach()
+    _rounded_weights[weight] = (key, wide)
+    return wide
+
+
+def reach(layer: nn.Module, inputs: int, kind: str) -> tuple[int, float]:
+    """Return the grid of a product's inputs: places after the binary point, and the bound.
+
+    Args:
+        layer: with the weights.
+        inputs: how many are summed.
+        kind: ``"norm"`` or ``"square"``.
+    """
+    packed = _is_packed(layer)
+    power = _REACH[kind][0 if packed else 1]
+    total = _FLOAT32_BITS if packed else _WIDE_BITS - _WEIGHT_BITS
+    return total - math.ceil(math.log2(inputs)) - power, 2.0**power
+
+
+def _is_packed(layer: nn.Module) -> bool:
+    """Whether sums over the layer's codes are exact in float32."""
+    return isinstance(layer, IntegerFirst) and layer.quantizer.largest == 1
+
+
+def product(layer: nn.Module, x: Tensor, kind: str | None = None) -> Tensor:
+    """Multiply by a layer's weights, with sums that are exact.
+
+    In training mode weights of float are multiplied as torch does.
+
+    Args:
+        layer: a linear layer without bias.
+        x: ``(..., K)``, real numbers of a kind, or spikes.
+        kind: as for :func:`reach`, whose grid the inputs are put on; None: spikes, which are on every grid.
+
+    Returns:
+        ``(..., N)``, float32.
+    """
+    if kind is not None:
+        x = on_grid(x, *reach(layer, x.shape[-1], kind))
+    if not (_is_packed(layer) or layer.training):
+        x = x.as_subclass(_Wide)
+    found: Tensor = layer(x)
+    return found.float()
+
+
+def sum_of(x: Tensor, axis: int) -> Tensor:
+    """Return the sum of numbers on a grid, which is exact in float64, rounded once to float32."""
+    return x.sum(axis, dtype=torch.float64).float()
+
+
+# Norm.
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        wide = x.double()
+        mean = wide.mean(-1, keepdim=True)
+        # Both sums are exact: x is on the stream's grid.
+        variance = wide.square().sum(-1, keepdim=True) / x.shape[-1] - mean.square()
+        inverse = (1.0 / torch.sqrt(variance.clamp_min(0.0) + eps)).float()
+        centre = mean.float()
+        ctx.save_for_backward(x, centre, inverse, weight, bias)
+        return (x - centre).mul_(inverse).mul_(weight).add_(bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, mean, inverse, weight, bias = ctx.saved_tensors
+        found = torch.ops.aten.native_layer_norm_backward(
+            gradients[0].contiguous(), x, [x.shape[-1]], mean, inverse, weight, bias, list(ctx.needs_input_grad[:3])
+        )
+        return (*found, None)
+
+
+def norm(layer: nn.LayerNorm, stream: Tensor) -> Tensor:
+    """Normalise a stream on its grid with the parameters of a ``LayerNorm``.
+
+    Example:
+        >>> layer, x = nn.LayerNorm(8), on_grid(torch.randn(3, 8), 10, 1024.0)
+        >>> torch.allclose(norm(layer, x), layer(x), atol=1e-5)
+        True
+    """
+    found: Tensor = _Norm.apply(  # type: ignore[no-untyped-call]
+        stream.contiguous(), layer.weight.float(), layer.bias.float(), layer.eps
+    )
+    return found
+
+
+# Exponentials.
+
+_LOG2E = 1.44269504088896340736
+#: ln 2 in two parts; whole numbers up to 2^8 times the first one are exact.
+_LN2 = (0.693359375, -2.12194440e-4)
+#: (e^r - 1 - r) / r^2 for |r| up to ln(2)/2: Taylor's series, the error of which is below 2^-26.
+_SERIES = tuple(1.0 / math.factorial(n) for n in range(7, 1, -1))
+_LEAST, _MOST = -87.0, 88.0
+
+
+def _exp(x: Tensor) -> Tensor:
+    whole = (x * _LOG2E).round_()
+    rest = (x - whole * _LN2[0]).sub_(whole * _LN2[1])
+    series = torch.full_like(rest, _SERIES[0])
+    for term in _SERIES[1:]:
+        series.mul_(rest).add_(term)
+    series.mul_(rest).mul_(rest).add_(rest).add_(1.0)
+    power = whole.to(torch.int32).add_(127).bitwise_left_shift_(23)
+    return series.mul_(power.view(torch.float32))
+
+
+class _Exponential(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = _exp(x.clamp(_LEAST, _MOST))
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradients[0] * y
+
+
+class _Sigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        y = _exp((-x).clamp_(_LEAST, _MOST)).add_(1.0).reciprocal_()
+        ctx.save_for_backward(y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (y,) = ctx.saved_tensors
+        return gradients[0] * (y - y * y)
+
+
+def exponential(x: Tensor) -> Tensor:
+    r"""Return :math:`e^x` for x from -87 to 88, to a few units in the last place; beyond, what it is at the ends.
+
+    Example:
+        >>> torch.allclose(exponential(torch.tensor([0.0, 1.0, -20.0])), torch.tensor([0.0, 1.0, -20.0]).exp())
+        True
+    """
+    found: Tensor = _Exponential.apply(x.float())  # type: ignore[no-untyped-call]
+    return found
+
+
+def sigmoid(x: Tensor) -> Tensor:
+    r"""Return :math:`1 / (1 + e^{-x})`.
+
+    Example:
+        >>> sigmoid(torch.tensor([0.0, 1e9])).tolist()
+        [0.5, 1.0]
+    """
+    found: Tensor = _Sigmoid.apply(x.float())  # type: ignore[no-untyped-call]
+    return found

@@ -1,0 +1,385 @@
+r"""SpikeGPT, to be read from top to bottom: a language model without attention whose branches speak in spikes.
+
+Equations and sources: ``docs/spike_gpt.md``. Inside, time comes first: tensors are ``(T, B, width)``, and the tokens
+are the time steps of the neurons. A pass over a text, over pieces of it, or over single tokens gives the same bits: see
+:mod:`snn_extreme_quant.models.exact`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, Self, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from snn_extreme_quant.errors import ConfigError, SampleError
+from snn_extreme_quant.models.config import Weights, weights_from_data
+from snn_extreme_quant.models.exact import STREAM_BITS, norm, on_grid, product, sigmoid, sum_of
+from snn_extreme_quant.models.precision import give_weights
+from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
+from snn_extreme_quant.models.spike_gpt_start import start_as_rwkv
+from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState
+from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
+from snn_extreme_quant.models.wkv import weighted_average
+from snn_extreme_quant.neurons.spec import NeuronSpec
+from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, TokenLIF, unit_step
+
+__all__ = ["Product", "SpikeGPT"]
+
+_MOST = 2.0**STREAM_BITS
+#: The state of one layer, by name, each ``(B, width)``; it is replaced by the one after the last token.
+_Memory = dict[str, Tensor]
+
+
+def _stream(x: Tensor) -> Tensor:
+    """Put numbers on the grid of the stream between layers."""
+    return on_grid(x, STREAM_BITS, _MOST)
+
+
+class Product(NamedTuple):
+    """A matrix product of the model.
+
+    Args:
+        name: of the layer with the weights.
+        reads: ``"spikes"`` or ``"numbers"``.
+        inputs: K.
+        outputs: N; K N operations a token.
+    """
+
+    name: str
+    reads: str
+    inputs: int
+    outputs: int
+
+    @property
+    def operation(self) -> str:
+        """What a hardware for spikes does for it."""
+        return "accumulate" if self.reads == "spikes" else "multiply-accumulate"
+
+
+class _Branch(nn.Module):
+    """What the parts of a layer share."""
+
+    def __init__(self, config: SpikeGPTConfig, prefix: str) -> None:
+        super().__init__()
+        self.config, self.prefix = config, prefix
+        self.neurons = _neurons(config)
+        if config.inputs == "spikes":
+            self.readers = nn.ModuleDict()
+
+    def share(self) -> nn.Parameter:
+        """Make the share of this token, against the one before, in what a product reads."""
+        return nn.Parameter(torch.ones(1, 1, self.config.hidden))
+
+    def matrix(self, name: str, inputs: int, outputs: int) -> nn.Linear:
+        """Make weights, and the neurons that they read where they read spikes."""
+        if self.config.inputs == "spikes":
+            self.readers[name] = _neurons(self.config)
+        return nn.Linear(inputs, outputs, bias=False)
+
+    def multiply(self, name: str, x: Tensor, memory: _Memory, kind: str = "norm") -> Tensor:
+        """Return the product of a matrix with x, or with the spikes that x causes."""
+        layer = cast("nn.Module", getattr(self, name))
+        if self.config.inputs == "norms":
+            return product(layer, x, kind)
+        key = f"{self.prefix}_{name}_potential"
+        spikes, memory[key] = self.readers[name](x / self.config.input_threshold, memory[key])
+        return product(layer, spikes)
+
+    def fire(self, current: Tensor, memory: _Memory) -> Tensor:
+        """Return what the branch adds to the stream: spikes."""
+        if not self.config.spiking:
+            return _stream(current)
+        key = f"{self.prefix}_potential"
+        spikes, memory[key] = self.neurons(current, memory[key])
+        return cast("Tensor", spikes)
+
+    def shifted(self, y: Tensor, memory: _Memory) -> Tensor:
+        """Return what each token's predecessor was."""
+        key = f"{self.prefix}_before"
+        before = torch.cat((memory[key].unsqueeze(0), y[:-1]))
+        memory[key] = y[-1]
+        return before
+
+
+def _neurons(config: SpikeGPTConfig) -> nn.Module:
+    if not config.spiking:
+        return nn.Identity()
+    if config.neurons is not None:
+        return FrameworkTokenLIF(config.neurons)
+    return TokenLIF(config.tau, config.detach_reset)
+
+
+def _mixed(y: Tensor, before: Tensor, share: Tensor) -> Tensor:
+    return y * share + before * (1.0 - share)
+
+
+class TimeMix(_Branch):
+    """SRWKV: a weighted average of the values of all tokens so far."""
+
+    def __init__(self, config: SpikeGPTConfig) -> None:
+        super().__init__(config, "att")
+        size = config.hidden
+        self.time_decay, self.time_first = (nn.Parameter(torch.zeros(size)) for _ in range(2))
+        self.time_mix_k, self.time_mix_v, self.time_mix_r = (self.share() for _ in range(3))
+        self.key, self.value, self.receptance, self.output = (
+            self.matrix(name, size, size) for name in ("key", "value", "receptance", "output")
+        )
+
+    def forward(self, y: Tensor, memory: _Memory) -> Tensor:
+        """Return the branch's spikes."""
+        before = self.shifted(y, memory)
+        key = self.multiply("key", _mixed(y, before, self.time_mix_k), memory)
+        value = self.multiply("value", _mixed(y, before, self.time_mix_v), memory)
+        gate = sigmoid(self.multiply("receptance", _mixed(y, before, self.time_mix_r), memory))
+        average, memory["numerator"], memory["denominator"] = weighted_average(
+            self.time_decay, self.time_first, key, value, memory["numerator"], memory["denominator"]
+        )
+        return self.fire(self.multiply("output", gate * average, memory), memory)
+
+
+class ChannelMix(_Branch):
+    """SRFFN: a wide layer of squared rectified sums, with a gate."""
+
+    def __init__(self, config: SpikeGPTConfig) -> None:
+        super().__init__(config, "ffn")
+        self.time_mix_k, self.time_mix_r = (self.share() for _ in range(2))
+        self.key = self.matrix("key", config.hidden, config.wide)
+        self.receptance = self.matrix("receptance", config.hidden, config.hidden)
+        self.value = self.matrix("value", config.wide, config.hidden)
+
+    def forward(self, y: Tensor, memory: _Memory) -> Tensor:
+        """Return the branch's spikes."""
+        before = self.shifted(y, memory)
+        key = self.multiply("key", _mixed(y, before, self.time_mix_k), memory).relu().square()
+        gate = sigmoid(self.multiply("receptance", _mixed(y, before, self.time_mix_r), memory))
+        return self.fire(gate * self.multiply("value", key, memory, "square"), memory)
+
+
+class Block(nn.Module):
+    """Both branches, each behind a norm."""
+
+    def __init__(self, config: SpikeGPTConfig, first: bool) -> None:
+        super().__init__()
+        if first:
+            self.ln0 = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.ln1, self.ln2 = (nn.LayerNorm(config.hidden, eps=config.norm_eps) for _ in range(2))
+        self.att, self.ffn = TimeMix(config), ChannelMix(config)
+        self.dropout = config.dropout
+
+    def forward(self, x: Tensor, memory: _Memory) -> Tensor:
+        """Return the stream behind the layer."""
+        x = _stream(x + self.att(norm(self.ln1, x), memory))
+        x = _stream(x + self.ffn(norm(self.ln2, x), memory))
+        if self.training and self.dropout:
+            x = _stream(F.dropout(x, self.dropout))
+        return x
+
+
+class SpikeGPT(nn.Module):
+    """A spiking language model, or a classifier of texts.
+
+    Args:
+        config: sizes, neurons, head, weights.
+
+    Shapes:
+        ``ids`` and ``attention_mask`` ``(B, T)``, T from 1 and of any length; logits ``(B, T, vocab)`` of
+        ``head="tokens"``, else ``(B, classes)``.
+
+    Raises:
+        ConfigError: the plan of weights matches no layer, or the framework of the neurons is not installed.
+
+    Example:
+        >>> model = SpikeGPT(SpikeGPTConfig(vocab=50, layers=1, hidden=16, weights="ternary")).eval()
+        >>> logits, state = model.run(torch.tensor([[1, 7, 2]]))
+        >>> bool(torch.equal(model.step(torch.tensor([3]), state)[0], model(torch.tensor([[1, 7, 2, 3]]))[:, -1]))
+        True
+    """
+
+    #: What the neurons compute, from x / tau.
+    spec: NeuronSpec = TOKEN_LIF
+
+    def __init__(self, config: SpikeGPTConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.emb = nn.Embedding(config.vocab, config.hidden)
+        self.blocks = nn.ModuleList(Block(config, first=number == 0) for number in range(config.layers))
+        self.ln_out = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.head = nn.Linear(config.hidden, config.outputs, bias=False)
+        self.head_neurons = _neurons(config) if config.inputs == "spikes" else nn.Identity()
+        start_as_rwkv(self)
+        if config.tied:
+            self.head.weight = self.emb.weight
+        self.set_weights(config.weights)
+
+    # Running.
+
+    def forward(self, ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Return the logits of a text from its first token on.
+
+        Args:
+            ids: tokens.
+            attention_mask: of a classifier: 1 for tokens, 0 for the pads behind them.
+
+        Raises:
+            SampleError: ids are no ``(B, T)`` integers below ``vocab``, or the mask does not fit them.
+        """
+        features, _ = self._features(ids, None)
+        if self.config.head == "tokens":
+            return product(self.head, features, self._read).transpose(0, 1)
+        return self._classify(features, _lengths(ids, attention_mask))
+
+    def run(self, ids: Tensor, state: SpikeGPTState | None = None) -> tuple[Tensor, SpikeGPTState]:
+        """Go on with a text by some tokens; returns their logits ``(B, T, vocab)`` and the state behind them.
+
+        Raises:
+            ConfigError: the model is a classifier.
+            SampleError: ids or state do not fit.
+        """
+        if self.config.head != "tokens":
+            raise ConfigError(
+                f"run() and step() are for head='tokens'; this model, head={self.config.head!r}, reads whole texts."
+            )
+        features, state = self._features(ids, state)
+        return product(self.head, features, self._read).transpose(0, 1), state
+
+    def step(self, tokens: Tensor, state: SpikeGPTState) -> tuple[Tensor, SpikeGPTState]:
+        """Go on by one token, ``(B,)``; returns logits ``(B, vocab)`` and the next state."""
+        logits, state = self.run(tokens.unsqueeze(1), state)
+        return logits[:, 0], state
+
+    def initial_state(self, batch: int = 1) -> SpikeGPTState:
+        """Return the state before a text."""
+        return SpikeGPTState.initial(self.config, batch, self.emb.weight.device)
+
+    def _features(self, ids: Tensor, state: SpikeGPTState | None) -> tuple[Tensor, SpikeGPTState]:
+        """Return what the head reads, ``(T, B, hidden)``: numbers, or spikes."""
+        self._check(ids)
+        if state is None:
+            state = self.initial_state(len(ids))
+        state.check(self.config, len(ids))
+        # The signs of the table's latent weights are those of its codes, where it has any.
+        binarised = self.config.binarised
+        x = unit_step(F.embedding(ids.T, self.emb.weight)) if binarised else self.emb(ids.T)
+        x = _stream(norm(cast("nn.LayerNorm", cast("Block", self.blocks[0]).ln0), _stream(x)))
+        memories: list[_Memory] = []
+        for number, block in enumerate(self.blocks):
+            memory = {name: value[number] for name, value in state.tensors.items() if len(value) > number}
+            x = block(x, memory)
+            memories.append(memory)
+        features = norm(self.ln_out, x)
+        if self.config.inputs == "spikes":
+            features, last = self.head_neurons(features / self.config.input_threshold, memories[0]["head_potential"])
+            memories[0]["head_potential"] = last
+        names = state.tensors.items()
+        after = {name: torch.stack([memory[name] for memory in memories[: len(old)]]) for name, old in names}
+        return features, SpikeGPTState(after)
+
+    def _classify(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Return the logits of texts that end at ``lengths``."""
+        if self.config.head == "last":
+            read = features[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
+            return product(self.head, read, self._read)
+        if self._read is not None:
+            features = _stream(features)
+        inside = torch.arange(len(features), device=lengths.device).unsqueeze(1) < lengths
+        total = sum_of(features * inside.unsqueeze(2), 0)
+        mean = total / lengths.unsqueeze(1)
+        return product(self.head, mean, "norm")
+
+    @property
+    def _read(self) -> str | None:
+        """What the head's product reads: numbers of a norm, or spikes."""
+        return "norm" if self.config.inputs == "norms" else None
+
+    def _check(self, ids: Tensor) -> None:
+        whole = ids.dim() == 2 and not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
+        if not whole or 0 in ids.shape:
+            raise SampleError(
+                f"SpikeGPT takes token ids (B, T), B and T from 1; got {tuple(ids.shape)} of {ids.dtype}."
+            )
+        if ids.device.type == "cpu":  # elsewhere asking would wait for the device
+            least, most = int(ids.min()), int(ids.max())
+            if least < 0 or most >= self.config.vocab:
+                wrong = least if least < 0 else most
+                raise SampleError(f"The token {wrong} is not one of the model's {self.config.vocab}.")
+
+    # Weights.
+
+    def set_weights(self, weights: Weights) -> None:
+        """Give the layers another precision; the latent weights, and the Parameters, stay the same.
+
+        Args:
+            weights: as :attr:`SpikeGPTConfig.weights`.
+
+        Raises:
+            ConfigError: a plan gives the binarised embedding codes that change signs.
+            UnmatchedNameError: a name in the plan matches no layer.
+        """
+        config = replace(self.config, weights=weights_from_data(weights))
+        give_weights(self, config.plan)
+        self.config = config
+
+    def products(self) -> Iterator[Product]:
+        """Yield the matrix products of a token, in their order."""
+        spikes = "spikes" if self.config.inputs == "spikes" else "numbers"
+        names = [f"{part}.{name}" for part, of in _MATRICES.items() for name in of]
+        for number in range(self.config.layers):
+            for name in names:
+                yield self._product(f"blocks.{number}.{name}", spikes)
+        yield self._product("head", "numbers" if self.config.head == "mean" else spikes)
+
+    def _product(self, name: str, reads: str) -> Product:
+        outputs, inputs = self.get_submodule(name).get_parameter("weight").shape
+        return Product(name, reads, inputs, outputs)
+
+    # Saving and loading.
+
+    def save_pretrained(self, folder: str | Path, packed: bool = False) -> None:
+        """Write ``config.json`` and ``model.safetensors`` into ``folder``, which is made if it does not exist.
+
+        Args:
+            folder: where to.
+            packed: codes and scales of quantised layers alone, for deployment; else latent weights, to train on.
+
+        Raises:
+            OutputPathError: the folder or a file cannot be written.
+        """
+        from snn_extreme_quant.models.spike_gpt_files import save
+
+        save(self, Path(folder), packed)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """Load what :meth:`save_pretrained` wrote.
+
+        Raises:
+            CheckpointError: a file is missing, or is not of this format.
+        """
+        from snn_extreme_quant.models.spike_gpt_files import load
+
+        return cast("Self", load(Path(folder)))
+
+
+_MATRICES = {"att": ("key", "value", "receptance", "output"), "ffn": ("key", "receptance", "value")}
+
+
+def _lengths(ids: Tensor, mask: Tensor | None) -> Tensor:
+    """Return how many tokens each text has."""
+    if mask is None:
+        return torch.full((len(ids),), ids.shape[1], device=ids.device)
+    fits = mask.shape == ids.shape
+    lengths = mask.long().sum(-1)
+    if fits:
+        inside = torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)
+        fits = torch.equal(mask.long(), inside.long()) and bool((lengths > 0).all())
+    if not fits:
+        raise SampleError(
+            "attention_mask must have the shape of the ids, with 1 for the tokens of each text, one at least, and 0 for"
+            " the pads behind them."
+        )
+    return lengths

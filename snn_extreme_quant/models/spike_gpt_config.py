@@ -1,0 +1,160 @@
+"""What a SpikeGPT is made of: one frozen dataclass that goes to JSON and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NoReturn, get_args, get_type_hints
+
+from snn_extreme_quant.config import Binary, Float, PrecisionPlan, WeightConfig
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.models.config import WEIGHTS, Weights, weights_from_data
+from snn_extreme_quant.registry import suggest
+
+__all__ = ["SpikeGPTConfig"]
+
+_MOST_WIDTH = 4096
+
+
+@dataclass(frozen=True)
+class SpikeGPTConfig:
+    """Sizes, neurons, head and weights of a :class:`~snn_extreme_quant.models.SpikeGPT`.
+
+    ``docs/spike_gpt.md`` says what each field means.
+
+    Raises:
+        ConfigError: a value, or a combination of values, that means nothing; the message names the field.
+
+    Example:
+        >>> config = SpikeGPTConfig(vocab=64, layers=2, hidden=32, weights="ternary")
+        >>> SpikeGPTConfig.from_dict(config.to_dict()) == config
+        True
+    """
+
+    vocab: int = 50277
+    layers: int = 18
+    hidden: int = 768
+    ffn: int = 0
+    head: Literal["tokens", "mean", "last"] = "tokens"
+    classes: int = 2
+    tied: bool = False
+    binary_embedding: bool | None = None
+    spiking: bool = True
+    inputs: Literal["norms", "spikes"] = "norms"
+    input_threshold: float = 0.5
+    tau: float = 2.0
+    detach_reset: bool = False
+    neurons: str | None = None
+    dropout: float = 0.03
+    norm_eps: float = 1e-5
+    weights: Weights = "float"
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        self._check_types()
+        for name, least in (("vocab", 1), ("layers", 1), ("hidden", 2), ("ffn", 0), ("classes", 1)):
+            if getattr(self, name) < least:
+                self._refuse(name, f"use {least} or more")
+        if self.hidden > _MOST_WIDTH:
+            self._refuse("hidden", f"use at most {_MOST_WIDTH}: norms of wider ones are not exact")
+        if not 0.0 <= self.dropout < 1.0:
+            self._refuse("dropout", "use a number from 0 to below 1")
+        if not 0.0 < self.norm_eps < float("inf"):
+            self._refuse("norm_eps", "use a positive number")
+        if not 0.0 < self.input_threshold < float("inf"):
+            self._refuse("input_threshold", "use a positive number")
+        if not 1.0 < self.tau < float("inf"):
+            self._refuse("tau", "use a number above 1, in tokens")
+        self._check_neurons()
+        self._check_embedding()
+
+    def _check_types(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            if hint in (int, bool) and type(value) is not hint:
+                self._refuse(field.name, "use True or False" if hint is bool else "use a whole number")
+            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                self._refuse(field.name, "use a number")
+            if field.name in ("head", "inputs") and value not in get_args(hint):
+                self._refuse(field.name, "use " + " or ".join(repr(choice) for choice in get_args(hint)))
+        if self.neurons is not None and not isinstance(self.neurons, str):
+            self._refuse("neurons", "use None or the name of a framework")
+        if self.binary_embedding not in (None, True, False):
+            self._refuse("binary_embedding", "use None, True or False")
+
+    def _check_neurons(self) -> None:
+        if not self.spiking:
+            for name, default in (("inputs", "norms"), ("neurons", None), ("detach_reset", False)):
+                if getattr(self, name) != default:
+                    self._refuse(name, f"spiking=False has no neurons; leave it {default!r}")
+        if self.neurons is not None and self.tau != 2.0:
+            self._refuse("tau", f"the frameworks round other leaks differently; use tau=2 with neurons={self.neurons!r}")
+        if self.neurons is not None and self.detach_reset:
+            self._refuse("detach_reset", "a framework's neuron has a gradient of its own; leave it False")
+
+    def _check_embedding(self) -> None:
+        if self.tied and self.head != "tokens":
+            self._refuse("tied", f"only head='tokens' has a row for each token, not head={self.head!r}")
+        weights = weights_from_data(self.weights)
+        if self.binarised and isinstance(weights, PrecisionPlan):
+            given = weights.config_for("emb")
+            plain = isinstance(given, Binary) and not given.center
+            if not (plain or isinstance(given, Float)):
+                raise ConfigError(
+                    f"SpikeGPTConfig(weights=...): the plan gives 'emb' {given!r}, which changes signs, and of a"
+                    " binarised embedding only the signs matter: a code of 0 counts as positive. Use Binary() or"
+                    " Float() for 'emb', or binary_embedding=False."
+                )
+
+    def _refuse(self, field: str, remedy: str) -> NoReturn:
+        raise ConfigError(f"SpikeGPTConfig({field}={getattr(self, field)!r}): {remedy}.")
+
+    @property
+    def binarised(self) -> bool:
+        """Whether the embedding goes through the unit step."""
+        return self.spiking if self.binary_embedding is None else self.binary_embedding
+
+    @property
+    def wide(self) -> int:
+        """The width within SRFFN."""
+        return self.ffn or 4 * self.hidden
+
+    @property
+    def outputs(self) -> int:
+        """Rows of the head."""
+        return self.vocab if self.head == "tokens" else self.classes
+
+    @property
+    def plan(self) -> PrecisionPlan:
+        """The precisions as a plan over the names of layers."""
+        weights = weights_from_data(self.weights)
+        if isinstance(weights, PrecisionPlan):
+            return weights
+        config = WEIGHTS[weights] if isinstance(weights, str) else weights
+        if isinstance(config, Float):
+            return PrecisionPlan()
+        return PrecisionPlan({"emb": Binary() if self.binarised else config, "blocks.*": config, "head": config})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; :meth:`from_dict` is the inverse."""
+        weights: Any = self.weights
+        if isinstance(weights, PrecisionPlan):
+            rules = [{"name": name, "config": config.to_dict()} for name, config in weights.rules]
+            weights = {"default": weights.default.to_dict(), "rules": rules}
+        elif isinstance(weights, WeightConfig):
+            weights = weights.to_dict()
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "weights": weights}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> SpikeGPTConfig:
+        """Build a config; raises :class:`ConfigError` for a field that does not exist."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ConfigError(f"SpikeGPTConfig has no field {unknown[0]!r}. {suggest(unknown[0], known)}")
+        given = dict(data)
+        if "weights" in given:
+            given["weights"] = weights_from_data(given["weights"])
+        return cls(**given)

@@ -1,0 +1,49 @@
+"""How the weights of a SpikeGPT start: decays, shares and bonuses as RWKV-4's, matrices so that neurons fire."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.models.spike_gpt import SpikeGPT
+
+__all__ = ["start_as_rwkv"]
+
+#: Of the matrices that branches end with: currents have to reach a threshold of 1.
+_GAIN = 2.0
+
+
+@torch.no_grad()
+def start_as_rwkv(model: SpikeGPT) -> None:
+    r"""Set all Parameters; with :math:`c = i / (d - 1)` of channel i, l of layer l, :math:`\rho = l / (L - 1)`.
+
+    ``time_decay`` :math:`-5 + 8 c^{0.7 + 1.3 \rho}`, ``time_first`` :math:`\ln 0.3 + ((i + 1) \bmod 3 - 1) / 2`, shares
+    of this token :math:`(i / d)^{1 - l / L}`, for values :math:`+ 0.3 \rho`, for receptances to the power of 1/2 (RWKV-4,
+    2305.13048, appendix on initialisation). Matrices (ours): :math:`\mathcal N(0, 1/K)`; those that branches end with
+    twice that in a spiking model; the embedding :math:`\mathcal N(0, 0.1^2)`, within reach of its step's gradient.
+    """
+    config = model.config
+    size, layers = config.hidden, config.layers
+    channel = torch.arange(size, dtype=torch.float32)
+    for number, module in enumerate(model.blocks):
+        block: Any = module
+        ratio, rest = number / max(1, layers - 1), 1.0 - number / layers
+        share = (channel / size).pow(rest)
+        att, ffn = block.att, block.ffn
+        att.time_decay.copy_(-5.0 + 8.0 * (channel / (size - 1)).pow(0.7 + 1.3 * ratio))
+        att.time_first.copy_(math.log(0.3) + 0.5 * ((channel + 1) % 3 - 1))
+        for part in (att, ffn):
+            part.time_mix_k.copy_(share.view(1, 1, -1))
+            part.time_mix_r.copy_(share.sqrt().view(1, 1, -1))
+        att.time_mix_v.copy_((share + 0.3 * ratio).view(1, 1, -1))
+        for part, names in ((att, ("key", "value", "receptance", "output")), (ffn, ("key", "receptance", "value"))):
+            for name in names:
+                layer: nn.Linear = getattr(part, name)
+                gain = _GAIN if config.spiking and name == names[-1] else 1.0
+                nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.in_features))
+    nn.init.normal_(model.emb.weight, std=0.1)
+    nn.init.normal_(model.head.weight, std=1.0 / math.sqrt(size))

@@ -1,0 +1,113 @@
+"""What a SpikeGPT remembers of a text: tensors by name, the same for a text of any length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from snn_extreme_quant.errors import CheckpointError, SampleError
+from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
+from snn_extreme_quant.output_files import check_writable, write_whole
+
+__all__ = ["SpikeGPTState", "state_shapes"]
+
+_FORMAT = "snn_extreme_quant.spike_gpt_state.1"
+_ALWAYS = ("att_before", "ffn_before", "numerator", "denominator")
+_BRANCHES = ("att_potential", "ffn_potential")
+_READERS = (
+    "att_key_potential", "att_value_potential", "att_receptance_potential", "att_output_potential",
+    "ffn_key_potential", "ffn_receptance_potential",
+)  # fmt: skip
+
+
+def state_shapes(config: SpikeGPTConfig) -> dict[str, tuple[int, int]]:
+    """Return layers and width of each tensor of a state, by its name.
+
+    Example:
+        >>> state_shapes(SpikeGPTConfig(layers=2, hidden=8, spiking=False))["numerator"]
+        (2, 8)
+    """
+    names = (*_ALWAYS, *(_BRANCHES if config.spiking else ()))
+    shapes = dict.fromkeys(names, (config.layers, config.hidden))
+    if config.inputs == "spikes":
+        shapes |= dict.fromkeys(_READERS, (config.layers, config.hidden))
+        shapes |= {"ffn_value_potential": (config.layers, config.wide), "head_potential": (1, config.hidden)}
+    return shapes
+
+
+@dataclass(frozen=True)
+class SpikeGPTState:
+    """A state; none of its tensors is ever changed.
+
+    Args:
+        tensors: float32, each ``(layers, B, width)``; ``docs/spike_gpt.md`` has their names.
+
+    Example:
+        >>> state = SpikeGPTState.initial(SpikeGPTConfig(vocab=9, layers=1, hidden=4), 2)
+        >>> sorted(state.tensors)[:2], state.batch
+        (['att_before', 'att_potential'], 2)
+    """
+
+    tensors: Mapping[str, Tensor]
+
+    @classmethod
+    def initial(cls, config: SpikeGPTConfig, batch: int, device: torch.device | None = None) -> SpikeGPTState:
+        """Return the state before a text: all 0."""
+        shapes = state_shapes(config).items()
+        return cls({name: torch.zeros(layers, batch, width, device=device) for name, (layers, width) in shapes})
+
+    @property
+    def batch(self) -> int:
+        """How many sequences."""
+        return int(self.tensors["numerator"].shape[1])
+
+    def rows(self, indices: Sequence[int] | Tensor) -> SpikeGPTState:
+        """Return the state of some of the sequences, in that order; one may be named several times."""
+        chosen = torch.as_tensor(indices, device=self.tensors["numerator"].device)
+        return SpikeGPTState({name: value[:, chosen] for name, value in self.tensors.items()})
+
+    def detach(self) -> SpikeGPTState:
+        """Return the state without its graph."""
+        return SpikeGPTState({name: value.detach() for name, value in self.tensors.items()})
+
+    def check(self, config: SpikeGPTConfig, batch: int) -> None:
+        """Raise :class:`SampleError` if the state is not of that model and number of sequences."""
+        shapes = state_shapes(config)
+        for name in sorted({*shapes, *self.tensors}):
+            if name not in shapes or name not in self.tensors:
+                whose = "model" if name in shapes else "state"
+                raise SampleError(f"The state is of another model: {name!r} is of the {whose} alone.")
+            layers, width = shapes[name]
+            value = self.tensors[name]
+            if tuple(value.shape) != (layers, batch, width) or value.dtype != torch.float32:
+                raise SampleError(
+                    f"The state's {name!r} has shape {tuple(value.shape)} and type {value.dtype}; {batch} sequences of"
+                    f" this model need {(layers, batch, width)} of torch.float32."
+                )
+
+    def save(self, path: str | Path) -> None:
+        """Write a safetensors file; raises :class:`OutputPathError` if that cannot be."""
+        from safetensors.torch import save
+
+        check_writable(Path(path))
+        tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.tensors.items()}
+        write_whole(Path(path), save(tensors, {"format": "pt", "kind": _FORMAT}))
+
+    @classmethod
+    def load(cls, path: str | Path) -> SpikeGPTState:
+        """Read what :meth:`save` wrote; raises :class:`CheckpointError` if it is something else."""
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(Path(path), framework="pt") as file:
+                kind = (file.metadata() or {}).get("kind")
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
+        except (OSError, SafetensorError) as error:
+            raise CheckpointError(f"{path} cannot be read: {error}.") from error
+        if kind != _FORMAT:
+            raise CheckpointError(f"{path} is no state of a SpikeGPT of this version (SpikeGPTState.save()).")
+        return cls(tensors)
