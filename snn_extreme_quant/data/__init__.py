@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from snn_extreme_quant.data.batches import batch_order as batch_order
     from snn_extreme_quant.data.batches import collate as collate
     from snn_extreme_quant.data.batches import pad as pad
+    from snn_extreme_quant.data.plain_text import read_document as read_document
     from snn_extreme_quant.data.plain_text import read_text as read_text
     from snn_extreme_quant.data.tasks import GLUE as GLUE
     from snn_extreme_quant.data.tasks import Rows as Rows
     from snn_extreme_quant.data.tasks import Task as Task
     from snn_extreme_quant.data.tasks import read_rows as read_rows
     from snn_extreme_quant.data.tasks import read_table as read_table
+    from snn_extreme_quant.data.text_tokens import TextTokens as TextTokens
+    from snn_extreme_quant.data.windows import Windows as Windows
+    from snn_extreme_quant.data.windows import rows_of as rows_of
 
 #: Where each public name lives.
 _HOME = {
@@ -29,12 +33,16 @@ _HOME = {
     "Rows": "tasks",
     "Sentences": "batches",
     "Task": "tasks",
+    "TextTokens": "text_tokens",
+    "Windows": "windows",
     "batch_order": "batches",
     "collate": "batches",
     "pad": "batches",
+    "read_document": "plain_text",
     "read_rows": "tasks",
     "read_table": "tasks",
     "read_text": "plain_text",
+    "rows_of": "windows",
 }
 
 __all__ = [
@@ -43,12 +51,16 @@ __all__ = [
     "Rows",
     "Sentences",
     "Task",
+    "TextTokens",
+    "Windows",
     "batch_order",
     "collate",
     "pad",
+    "read_document",
     "read_rows",
     "read_table",
     "read_text",
+    "rows_of",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from snn_extreme_quant.errors import DataError
 
-__all__ = ["read_text"]
+__all__ = ["read_document", "read_text"]
 
 
 def read_text(sources: Sequence[str | Path]) -> list[str]:
@@ -25,15 +25,23 @@ def read_text(sources: Sequence[str | Path]) -> list[str]:
     """
     lines = []
     for path in _files(sources):
-        try:
-            raw = path.read_bytes()
-            text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
-        except (OSError, EOFError, UnicodeDecodeError) as error:
-            raise DataError(f"{path} cannot be read as text: {error}.") from error
-        lines += [line for line in map(str.strip, text.split("\n")) if line]
+        lines += [line for line in map(str.strip, read_document(path).split("\n")) if line]
     if not lines:
         raise DataError(f"There is no text in {', '.join(map(str, sources))}: each line is to hold a sentence or more.")
     return lines
+
+
+def read_document(path: Path) -> str:
+    """Read a text file in UTF-8 as it is, decompressed if its name ends in ``.gz``.
+
+    Raises:
+        DataError: it is not there, or no text.
+    """
+    try:
+        raw = path.read_bytes()
+        return (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read as text: {error}.") from error
 
 
 def _files(sources: Sequence[str | Path]) -> Iterator[Path]:

@@ -51,7 +51,8 @@ class FrameworkTokenLIF(nn.Module):
         if framework is None:
             raise PluginError(f"neurons={name!r}: the plugin is {statuses[name].state}: {statuses[name].detail}.")
         self.framework = framework
-        self.neuron = _written(framework, name)
+        with torch.device("cpu"):  # its numbers are not loaded: they may not be on the meta device
+            self.neuron = _written(framework, name)
         # A model has the same tensors whatever computes its neurons.
         self.neuron._non_persistent_buffers_set.update(self.neuron._buffers)
         self.potential = framework.read_neuron(self.neuron).attributes["v"]

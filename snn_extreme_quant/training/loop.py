@@ -18,6 +18,7 @@ from snn_extreme_quant.errors import CheckpointError, OutputPathError, TrainingE
 from snn_extreme_quant.output_files import write_whole
 from snn_extreme_quant.training.finetuning import FineTuning
 from snn_extreme_quant.training.jobs import Distillation, Job, Place
+from snn_extreme_quant.training.language import gpt_job
 from snn_extreme_quant.training.optimisation import (
     check_frozen,
     freeze,
@@ -27,6 +28,7 @@ from snn_extreme_quant.training.optimisation import (
     seed_part,
 )
 from snn_extreme_quant.training.recipe import Recipe, Stage
+from snn_extreme_quant.training.recipe_text import LOWER_IS_BETTER
 from snn_extreme_quant.training.state import read_state, write_state
 
 __all__ = ["Progress", "TrainingResult", "train"]
@@ -74,6 +76,12 @@ class TrainingResult:
     by_time_steps: dict[int, dict[str, float]] = field(default_factory=dict)
 
 
+def _job(recipe: Recipe, place: Place) -> Job:
+    if recipe.gpt is not None:
+        return gpt_job(recipe, place)
+    return Distillation(recipe, place) if recipe.base is None else FineTuning(recipe, place)
+
+
 class _Run:
     """One run: its job, and its place in the stages."""
 
@@ -88,7 +96,7 @@ class _Run:
         main, wait = self.accelerator.is_main_process, self.accelerator.wait_for_everyone
         set_seed(recipe.train.seed)
         place = Place(folder, self.accelerator.device, main, wait)
-        self.job: Job = Distillation(recipe, place) if recipe.base is None else FineTuning(recipe, place)
+        self.job = _job(recipe, place)
         self.lengths = [self._length(stage) for stage in recipe.stages]
         for stage in recipe.stages:
             check_frozen(dict(self.job.trained.named_parameters()), stage)
@@ -181,7 +189,8 @@ class _Run:
         figures = self.job.evaluate()
         if self.accelerator.is_main_process:
             first = self.recipe.task.metrics[0]
-            if not self.best or figures[first] > self.best[first]:
+            sign = -1.0 if first in LOWER_IS_BETTER else 1.0
+            if not self.best or sign * figures[first] > sign * self.best[first]:
                 self.best = figures
                 self.job.keep("best")
             line = {

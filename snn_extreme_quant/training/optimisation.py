@@ -61,7 +61,8 @@ def parameter_groups(model: nn.Module, stage: Stage, decay: float) -> list[dict[
     thresholds: list[Tensor] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            kind = thresholds if name.endswith("log_threshold") else matrices if parameter.dim() > 1 else vectors
+            matrix = parameter.dim() > 1 and "time_mix" not in name  # vectors (1, 1, d), as released
+            kind = thresholds if name.endswith("log_threshold") else matrices if matrix else vectors
             kind.append(parameter)
     threshold_lr = stage.threshold_lr or stage.lr
     groups = [(matrices, stage.lr, decay), (vectors, stage.lr, 0.0), (thresholds, threshold_lr, 0.0)]

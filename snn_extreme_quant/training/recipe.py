@@ -9,6 +9,7 @@ from typing import Any
 from snn_extreme_quant.data import Task
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models.config import weights_from_data
+from snn_extreme_quant.training.recipe_text import TextTask, Tokens
 
 __all__ = ["Augment", "Base", "LossWeights", "Recipe", "Stage", "Start", "TrainOptions"]
 
@@ -177,6 +178,15 @@ class Stage:
                 )
 
 
+    def refuse(self, names: tuple[str, ...], what: str) -> None:
+        """Raise :class:`ConfigError` if one of these fields, the mode or a teacher's loss is given."""
+        taken = [name for name in names if getattr(self, name)]
+        taken += ["mode"] if self.mode != "simulated" else []
+        taken += ["loss"] if self.loss.needs_teacher or self.loss.layer_map else []
+        if taken:
+            raise ConfigError(f"stage {self.name!r}: {taken[0]} has no meaning with {what}.")
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What all stages share.
@@ -224,6 +234,10 @@ class Recipe:
         max_tokens: longer sentences are truncated.
         teacher: a folder or hub id; empty with ``base``.
         base: what a teacher is fine-tuned from, in the place of ``teacher`` and ``student``.
+        gpt: fields of :class:`~snn_extreme_quant.models.SpikeGPTConfig`, of a model that is trained from scratch, in the
+            place of all three.
+        text: what a ``gpt`` learns to predict; None: the labels of ``task``.
+        tokens: what a token of ``gpt`` is.
         cache: whether the teacher's outputs are kept: ``"none"`` or ``"all"``.
         layers: of the teacher that the student has; None: all.
         student: fields of :class:`~snn_extreme_quant.models.SpikingBertConfig`.
@@ -237,6 +251,9 @@ class Recipe:
     data: str
     teacher: str = ""
     base: Base | None = None
+    gpt: Mapping[str, Any] | None = None
+    text: TextTask | None = None
+    tokens: Tokens = Tokens()
     max_tokens: int = 64
     cache: str = "none"
     layers: int | tuple[int, ...] | None = None
@@ -254,10 +271,19 @@ class Recipe:
             raise ConfigError(f"[teacher] cache={self.cache!r}: use 'none' or 'all'.")
         if self.max_tokens < 3:
             raise ConfigError(f"[task] max_tokens={self.max_tokens}: use 3 or more; two are [CLS] and [SEP].")
-        if self.base is not None:
+        if self.gpt is not None:
+            self._check_gpt()
+        elif self.base is not None:
             self._check_base()
         elif not self.teacher:
             raise ConfigError("The recipe has neither [teacher] path nor [base] path.")
+
+    def _check_gpt(self) -> None:
+        """Refuse what has no meaning without a teacher."""
+        if self.teacher or self.student or self.start or self.base or self.layers is not None:
+            raise ConfigError("[gpt] is trained from scratch: leave out [teacher], [student], [start] and [base].")
+        for stage in self.stages:
+            stage.refuse(("threshold_lr", "augment", "text", "teacher"), "[gpt], which is trained from scratch")
 
     def _check_base(self) -> None:
         """Refuse what only a student has."""
@@ -266,13 +292,9 @@ class Recipe:
                 "[base] fine-tunes a teacher: leave out [teacher], [student] and [start], or leave out [base]."
             )
         for stage in self.stages:
-            taken = [name for name in ("weights", "threshold_lr", "augment", "text", "teacher") if getattr(stage, name)]
-            taken += ["mode"] if stage.mode != "simulated" else []
-            taken += ["loss"] if stage.loss.needs_teacher or stage.loss.layer_map else []
-            if taken:
-                raise ConfigError(
-                    f"stage {stage.name!r}: {taken[0]} has no meaning with [base], which is trained on labels alone."
-                )
+            stage.refuse(
+                ("weights", "threshold_lr", "augment", "text", "teacher"), "[base], which is trained on labels alone"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON-ready data that tells runs apart."""

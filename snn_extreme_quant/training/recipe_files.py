@@ -14,6 +14,7 @@ from snn_extreme_quant.data.tasks import task_named
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.registry import suggest
 from snn_extreme_quant.training.recipe import Augment, Base, LossWeights, Recipe, Stage, Start, TrainOptions
+from snn_extreme_quant.training.recipe_text import TextTask, Tokens
 
 __all__ = ["load_recipe", "shipped_recipes"]
 
@@ -94,31 +95,41 @@ def _build(cls: type[_T], data: Any, where: str) -> _T:
 
 
 def _recipe(data: Mapping[str, Any]) -> Recipe:
-    sections = {"task", "teacher", "student", "start", "base", "train", "augment", "stage"}
+    sections = {"task", "teacher", "student", "start", "base", "gpt", "tokens", "train", "augment", "stage"}
     for key in data:
         if key not in sections:
             raise ConfigError(f"The recipe has no section [{key}]. {suggest(key, sections)}")
     task = dict(data.get("task", {}))
-    for key in task:
+    gpt = data.get("gpt")
+    text = _text(task) if gpt is not None and task.get("name") == "text" else None
+    for key in task if text is None else ():
         if key not in _TASK_KEYS:
             raise ConfigError(f"[task] has no key {key!r}. {suggest(key, _TASK_KEYS)}")
     if "data" not in task:
         raise ConfigError('[task] data is missing: a folder with train.tsv and dev.tsv, or "hub".')
     teacher = dict(data.get("teacher", {}))
-    if set(teacher) - {"path", "cache"} or ("path" not in teacher and "base" not in data):
+    if gpt is not None and (not isinstance(gpt, Mapping) or teacher):
+        raise ConfigError("[gpt] is a table of SpikeGPTConfig's fields, trained from scratch: leave out [teacher].")
+    if gpt is None and "tokens" in data:
+        raise ConfigError("[tokens] is for [gpt]: a teacher brings its tokenizer.")
+    if set(teacher) - {"path", "cache"} or ("path" not in teacher and "base" not in data and gpt is None):
         raise ConfigError("[teacher] has the keys path (needed) and cache; or give [base] to fine-tune a teacher.")
     student = dict(data.get("student", {}))
     layers = student.pop("layers", None)
     stages = []
     for number, stage in enumerate(data.get("stage", ())):
         where = f"[[stage]] {number}"
-        loss = _build(LossWeights, stage.get("loss", {}), f"{where} loss")
+        default = {} if gpt is None else {"labels": 1.0}
+        loss = _build(LossWeights, stage.get("loss", default), f"{where} loss")
         stages.append(_build(Stage, {**stage, "loss": loss}, where))
     return Recipe(
-        task=_task(task),
+        task=_task(task) if text is None else Task("text", metrics=("bits_per_character",)),
         data=str(task["data"]),
         teacher=str(teacher.get("path", "")),
         base=_build(Base, data["base"], "[base]") if "base" in data else None,
+        gpt=None if gpt is None else dict(gpt),
+        text=text,
+        tokens=_build(Tokens, data.get("tokens", {}), "[tokens]"),
         max_tokens=int(task.get("max_tokens", 64)),
         cache=str(teacher.get("cache", "none")),
         layers=tuple(layers) if isinstance(layers, list) else layers,
@@ -128,6 +139,10 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
         augment=_build(Augment, data.get("augment", {}), "[augment]"),
         stages=tuple(stages),
     )
+
+
+def _text(task: Mapping[str, Any]) -> TextTask:
+    return _build(TextTask, {key: value for key, value in task.items() if key not in ("name", "data")}, "[task]")
 
 
 def _task(data: Mapping[str, Any]) -> Task:

@@ -10,6 +10,7 @@ from typing import Any
 
 from snn_extreme_quant.data.tasks import Task
 from snn_extreme_quant.errors import CheckpointError
+from snn_extreme_quant.training.recipe_text import LOWER_IS_BETTER
 
 __all__ = ["RunFolder", "read_run"]
 
@@ -84,7 +85,8 @@ def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dic
     }
     if not log:
         return facts
-    end = len(log) if which == "last" else 1 + max(range(len(log)), key=lambda i: (log[i]["dev"][metric], -i))
+    sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
+    end = len(log) if which == "last" else 1 + max(range(len(log)), key=lambda i: (sign * log[i]["dev"][metric], -i))
     last: dict[str, int] = {}
     for line in log[:end]:
         last[line["stage"]] = line["step"]

@@ -1,0 +1,161 @@
+"""Text as tokens for models that are trained from scratch: characters, bytes, or byte-level BPE of ``tokenizers``."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_extreme_quant.errors import ConfigError, DataError
+from snn_extreme_quant.output_files import write_whole
+
+__all__ = ["Kind", "TextTokens"]
+
+Kind = Literal["characters", "bytes", "bpe"]
+Ids = npt.NDArray[np.int32]
+_FORMAT = "snn_extreme_quant.text_tokens.1"
+_UNKNOWN = "\ufffd"
+#: Characters of the training text that BPE reads at a time.
+_PIECE = 100_000
+
+
+class TextTokens:
+    """What a token is.
+
+    Args:
+        kind: ``"characters"``, ``"bytes"`` or ``"bpe"``.
+        characters: of the first kind, in the order of their numbers; the number after them is any other character's.
+        tokenizer: of the last kind, a ``tokenizers.Tokenizer``.
+
+    Example:
+        >>> tokens = TextTokens.of("characters", "banana")
+        >>> tokens.encode("nab!").tolist(), tokens.vocab, tokens.decode([1, 0])
+        ([2, 0, 1, 3], 4, 'ba')
+    """
+
+    def __init__(self, kind: Kind, characters: str = "", tokenizer: Any = None) -> None:
+        """Prepare the look-up of characters."""
+        self.kind, self.characters, self.tokenizer = kind, characters, tokenizer
+        self._codes = np.array([ord(c) for c in characters], np.uint32)
+        self._order = np.argsort(self._codes)
+
+    @classmethod
+    def of(cls, kind: str, text: str = "", vocab: int = 0, path: str | Path | None = None) -> TextTokens:
+        """Make tokens for a text.
+
+        Args:
+            kind: what they are.
+            text: the training text, from which characters or merges are taken.
+            vocab: how many tokens BPE is to have.
+            path: a ``tokenizer.json`` (``.gz``) in the place of training BPE.
+
+        Raises:
+            ConfigError: another kind, or too few tokens.
+            DataError: ``path`` cannot be read.
+        """
+        match kind:
+            case "characters":
+                return cls("characters", "".join(sorted(set(text))))
+            case "bytes":
+                return cls("bytes")
+            case "bpe":
+                return cls("bpe", tokenizer=_trained(text, vocab) if path is None else _read(Path(path)))
+        raise ConfigError(f"tokens kind={kind!r}: use 'characters', 'bytes' or 'bpe'.")
+
+    @property
+    def vocab(self) -> int:
+        """How many tokens there are."""
+        if self.kind == "bytes":
+            return 256
+        return len(self.characters) + 1 if self.kind == "characters" else int(self.tokenizer.get_vocab_size())
+
+    def encode(self, text: str) -> Ids:
+        """Return the tokens of a text."""
+        match self.kind:
+            case "bytes":
+                return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
+            case "characters":
+                codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+                places = np.searchsorted(self._codes, codes, sorter=self._order)
+                found = self._order[np.minimum(places, len(self._codes) - 1)]
+                return np.where(self._codes[found] == codes, found, len(self._codes)).astype(np.int32)
+            case "bpe":
+                pieces = self.tokenizer.encode_batch(_pieces(text), add_special_tokens=False)
+                return np.array([i for piece in pieces for i in piece.ids], np.int32)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of tokens; what is no text becomes a replacement character."""
+        match self.kind:
+            case "bytes":
+                return bytes(ids).decode("utf-8", errors="replace")
+            case "characters":
+                return "".join(self.characters[i] if i < len(self.characters) else _UNKNOWN for i in ids)
+            case "bpe":
+                return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def units(self, text: str) -> int:
+        """Return what bits per character are counted by: bytes of the kind ``"bytes"``, else characters."""
+        return len(text.encode("utf-8")) if self.kind == "bytes" else len(text)
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokens.json``, and ``tokenizer.json`` of BPE, into a folder."""
+        facts = {"format": _FORMAT, "kind": self.kind, "characters": self.characters}
+        write_whole(folder / "tokens.json", json.dumps(facts).encode())
+        if self.tokenizer is not None:
+            write_whole(folder / "tokenizer.json", self.tokenizer.to_str().encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> TextTokens:
+        """Read what :meth:`save` wrote; raises :class:`DataError` if it is not there."""
+        path = folder / "tokens.json"
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read: {error}. A folder of sxq train holds it beside the model.") from error
+        if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
+            raise DataError(f"{path} does not say what a token is.")
+        kind = facts["kind"]
+        return cls(kind, facts["characters"], _read(folder / "tokenizer.json") if kind == "bpe" else None)
+
+
+def _pieces(text: str) -> list[str]:
+    """Cut a long text behind line ends, where no token of BPE goes on."""
+    pieces, start = [], 0
+    while start < len(text):
+        end = text.find("\n", start + _PIECE)
+        # A token may hold several line ends, and spaces behind them.
+        while end != -1 and end + 1 < len(text) and text[end + 1].isspace():
+            end = text.find("\n", end + 1)
+        end = len(text) if end == -1 else end + 1
+        pieces.append(text[start:end])
+        start = end
+    return pieces
+
+
+def _trained(text: str, vocab: int) -> Any:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    if vocab < 257:
+        raise ConfigError(f"tokens vocab={vocab}: byte-level BPE has 256 tokens before the first merge; use more.")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=vocab, initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator(_pieces(text), trainer)
+    return tokenizer
+
+
+def _read(path: Path) -> Any:
+    from tokenizers import Tokenizer
+
+    try:
+        raw = path.read_bytes()
+        return Tokenizer.from_str((gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8"))
+    except Exception as error:  # the package raises plain Exception
+        raise DataError(f"{path} is no tokenizer.json: {error}.") from error

@@ -1,0 +1,73 @@
+"""``config.json`` and ``model.safetensors`` of a SpikeGPT, with latent weights or packed codes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from torch import nn
+
+from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint
+from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
+from snn_extreme_quant.layers import IntegerFirst
+from snn_extreme_quant.models.packed import load_packed, packed_tensors
+from snn_extreme_quant.models.spike_gpt import SpikeGPT
+from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
+from snn_extreme_quant.output_files import write_whole
+
+__all__ = ["load", "save"]
+
+_FORMAT, _VERSION = "snn_extreme_quant.spike_gpt", 1
+
+
+def save(model: SpikeGPT, folder: Path, packed: bool) -> None:
+    """Write both files; :meth:`SpikeGPT.save_pretrained`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputPathError(f"{folder} cannot be made: {error.strerror or error}.") from error
+    config = model.config
+    if packed:
+        from safetensors.torch import save as to_bytes
+
+        tensors = packed_tensors(model)
+        if config.tied and any(isinstance(layer, IntegerFirst) for layer in (model.emb, model.head)):
+            config = replace(config, tied=False)  # one latent table, but two of codes
+        elif config.tied:
+            del tensors["head.weight"]
+        write_whole(folder / "model.safetensors", to_bytes(tensors, {"format": "pt"}))
+    else:
+        save_checkpoint(model, folder / "model.safetensors")
+    facts = {"format": _FORMAT, "version": _VERSION, "packed": packed, "config": config.to_dict()}
+    write_whole(folder / "config.json", (json.dumps(facts, indent=2) + "\n").encode())
+
+
+def load(folder: Path) -> SpikeGPT:
+    """Read both files; :meth:`SpikeGPT.from_pretrained`."""
+    path = folder / "config.json"
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(facts, dict) or facts.get("format") != _FORMAT or facts.get("version") != _VERSION:
+        raise CheckpointError(f"{path} is not of a SpikeGPT of this version (save_pretrained()).")
+    try:
+        config = SpikeGPTConfig.from_dict(facts["config"])
+    except (ConfigError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    if not facts.get("packed"):
+        model = SpikeGPT(config)
+        load_checkpoint(model, folder / "model.safetensors")
+        return model
+    # Packed tables of a tied model are float ones: the head reads the embedding's.
+    model = SpikeGPT(replace(config, tied=False))
+    if config.tied:
+        del model.head
+        load_packed(model, folder / "model.safetensors")
+        model.head = nn.Linear(config.hidden, config.outputs, bias=False)
+        model.head.weight = model.emb.weight
+        model.config = config
+        return model
+    load_packed(model, folder / "model.safetensors")
+    return model
