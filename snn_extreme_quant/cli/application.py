@@ -17,6 +17,7 @@ from snn_extreme_quant.cli.classify import classify
 from snn_extreme_quant.cli.demo import demo
 from snn_extreme_quant.cli.export import export
 from snn_extreme_quant.cli.inspect import inspect
+from snn_extreme_quant.cli.language import generate, lm_eval
 from snn_extreme_quant.cli.pack import pack
 from snn_extreme_quant.cli.plot import plot
 from snn_extreme_quant.cli.plugins import plugins
@@ -128,6 +129,6 @@ def options(
     """1-bit and 1.58-bit weights for spiking networks in snnTorch and SpikingJelly."""
 
 
-for _command in (classify, export, verify, inspect, run, train, pack, demo, plugins):
+for _command in (classify, export, verify, inspect, run, train, pack, generate, lm_eval, demo, plugins):
     app.command()(_command)
 app.add_typer(plot, name="plot")

@@ -1,0 +1,142 @@
+"""``sxq generate`` and ``sxq lm-eval``: text from a SpikeGPT, and how well one predicts a text."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from snn_extreme_quant.errors import CheckpointError, ConfigError
+
+from .output import AsJson, print_json, print_table
+from .streams import note, to_stderr
+
+if TYPE_CHECKING:
+    from snn_extreme_quant.data import TextTokens
+    from snn_extreme_quant.models import SpikeGPT
+
+__all__ = ["generate", "lm_eval"]
+
+Folder = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder of sxq train, or best/ or last/ in it.")]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
+#: What stands for bytes that are no text yet.
+_UNFINISHED = "\ufffd"
+
+
+def generate(
+    model: Folder,
+    prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "\n",
+    tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="How many to make.")] = 200,
+    temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.8,
+    top_p: Annotated[float, typer.Option(help="Draw among the likeliest of this probability.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a text, token by token."""
+    if not prompt:
+        raise ConfigError("--prompt is empty; give a character at least, or leave it out for a line end.")
+    with to_stderr():
+        from snn_extreme_quant.models.generation import generate as run
+        from snn_extreme_quant.training.text_figures import counted_spikes
+
+        gpt, words = _load(model, threads)
+        given = words.encode(prompt).tolist()
+    shown = _Shown(words, prompt, hidden=as_json)
+    with counted_spikes(gpt) as spikes:
+        chosen = run(gpt, given, tokens, temperature, top_p, seed)
+        started = time.perf_counter()
+        made = [next(chosen)]
+        prefill = time.perf_counter() - started
+        shown.update(made)
+        for token in chosen:
+            made.append(token)
+            shown.update(made)
+    seconds = time.perf_counter() - started - prefill
+    shown.end(made)
+    rate = (len(made) - 1) / seconds if len(made) > 1 else None
+    if as_json:
+        print_json({
+            "model": str(model), "prompt": prompt, "text": words.decode(made), "prompt_tokens": len(given),
+            "tokens": len(made), "prefill_seconds": prefill, "seconds": seconds, "tokens_per_second": rate,
+            "firing_rate": spikes.rate, "temperature": temperature, "top_p": top_p, "seed": seed,
+        })  # fmt: skip
+    elif rate is not None:
+        note("note", f"{len(made)} tokens, {rate:.1f} a second")
+
+
+def lm_eval(
+    model: Folder,
+    text: Annotated[Path, typer.Argument(metavar="TEXT", help="A file in UTF-8, or .gz of one.")],
+    streams: Annotated[int, typer.Option(min=1, help="Parts of the text side by side, each from the start.")] = 16,
+    last: Annotated[float, typer.Option(metavar="PART", help="Only the last part of the text, such as 0.1.")] = 1.0,
+    threads: Threads = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure how well a SpikeGPT predicts a text: bits per character, perplexity."""
+    if not 0.0 < last <= 1.0:
+        raise ConfigError(f"--last {last}: use a part of the text, from above 0 to 1.")
+    with to_stderr():
+        from snn_extreme_quant.data import read_document
+        from snn_extreme_quant.training.text_figures import text_figures
+
+        gpt, words = _load(model, threads)
+        document = read_document(text)
+        started = time.perf_counter()
+        figures = text_figures(gpt, words, document[round(len(document) * (1.0 - last)) :], streams)
+        seconds = time.perf_counter() - started
+    counted = int(figures.pop("tokens"))
+    if as_json:
+        rates = {"firing_rate": None, **figures}
+        print_json({"model": str(model), "tokens": counted, "streams": streams, "seconds": seconds, **rates})
+        return
+    rows = [(name.replace("_", " "), f"{value:.4f}") for name, value in figures.items()]
+    print_table(("figure", "value"), [*rows, ("tokens", str(counted)), ("seconds", f"{seconds:.1f}")])
+
+
+def _load(folder: Path, threads: int | None) -> tuple[SpikeGPT, TextTokens]:
+    """Load the model, and what its tokens are."""
+    import torch
+
+    from snn_extreme_quant.data import TextTokens
+    from snn_extreme_quant.models import SpikeGPT
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    inside = (folder, folder / "best", folder / "last")
+    source = next((place for place in inside if (place / "config.json").is_file()), None)
+    if source is None:
+        raise CheckpointError(f"{folder} holds neither a model nor best/ or last/; name a folder of sxq train.")
+    model, tokens = SpikeGPT.from_pretrained(source).eval(), TextTokens.load(source)
+    if model.config.head != "tokens":
+        raise ConfigError(f"{source} is a classifier (head={model.config.head!r}), not a language model.")
+    if model.config.vocab != tokens.vocab:
+        raise CheckpointError(f"{source}: the model has {model.config.vocab} tokens, tokens.json {tokens.vocab}.")
+    return model, tokens
+
+
+class _Shown:
+    """Writes a text as it grows: whole characters alone."""
+
+    def __init__(self, tokens: TextTokens, prompt: str, *, hidden: bool) -> None:
+        self.tokens, self.hidden, self.length = tokens, hidden, 0
+        if not hidden:
+            typer.echo(prompt, nl=False)
+
+    def update(self, made: list[int]) -> None:
+        """Write what is new."""
+        if not self.hidden:
+            text = self.tokens.decode(made)
+            self._write(text.rstrip(_UNFINISHED))
+
+    def end(self, made: list[int]) -> None:
+        """Write what is left, and a line end."""
+        if not self.hidden:
+            self._write(self.tokens.decode(made))
+            typer.echo()
+
+    def _write(self, text: str) -> None:
+        typer.echo(text[self.length :], nl=False)
+        self.length = max(self.length, len(text))

@@ -1,0 +1,63 @@
+"""Text from a SpikeGPT, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+
+from snn_extreme_quant.errors import SampleError
+from snn_extreme_quant.models.sampling import check_sampling, choose
+from snn_extreme_quant.models.spike_gpt import SpikeGPT
+
+__all__ = ["generate"]
+
+
+def generate(
+    model: SpikeGPT,
+    prompt: Sequence[int],
+    count: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Iterator[int]:
+    """Yield ``count`` tokens that follow a prompt, in the recurrent form: each takes the same time and memory.
+
+    Args:
+        model: of ``head="tokens"``, in ``eval()`` mode.
+        prompt: tokens, one at least; they go through the model together.
+        count: how many to make.
+        temperature: as for :func:`~snn_extreme_quant.models.sampling.choose`, as the next.
+        top_p: of nucleus sampling.
+        seed: the tokens are a function of model and arguments alone.
+
+    Raises:
+        ConfigError: temperature or ``top_p`` mean nothing, or the model is a classifier.
+        SampleError: the prompt is empty, or holds what is no token.
+
+    Example:
+        >>> from snn_extreme_quant.models import SpikeGPTConfig
+        >>> model = SpikeGPT(SpikeGPTConfig(vocab=9, layers=1, hidden=8)).eval()
+        >>> list(generate(model, [1, 2], 5, seed=3)) == list(generate(model, [1, 2], 5, seed=3))
+        True
+    """
+    check_sampling(temperature, top_p)
+    if not len(prompt):
+        raise SampleError("The prompt is empty; give one token at least, such as a line end.")
+    return _tokens(model, prompt, count, temperature, top_p, np.random.default_rng(seed))
+
+
+def _tokens(  # noqa: PLR0913 - what generate() takes
+    model: SpikeGPT, prompt: Sequence[int], count: int, temperature: float, top_p: float, rng: np.random.Generator
+) -> Iterator[int]:
+    device = model.emb.weight.device
+    with torch.no_grad():
+        every, state = model.run(torch.tensor([list(prompt)], device=device))
+    logits = every[:, -1]
+    for number in range(count):
+        token = choose(logits[0].cpu().numpy(), temperature, top_p, rng)
+        yield token
+        if number + 1 < count:
+            with torch.no_grad():
+                logits, state = model.step(torch.tensor([token], device=device), state)
