@@ -206,13 +206,13 @@ class _Exponential(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = _exp(x.clamp(_LEAST, _MOST))
-        ctx.save_for_backward(y)
+        ctx.save_for_backward(y, (x >= _LEAST) & (x <= _MOST))
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        (y,) = ctx.saved_tensors
-        return gradients[0] * y
+        y, inside = ctx.saved_tensors
+        return gradients[0] * (y * inside)
 
 
 class _Sigmoid(torch.autograd.Function):

@@ -20,6 +20,8 @@ from snn_extreme_quant.models.exact import exponential
 __all__ = ["MOST_BONUS", "MOST_KEY", "weighted_average"]
 
 MOST_KEY, MOST_BONUS = 60.0, 20.0
+#: Of time_decay: what is larger forgets at once, e^w being below 2^-120.
+_MOST_DECAY = 4.5
 
 
 class _WeightedAverage(torch.autograd.Function):
@@ -90,7 +92,7 @@ def weighted_average(  # noqa: PLR0913 - the terms of the equation
         >>> weighted_average(never, torch.zeros(1), key, value, zero, zero)[0].flatten().tolist()
         [1.0, 1.5, 3.0]
     """
-    decay = exponential(-exponential(time_decay))
+    decay = exponential(-exponential(time_decay.clamp(max=_MOST_DECAY)))
     bonus = exponential(time_first.clamp(-MOST_BONUS, MOST_BONUS))
     weights = exponential(key.clamp(-MOST_KEY, MOST_KEY))
     average, a, b = _WeightedAverage.apply(  # type: ignore[no-untyped-call]
