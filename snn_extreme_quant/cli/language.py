@@ -44,12 +44,12 @@ def generate(
 
         gpt, words = _load(model, threads)
         given = words.encode(prompt).tolist()
-    shown = _Shown(words, prompt, hidden=as_json)
     with counted_spikes(gpt) as spikes:
         chosen = run(gpt, given, tokens, temperature, top_p, seed)
         started = time.perf_counter()
         made = [next(chosen)]
         prefill = time.perf_counter() - started
+        shown = _Shown(words, prompt, hidden=as_json)
         shown.update(made)
         for token in chosen:
             made.append(token)

@@ -33,13 +33,13 @@ class Windows(Sentences):
         if count < 1:
             raise DataError(f"The training text has {len(ids)} tokens, fewer than a window of context={context} and one.")
         starts = np.arange(count, dtype=np.int64) * context
+        ids = ids[: count * context + 1]
         return cls(ids, np.zeros(len(ids), np.int8), starts, np.zeros(count, np.float32))
 
     @property
     def lengths(self) -> Ints:
         """Tokens of each window."""
-        context = self.starts[1] if len(self.starts) > 1 else len(self.ids) - 1
-        return np.full(len(self), context + 1, np.int64)
+        return np.full(len(self), (len(self.ids) - 1) // len(self) + 1, np.int64)
 
 
 def rows_of(texts: Sequence[str], labels: Sequence[float], tokens: TextTokens, max_tokens: int) -> Sentences:

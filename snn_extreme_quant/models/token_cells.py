@@ -53,9 +53,9 @@ class FrameworkTokenLIF(nn.Module):
         self.framework = framework
         with torch.device("cpu"):  # its numbers are not loaded: they may not be on the meta device
             self.neuron = _written(framework, name)
+            self.potential = framework.read_neuron(self.neuron).attributes["v"]
         # A model has the same tensors whatever computes its neurons.
         self.neuron._non_persistent_buffers_set.update(self.neuron._buffers)
-        self.potential = framework.read_neuron(self.neuron).attributes["v"]
 
     def forward(self, current: Tensor, potential: Tensor) -> tuple[Tensor, Tensor]:
         """Return spikes and the potential after the last token."""

@@ -1,0 +1,223 @@
+"""SpikeGPTs trained from scratch: texts and labels, by the loop that trains students."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from snn_extreme_quant.data import TextTokens
+from snn_extreme_quant.errors import ConfigError, DataError
+from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
+from snn_extreme_quant.training.text_figures import counted_spikes, text_figures
+from tests.tiny_bert import save_task
+
+pytest.importorskip("accelerate")
+from snn_extreme_quant.training import load_recipe, train
+from snn_extreme_quant.training.recipe_files import shipped_recipes
+from snn_extreme_quant.training.run_folder import read_run
+
+TEXT = "the cat sat on the mat and the dog sat on the log. " * 60
+RECIPE = """
+[task]
+name = "text"
+data = "{data}"
+train = "text.txt"
+context = 32
+streams = 4
+[tokens]
+kind = "characters"
+[gpt]
+layers = 2
+hidden = 32
+dropout = 0.05
+[train]
+batch = 8
+precision = "{precision}"
+eval_every = 20
+save_every = 4
+weight_decay = 0.1
+[[stage]]
+name = "float"
+steps = 30
+lr = 1e-2
+[[stage]]
+name = "ternary"
+steps = 10
+lr = 5e-3
+weights = "ternary"
+"""
+
+
+def write(folder, precision="no"):
+    (folder / "text.txt").write_text(TEXT)
+    path = folder / "tiny.toml"
+    path.write_text(RECIPE.format(data=folder, precision=precision), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("language")
+    recipe, losses = write(folder), []
+    result = train(load_recipe(recipe), folder / "run", report=lambda p: losses.append(p.losses["loss"]))
+    return folder, recipe, result, losses
+
+
+def test_a_text_is_learnt(finished):
+    folder, _, result, losses = finished
+    assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:4])
+    assert result.metrics["perplexity"] < 8
+    assert 0.0 < result.firing_rate < 1.0
+    assert result.best["bits_per_character"] <= result.metrics["bits_per_character"]
+    bits = result.metrics["bits_per_character"]
+    assert result.metrics["perplexity"] == pytest.approx(2.0**bits, rel=1e-3)  # a token is a character
+    model = SpikeGPT.from_pretrained(folder / "run/last")
+    assert model.config.weights == "ternary"
+    assert TextTokens.load(folder / "run/last").vocab == model.config.vocab
+    assert SpikeGPT.from_pretrained(folder / "run/best").config.vocab == model.config.vocab
+
+
+def test_the_best_model_is_the_one_of_the_fewest_bits(finished):
+    folder, _, result, _ = finished
+    log = [json.loads(line) for line in (folder / "run/log.jsonl").read_text().splitlines()]
+    least = min(line["dev"]["bits_per_character"] for line in log)
+    assert result.best["bits_per_character"] == least
+    run = read_run(folder / "run", "best")
+    assert run.facts["dev_in_training"]["bits_per_character"] == least
+
+
+@pytest.mark.parametrize("stop", [7, 34])
+def test_a_run_resumes_to_the_bit(finished, tmp_path, stop):
+    folder, recipe, result, _ = finished
+
+    class StopError(Exception):
+        pass
+
+    def interrupt(progress):
+        if progress.total == stop:
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(load_recipe(recipe), tmp_path, report=interrupt)
+    again = train(load_recipe(recipe), tmp_path, resume=True)
+    assert again.metrics == result.metrics
+    whole, resumed = (load_file(f / "last/model.safetensors") for f in (folder / "run", tmp_path))
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe"])
+def test_other_tokens_and_bf16(tmp_path, kind):
+    pytest.importorskip("tokenizers")
+    (tmp_path / "dev.txt").write_text("the dog sat on the mat and the log. " * 20)
+    changes = [f"tokens.kind={kind}", "tokens.vocab=270", "task.dev=dev.txt", "stage.0.steps=4", "stage.1.steps=2"]
+    changes += ["gpt.spiking=false", "gpt.weights=float"]
+    result = train(load_recipe(write(tmp_path, "bf16"), changes), tmp_path / "run")
+    assert math.isfinite(result.metrics["bits_per_character"])
+    assert result.firing_rate is None
+    assert SpikeGPT.from_pretrained(tmp_path / "run/last").config.vocab == (256 if kind == "bytes" else 270)
+
+
+CLASSES = """
+[task]
+name = "sst2"
+data = "{data}"
+max_tokens = 64
+[tokens]
+kind = "bpe"
+vocab = 280
+[gpt]
+layers = 1
+hidden = 32
+head = "{head}"
+dropout = 0.0
+[train]
+batch = 16
+precision = "no"
+[[stage]]
+name = "binary"
+epochs = 20
+lr = 1e-2
+weights = "binary"
+"""
+
+
+@pytest.mark.parametrize("head", ["mean", "last"])
+def test_labels_are_learnt(tmp_path, head):
+    pytest.importorskip("tokenizers")
+    path = tmp_path / "tiny.toml"
+    path.write_text(CLASSES.format(data=save_task(tmp_path / "data"), head=head), encoding="utf-8")
+    result = train(load_recipe(path), tmp_path / "run")
+    assert result.metrics["accuracy"] > 0.85
+    assert 0.0 < result.firing_rate < 1.0
+    assert SpikeGPT.from_pretrained(tmp_path / "run/last").config.head == head
+
+
+def test_perplexity_is_that_of_its_equation():
+    torch.manual_seed(0)
+    tokens = TextTokens.of("characters", TEXT)
+    model = SpikeGPT(SpikeGPTConfig(vocab=tokens.vocab, layers=1, hidden=24)).train()
+    text = TEXT[:701]
+    figures = text_figures(model, tokens, text, streams=1)
+    assert model.training
+    ids = torch.from_numpy(tokens.encode(text)).long()[None]
+    with torch.no_grad():
+        logits = model.eval()(ids).double().log_softmax(-1)
+    chosen = logits[0, :-1].gather(1, ids[0, 1:, None])
+    assert figures["perplexity"] == pytest.approx(float((-chosen.mean()).exp()), rel=1e-6)
+    bits = float(-chosen.sum() / math.log(2.0)) / 700
+    assert figures["bits_per_character"] == pytest.approx(bits, rel=1e-6)
+    assert figures["tokens"] == 700
+    parts = [text_figures(model, tokens, text[i * 350 : (i + 1) * 350], 1) for i in range(2)]
+    together = text_figures(model, tokens, text, 2)
+    assert together["tokens"] == 698
+    mean = np.mean([math.log(part["perplexity"]) for part in parts])
+    assert together["perplexity"] == pytest.approx(math.exp(mean), rel=1e-6)
+    with counted_spikes(model) as spikes:
+        model(ids[:, :-1])
+    assert spikes.rate == pytest.approx(figures["firing_rate"])
+    with pytest.raises(DataError, match="streams"):
+        text_figures(model, tokens, "the cat", 4)
+
+
+def test_what_means_nothing_is_refused(tmp_path):
+    recipe = write(tmp_path)
+    for change, words in (
+        ("gpt.hiden=3", "hidden"),
+        ("gpt.vocab=3", "vocab"),
+        ("gpt.head=mean", "head"),
+        ("teacher.path=x", "from scratch"),
+        ("student.T=4", "from scratch"),
+        ("start.path=x", "from scratch"),
+        ("base.path=x", "from scratch"),
+        ("task.contxt=3", "context"),
+        ("task.context=0", "context"),
+        ("task.holdout=1.5", "holdout"),
+        ("task.train=''", "train is missing"),
+        ("tokens.kind=words", "kind"),
+        ("tokens.size=3", "'size'"),
+        ("stage.0.augment=0.5", "augment"),
+        ("stage.0.mode=surrogate", "mode"),
+        ("stage.0.loss.hidden=1.0", "loss"),
+        ("stage.1.weights=tenary", "ternary"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            train(load_recipe(recipe, [change]), tmp_path / "run")
+    with pytest.raises(DataError, match="nowhere"):
+        train(load_recipe(recipe, ["task.train=nowhere.txt"]), tmp_path / "run")
+    with pytest.raises(DataError, match="fewer"):
+        train(load_recipe(recipe, ["task.context=100000"]), tmp_path / "run")
+
+
+def test_recipes_of_the_package_can_be_read():
+    names = [name for name in shipped_recipes() if load_recipe(name).gpt is not None]
+    for name in ("tinyshakespeare", "wikitext2", "enwiki6m", "sst2_gpt"):
+        assert {f"{name}_{kind}" for kind in ("float", "ternary", "binary")} <= set(names)
+    for name in names:
+        recipe = load_recipe(name)
+        SpikeGPT(SpikeGPTConfig.from_dict({"vocab": 300, **recipe.gpt, "layers": 1}))
+        assert str(recipe.stages[-1].weights or "float").find(name.rpartition("_")[2]) >= 0 or name.endswith("rwkv")
