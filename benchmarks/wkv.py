@@ -1,8 +1,9 @@
 """The sums of SRWKV over a text, forward and backward: all tokens at once, token by token, and plain causal attention.
 
-Interleaved in one process, one thread: processor time of this thread, the median of several rounds. "loop" is the published
-recurrence with its running maximum, a token at a time under autograd; "short loop" has the exponentials before the loop
-and no maximum. Attention is torch's `scaled_dot_product_attention` of the same width, heads of 64.
+Interleaved in one process, one thread: processor time of this thread, the median of several rounds. "loop" is the
+published recurrence with its running maximum, a token at a time under autograd; "short loop" has the
+exponentials before the loop and no maximum. Attention is torch's
+`scaled_dot_product_attention` of the same width, heads of 64.
 """
 
 from __future__ import annotations
@@ -104,8 +105,8 @@ def main() -> None:
     chosen = options.parse_args()
     torch.set_num_threads(1)
     rows = []
-    for tokens, batch, width in SHAPES:
-        tokens = 64 if chosen.quick else tokens
+    for length, batch, width in SHAPES:
+        tokens = 64 if chosen.quick else length
         median = measured((tokens, batch, width), WAYS, chosen.rounds)
         ratios = {f"{name}_ratio": round(median[name] / median["at_once"], 2) for name in WAYS if name != "at_once"}
         ms = round(1e3 * median["at_once"], 2)
@@ -114,7 +115,9 @@ def main() -> None:
     growth = []
     for tokens in LENGTHS[:2] if chosen.quick else LENGTHS:
         median = measured((tokens, 1, 256), ways, chosen.rounds)
-        growth.append({"tokens": tokens, **{f"{name}_us_a_token": round(1e6 * median[name] / tokens, 2) for name in ways}})
+        growth.append(
+            {"tokens": tokens, **{f"{name}_us_a_token": round(1e6 * median[name] / tokens, 2) for name in ways}}
+        )
     result = {"rounds": chosen.rounds, "largest_difference": difference(), "rows": rows, "growth": growth}
     write("wkv", result, keep=not chosen.quick)
 

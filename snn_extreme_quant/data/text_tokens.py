@@ -116,7 +116,9 @@ class TextTokens:
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise DataError(f"{path} cannot be read: {error}. A folder of sxq train holds it beside the model.") from error
+            raise DataError(
+                f"{path} cannot be read: {error}. A folder of sxq train holds it beside the model."
+            ) from error
         if not isinstance(facts, dict) or facts.get("format") != _FORMAT:
             raise DataError(f"{path} does not say what a token is.")
         kind = facts["kind"]

@@ -31,7 +31,9 @@ class Windows(Sentences):
         """
         count = (len(ids) - 1) // context
         if count < 1:
-            raise DataError(f"The training text has {len(ids)} tokens, fewer than a window of context={context} and one.")
+            raise DataError(
+                f"The training text has {len(ids)} tokens, fewer than a window of context={context} and one."
+            )
         starts = np.arange(count, dtype=np.int64) * context
         ids = ids[: count * context + 1]
         return cls(ids, np.zeros(len(ids), np.int8), starts, np.zeros(count, np.float32))

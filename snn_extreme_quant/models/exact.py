@@ -1,4 +1,4 @@
-r"""Operations whose result depends on no order of addition, so that a text and its tokens one by one give the same bits.
+r"""Operations whose result depends on no order of addition, so that a text and its single tokens give the same bits.
 
 Numbers that are summed are put on a grid of :math:`2^{-f}` on which their sum is exact; numbers that are not summed go
 through single float32 operations, which IEEE 754 rounds in one way. ``docs/spike_gpt.md`` (What is guaranteed) has
@@ -19,11 +19,13 @@ from torch.utils.weak import WeakIdKeyDictionary
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.layers.integer_first import state_of
 
-__all__ = ["STREAM_BITS", "exponential", "norm", "on_grid", "product", "reach", "sigmoid", "sum_of"]
+__all__ = ["STREAM_BITS", "exponential", "norm", "on_grid", "product", "raised", "reach", "sigmoid", "sum_of"]
 
 #: The stream between layers: multiples of 2^-10 up to +-2^10.
 STREAM_BITS = 10
 _FLOAT32_BITS, _WIDE_BITS, _WEIGHT_BITS = 24, 53, 22
+#: Numbers that go through a chain of operations together: they stay in a processor's cache.
+_PIECE = 1 << 15
 #: How far inputs of products reach, as a power of two: into packed codes, into other weights.
 _REACH = {"norm": (4, 6), "square": (6, 10)}
 
@@ -149,14 +151,22 @@ def sum_of(x: Tensor, axis: int) -> Tensor:
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        wide = x.double()
-        mean = wide.mean(-1, keepdim=True)
-        # Both sums are exact: x is on the stream's grid.
-        variance = wide.square().sum(-1, keepdim=True) / x.shape[-1] - mean.square()
-        inverse = (1.0 / torch.sqrt(variance.clamp_min(0.0) + eps)).float()
-        centre = mean.float()
-        ctx.save_for_backward(x, centre, inverse, weight, bias)
-        return (x - centre).mul_(inverse).mul_(weight).add_(bias)
+        y, rows = torch.empty_like(x), x.view(-1, x.shape[-1])
+        centre, inverse = (x.new_empty(len(rows), 1) for _ in range(2))
+        size = max(1, _PIECE // x.shape[-1])
+        for row, mean, scale, into in zip(
+            *(part.split(size) for part in (rows, centre, inverse, y.view_as(rows))), strict=True
+        ):
+            wide = row.double()
+            middle = wide.mean(-1, keepdim=True)
+            # Both sums are exact: x is on the stream's grid.
+            variance = wide.square_().sum(-1, keepdim=True) / x.shape[-1] - middle.square()
+            mean.copy_(middle)
+            scale.copy_(1.0 / torch.sqrt(variance.clamp_min(0.0) + eps))
+            torch.sub(row, mean, out=into).mul_(scale).mul_(weight).add_(bias)
+        shape = (*x.shape[:-1], 1)
+        ctx.save_for_backward(x, centre.view(shape), inverse.view(shape), weight, bias)
+        return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -191,7 +201,8 @@ _SERIES = tuple(1.0 / math.factorial(n) for n in range(7, 1, -1))
 _LEAST, _MOST = -87.0, 88.0
 
 
-def _exp(x: Tensor) -> Tensor:
+def raised(x: Tensor) -> Tensor:
+    """Return :func:`exponential` of numbers within its bounds, without a gradient."""
     whole = (x * _LOG2E).round_()
     rest = (x - whole * _LN2[0]).sub_(whole * _LN2[1])
     series = torch.full_like(rest, _SERIES[0])
@@ -202,30 +213,40 @@ def _exp(x: Tensor) -> Tensor:
     return series.mul_(power.view(torch.float32))
 
 
+def _exp(x: Tensor) -> Tensor:
+    """Return the exponential of any numbers, a piece after the other."""
+    y = torch.empty_like(x, memory_format=torch.contiguous_format)
+    for part, into in zip(x.reshape(-1).split(_PIECE), y.view(-1).split(_PIECE), strict=True):
+        into.copy_(raised(part.clamp(_LEAST, _MOST)))
+    return y
+
+
 class _Exponential(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = _exp(x.clamp(_LEAST, _MOST))
+        y = _exp(x)
         ctx.save_for_backward(y, (x >= _LEAST) & (x <= _MOST))
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         y, inside = ctx.saved_tensors
-        return gradients[0] * (y * inside)
+        found: Tensor = gradients[0] * (y * inside)
+        return found
 
 
 class _Sigmoid(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        y = _exp((-x).clamp_(_LEAST, _MOST)).add_(1.0).reciprocal_()
+        y = _exp(-x).add_(1.0).reciprocal_()
         ctx.save_for_backward(y)
         return y
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         (y,) = ctx.saved_tensors
-        return gradients[0] * (y - y * y)
+        found: Tensor = gradients[0] * (y - y * y)
+        return found
 
 
 def exponential(x: Tensor) -> Tensor:

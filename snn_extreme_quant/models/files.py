@@ -51,5 +51,3 @@ def load(folder: Path) -> SpikingBert:
     else:
         load_checkpoint(model, folder / "model.safetensors")
     return model
-
-

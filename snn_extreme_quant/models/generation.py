@@ -48,7 +48,7 @@ def generate(
     return _tokens(model, prompt, count, temperature, top_p, np.random.default_rng(seed))
 
 
-def _tokens(  # noqa: PLR0913 - what generate() takes
+def _tokens(
     model: SpikeGPT, prompt: Sequence[int], count: int, temperature: float, top_p: float, rng: np.random.Generator
 ) -> Iterator[int]:
     device = model.emb.weight.device

@@ -59,7 +59,9 @@ def load_released(path: str | Path, **config: Any) -> SpikeGPT:
     return model.requires_grad_(True)
 
 
-def released_config(shapes: Mapping[str, tuple[int, ...]], where: str = "The checkpoint", **config: Any) -> SpikeGPTConfig:
+def released_config(
+    shapes: Mapping[str, tuple[int, ...]], where: str = "The checkpoint", **config: Any
+) -> SpikeGPTConfig:
     """Return the configuration of a checkpoint from the names and shapes of its tensors.
 
     Args:
@@ -83,8 +85,8 @@ def released_config(shapes: Mapping[str, tuple[int, ...]], where: str = "The che
         if len(shapes.get(name, ())) != 2:
             raise CheckpointError(f"{where} has no matrix {name!r}: it is no checkpoint of SpikeGPT.")
     (vocab, hidden), wide = shapes["emb.weight"], shapes["blocks.0.ffn.key.weight"][0]
-    sizes = {"vocab": vocab, "hidden": hidden, "layers": 1 + max(numbers), "ffn": 0 if wide == 4 * hidden else wide}
-    found = SpikeGPTConfig(**sizes, **config)
+    layers, ffn = 1 + max(numbers), 0 if wide == 4 * hidden else wide
+    found = SpikeGPTConfig(vocab=vocab, hidden=hidden, layers=layers, ffn=ffn, **config)
     with torch.device("meta"):
         expected = SpikeGPT(found).state_dict()
     for names, what in ((expected.keys() - shapes.keys(), "has no"), (shapes.keys() - expected.keys(), "also has")):
@@ -103,7 +105,9 @@ def save_released(model: SpikeGPT, path: str | Path) -> None:
     """
     path = Path(path)
     if model.config.head != "tokens":
-        raise CheckpointError(f"The released layout has a row of the head for each token; this is {model.config.head!r}.")
+        raise CheckpointError(
+            f"The released layout has a row of the head for each token; this is {model.config.head!r}."
+        )
     check_writable(path)
     tensors = {
         name: value.detach().cpu().contiguous().clone()

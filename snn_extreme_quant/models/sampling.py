@@ -18,9 +18,7 @@ def check_sampling(temperature: float, top_p: float) -> None:
         raise ConfigError(f"top_p={top_p}: use a probability above 0; 1 leaves all tokens.")
 
 
-def choose(
-    logits: npt.NDArray[np.floating], temperature: float, top_p: float, generator: np.random.Generator
-) -> int:
+def choose(logits: npt.NDArray[np.floating], temperature: float, top_p: float, generator: np.random.Generator) -> int:
     r"""Return a token drawn from :math:`\mathrm{softmax}(z / \tau)`, among the likeliest that reach ``top_p`` together.
 
     Args:

@@ -265,7 +265,7 @@ class SpikeGPT(nn.Module):
         # The signs of the table's latent weights are those of its codes, where it has any.
         binarised = self.config.binarised
         x = unit_step(F.embedding(ids.T, self.emb.weight)) if binarised else self.emb(ids.T)
-        x = _stream(norm(cast("nn.LayerNorm", cast("Block", self.blocks[0]).ln0), _stream(x)))
+        x = _stream(norm(cast("Block", self.blocks[0]).ln0, _stream(x)))
         memories: list[_Memory] = []
         for number, block in enumerate(self.blocks):
             memory = {name: value[number] for name, value in state.tensors.items() if len(value) > number}

@@ -89,7 +89,9 @@ class SpikeGPTConfig:
                 if getattr(self, name) != default:
                     self._refuse(name, f"spiking=False has no neurons; leave it {default!r}")
         if self.neurons is not None and self.tau != 2.0:
-            self._refuse("tau", f"the frameworks round other leaks differently; use tau=2 with neurons={self.neurons!r}")
+            self._refuse(
+                "tau", f"the frameworks round other leaks differently; use tau=2 with neurons={self.neurons!r}"
+            )
         if self.neurons is not None and self.detach_reset:
             self._refuse("detach_reset", "a framework's neuron has a gradient of its own; leave it False")
 

@@ -22,9 +22,10 @@ def start_as_rwkv(model: SpikeGPT) -> None:
     r"""Set all Parameters; with :math:`c = i / (d - 1)` of channel i, l of layer l, :math:`\rho = l / (L - 1)`.
 
     ``time_decay`` :math:`-5 + 8 c^{0.7 + 1.3 \rho}`, ``time_first`` :math:`\ln 0.3 + ((i + 1) \bmod 3 - 1) / 2`, shares
-    of this token :math:`(i / d)^{1 - l / L}`, for values :math:`+ 0.3 \rho`, for receptances to the power of 1/2 (RWKV-4,
-    2305.13048, appendix on initialisation). Matrices (ours): :math:`\mathcal N(0, 1/K)`; those that branches end with 4
-    (SRWKV) and 2 (SRFFN) times that in a spiking model; the embedding :math:`\mathcal N(0, 0.1^2)`, within reach of its step's gradient.
+    of this token :math:`(i / d)^{1 - l / L}`, for values :math:`+ 0.3 \rho`, for receptances to the power of 1/2
+    (RWKV-4, 2305.13048, appendix on initialisation). Matrices (ours): :math:`\mathcal N(0, 1/K)`; those that branches
+    end with 4 (SRWKV) and 2 (SRFFN) times that in a spiking model; the embedding :math:`\mathcal N(0, 0.1^2)`,
+    within reach of its step's gradient.
     """
     config = model.config
     size, layers = config.hidden, config.layers

@@ -31,7 +31,7 @@ _EQUAL: tuple[tuple[NeuronSpec, dict[str, Tensor]], ...] = (
 
 
 class FrameworkTokenLIF(nn.Module):
-    """As :class:`~snn_extreme_quant.neurons.token_lif.TokenLIF` with :math:`\\tau = 2`, by a framework's neuron.
+    r"""As :class:`~snn_extreme_quant.neurons.token_lif.TokenLIF` with :math:`\tau = 2`, by a framework's neuron.
 
     Args:
         name: of the framework's plugin.

@@ -3,74 +3,114 @@ r"""The weighted sum over the tokens before, in place of attention (RWKV-4, 2305
 .. math:: \mathrm{wkv}_t = \frac{a_{t-1} + e^{u + k_t} v_t}{b_{t-1} + e^{u + k_t}}, \qquad
    a_t = e^w a_{t-1} + e^{k_t} v_t, \qquad b_t = e^w b_{t-1} + e^{k_t}
 
-With :math:`|k| \le 60` and :math:`|u| \le 20` nothing of this leaves float32, so that no running maximum is needed: all
-exponentials, products and quotients are done for all tokens at once, and two operations a token are left, a
-multiplication and an addition. They are those of a single step, in its order. Cost and memory are linear in the length.
+With :math:`|k| \le 60` and :math:`|u| \le 20` nothing of this leaves float32, so that no running maximum is needed. A
+text goes through in chunks that fit a cache. Within one, all exponentials, products and quotients are done for all
+tokens at once, and two operations a token are left, a multiplication and an addition: those of a step, in its order.
+For the gradient the sums are made anew from those at the chunks' starts. Cost and memory are linear in the length.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from snn_extreme_quant.models.exact import exponential
+from snn_extreme_quant.models.exact import exponential, raised
 
 __all__ = ["MOST_BONUS", "MOST_KEY", "weighted_average"]
 
 MOST_KEY, MOST_BONUS = 60.0, 20.0
+#: Numbers of a chunk: what is computed of them stays in a processor's cache.
+_CHUNK = 1 << 16
 #: Of time_decay: what is larger forgets at once, e^w being below 2^-120.
 _MOST_DECAY = 4.5
+
+
+class _Chunk(NamedTuple):
+    """What some tokens in a row give.
+
+    Args:
+        sums: a and b before each token, and behind the last, ``(T + 1, 2, B, d)``.
+        total: below the fraction, ``(T, B, d)``.
+        average: wkv.
+    """
+
+    sums: Tensor
+    total: Tensor
+    average: Tensor
+
+    @classmethod
+    def of(cls, decay: Tensor, bonus: Tensor, weights: Tensor, value: Tensor, before: Tensor) -> _Chunk:
+        """Go through the tokens, from the sums before them; ``weights`` are e^k."""
+        sums = weights.new_empty(len(weights) + 1, *before.shape)
+        torch.mul(weights, value, out=sums[1:, 0])
+        sums[1:, 1] = weights
+        sums[0] = before
+        decayed = torch.empty_like(before)
+        for old, new in itertools.pairwise(sums.unbind(0)):
+            new.add_(torch.mul(old, decay, out=decayed))
+        now = bonus * weights
+        total = sums[:-1, 1] + now
+        return cls(sums, total, now.mul_(value).add_(sums[:-1, 0]).div_(total))
 
 
 class _WeightedAverage(torch.autograd.Function):
     """The recurrence and its gradient."""
 
     @staticmethod
-    def forward(  # noqa: PLR0913 - the terms of the equation
+    def forward(
         ctx: Any, decay: Tensor, bonus: Tensor, key: Tensor, value: Tensor, numerator: Tensor, denominator: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return wkv and the sums after the last token; ``decay``, ``bonus`` and ``key`` are exponentials."""
-        sums = key.new_empty(key.shape[0] + 1, 2, *key.shape[1:])
-        torch.mul(key, value, out=sums[1:, 0])
-        sums[1:, 1] = key
-        sums[0, 0], sums[0, 1] = numerator, denominator
-        decayed = torch.empty_like(sums[0])
-        rows = sums.unbind(0)
-        for before, now in zip(rows, rows[1:], strict=False):
-            now.add_(torch.mul(before, decay, out=decayed))
-        weight = bonus * key
-        total = sums[:-1, 1] + weight
-        average = (weight * value).add_(sums[:-1, 0]).div_(total)
-        ctx.save_for_backward(decay, bonus, key, value, sums, total, average)
-        return average, rows[-1][0].clone(), rows[-1][1].clone()
+        """Return wkv and the sums after the last token; ``decay`` and ``bonus`` are exponentials."""
+        ctx.size = max(1, _CHUNK // max(1, key[0].numel()))
+        before = torch.stack((numerator, denominator))
+        starts, averages, weights = [], torch.empty_like(value), torch.empty_like(value)
+        for k, v, e, into in zip(*(x.split(ctx.size) for x in (key, value, weights, averages)), strict=True):
+            starts.append(before)
+            e.copy_(raised(k.clamp(-MOST_KEY, MOST_KEY)))
+            chunk = _Chunk.of(decay, bonus, e, v, before)
+            into.copy_(chunk.average)
+            before = chunk.sums[-1].clone()
+        ctx.save_for_backward(decay, bonus, weights, value, torch.stack(starts))
+        return averages, before[0].clone(), before[1].clone()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         """Return the gradients of all six."""
-        decay, bonus, key, value, sums, total, average = ctx.saved_tensors
+        decay, bonus, weights, value, starts = ctx.saved_tensors
         of_average, of_numerator, of_denominator = gradients
-        upper = of_average / total
-        lower = -upper * average
-        # Of the sums before each token, from the last token on.
-        found = torch.empty_like(sums)
-        found[:-1, 0], found[:-1, 1] = upper, lower
-        found[-1, 0], found[-1, 1] = of_numerator, of_denominator
-        rows = found.unbind(0)
-        for t in range(len(rows) - 2, -1, -1):
-            rows[t].addcmul_(rows[t + 1], decay)
-        after = found[1:]
-        of_weight = upper * value + lower
-        of_key = after[:, 0] * value + after[:, 1] + of_weight * bonus
-        of_value = after[:, 0] * key + upper * (bonus * key)
-        others = tuple(range(key.dim() - 1))
-        of_bonus = (of_weight * key).sum(others)
-        of_decay = (after * sums[:-1]).sum((0, 1, *(axis + 1 for axis in others[1:])))
-        return of_decay, of_bonus, of_key, of_value, found[0, 0].clone(), found[0, 1].clone()
+        behind = torch.stack((of_numerator, of_denominator))
+        of_key, of_value = torch.empty_like(value), torch.empty_like(value)
+        of_decay, of_bonus = torch.zeros_like(decay), torch.zeros_like(bonus)
+        least, most = raised(decay.new_tensor([-MOST_KEY, MOST_KEY])).tolist()  # clipped keys have no gradient
+        parts = zip(*(x.split(ctx.size) for x in (weights, value, of_average, of_key, of_value)), starts, strict=True)
+        for e, v, gradient, into_key, into_value, start in reversed(list(parts)):
+            chunk = _Chunk.of(decay, bonus, e, v, start)
+            upper = gradient / chunk.total
+            lower = -upper * chunk.average
+            # Of the sums before each token, from the last token on.
+            found = torch.empty_like(chunk.sums)
+            found[:-1, 0], found[:-1, 1], found[-1] = upper, lower, behind
+            rows = found.unbind(0)
+            for t in range(len(rows) - 2, -1, -1):
+                rows[t].addcmul_(rows[t + 1], decay)
+            behind, after = rows[0], found[1:]
+            of_now = (upper * v).add_(lower)
+            of_bonus += _by_channel(of_now * e)
+            of_decay += _by_channel(after * chunk.sums[:-1])
+            of_weights = (after[:, 0] * v).add_(after[:, 1]).add_(of_now.mul_(bonus))
+            into_key.copy_(of_weights.mul_(e).mul_((e > least) & (e < most)))
+            into_value.copy_((upper.mul_(bonus)).add_(after[:, 0]).mul_(e))
+        return of_decay, of_bonus, of_key, of_value, behind[0].clone(), behind[1].clone()
 
 
-def weighted_average(  # noqa: PLR0913 - the terms of the equation
+def _by_channel(x: Tensor) -> Tensor:
+    return x.sum(tuple(range(x.dim() - 1)))
+
+
+def weighted_average(
     time_decay: Tensor, time_first: Tensor, key: Tensor, value: Tensor, numerator: Tensor, denominator: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Return wkv of every token, and the sums after the last one.
@@ -94,8 +134,7 @@ def weighted_average(  # noqa: PLR0913 - the terms of the equation
     """
     decay = exponential(-exponential(time_decay.clamp(max=_MOST_DECAY)))
     bonus = exponential(time_first.clamp(-MOST_BONUS, MOST_BONUS))
-    weights = exponential(key.clamp(-MOST_KEY, MOST_KEY))
     average, a, b = _WeightedAverage.apply(  # type: ignore[no-untyped-call]
-        decay, bonus, weights, value.contiguous(), numerator, denominator
+        decay, bonus, key.contiguous(), value.contiguous(), numerator, denominator
     )
     return average, a, b

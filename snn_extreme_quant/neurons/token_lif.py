@@ -1,6 +1,7 @@
-r"""LIF neurons whose time steps are the tokens of a text, with their gradient through time (2302.13939, equations 4 to 6).
+r"""LIF neurons whose time steps are the tokens of a text, with their gradient through time (2302.13939).
 
-.. math:: h_t = \beta v_{t-1} + x_t / \tau, \qquad s_t = [h_t \ge 1], \qquad v_t = (1 - s_t) h_t, \qquad \beta = 1 - 1/\tau
+.. math:: h_t = \beta v_{t-1} + x_t / \tau, \qquad s_t = [h_t \ge 1], \qquad v_t = (1 - s_t) h_t,
+   \qquad \beta = 1 - 1/\tau
 
 which is :math:`v + (x - v)/\tau` with one rounding less. The gradient of the step is that of an arctangent,
 :math:`\sigma'(z) = 1 / (1 + (\pi z)^2)` at :math:`z = h - 1` (Fang et al. 2021, :math:`\alpha = 2`); it passes through
@@ -28,9 +29,7 @@ class _TokenLIF(torch.autograd.Function):
     """All tokens; what depends on no other token is done for all of them at once."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, potential: Tensor, tau: float, detach_reset: bool
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, potential: Tensor, tau: float, detach_reset: bool) -> tuple[Tensor, Tensor]:
         """Return spikes and the potential after the last token."""
         leak = 1.0 - 1.0 / tau
         before = x * (1.0 / tau)

@@ -177,7 +177,6 @@ class Stage:
                     " loss.labels = 0 and let the teacher answer (hidden, scores, logits)."
                 )
 
-
     def refuse(self, names: tuple[str, ...], what: str) -> None:
         """Raise :class:`ConfigError` if one of these fields, the mode or a teacher's loss is given."""
         taken = [name for name in names if getattr(self, name)]
@@ -234,8 +233,8 @@ class Recipe:
         max_tokens: longer sentences are truncated.
         teacher: a folder or hub id; empty with ``base``.
         base: what a teacher is fine-tuned from, in the place of ``teacher`` and ``student``.
-        gpt: fields of :class:`~snn_extreme_quant.models.SpikeGPTConfig`, of a model that is trained from scratch, in the
-            place of all three.
+        gpt: fields of :class:`~snn_extreme_quant.models.SpikeGPTConfig`, of a model that is trained from scratch, in
+            the place of all three.
         text: what a ``gpt`` learns to predict; None: the labels of ``task``.
         tokens: what a token of ``gpt`` is.
         cache: whether the teacher's outputs are kept: ``"none"`` or ``"all"``.
@@ -253,7 +252,7 @@ class Recipe:
     base: Base | None = None
     gpt: Mapping[str, Any] | None = None
     text: TextTask | None = None
-    tokens: Tokens = Tokens()
+    tokens: Tokens = field(default_factory=Tokens)
     max_tokens: int = 64
     cache: str = "none"
     layers: int | tuple[int, ...] | None = None

@@ -2,7 +2,7 @@ r"""How well a language model predicts a text.
 
 .. math:: P = \exp\Big(-\frac1N \sum_i \ln p(w_i \mid w_{<i})\Big)
 
-(2601.00679, equation 2), and the bits per character :math:`-\sum_i \log_2 p(w_i \mid w_{<i})` over the number of characters.
+(2601.00679, equation 2), and the bits per character :math:`-\sum_i \log_2 p(w_i \mid w_{<i})` over their number.
 """
 
 from __future__ import annotations

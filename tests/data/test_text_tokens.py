@@ -74,7 +74,7 @@ def test_mistakes(tmp_path):
     (tmp_path / "tokens.json").write_text('{"format": "other"}')
     with pytest.raises(DataError, match=r"tokens.json"):
         TextTokens.load(tmp_path)
-    with pytest.raises(DataError, match="no.txt"):
+    with pytest.raises(DataError, match=r"no\.txt"):
         read_document(tmp_path / "no.txt")
     (tmp_path / "latin.txt").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(DataError, match="latin"):

@@ -38,7 +38,9 @@ def test_products_do_not_depend_on_order(config, kind):
             shuffled.weight.copy_(layer.weight[:, order])
         assert torch.equal(product(shuffled, x[:, order], kind), every)
     bits, most = reach(layer, 500, kind)
-    near = F.linear(x.clamp(-most, most).double(), layer.to_float().weight.double() if config else layer.weight.double())
+    near = F.linear(
+        x.clamp(-most, most).double(), layer.to_float().weight.double() if config else layer.weight.double()
+    )
     torch.testing.assert_close(every.double(), near, atol=2.0**-bits * 30, rtol=1e-5)
 
 
@@ -183,6 +185,8 @@ def test_gradients_pass_from_piece_to_piece():
     rest = weighted_average(decay, first, key[8:], value[8:], *begin[1:])
     assert torch.equal(torch.cat((begin[0], rest[0])), whole[0])
     weights, inputs = torch.randn(12, 2, 9), (decay, first, key, value)
-    loss = [(part * weights).sum() + total.square().sum() for part, total in ((whole[0][8:], whole[1]), (rest[0], rest[1]))]
+    loss = [
+        (part * weights).sum() + total.square().sum() for part, total in ((whole[0][8:], whole[1]), (rest[0], rest[1]))
+    ]
     for one, other in zip(*(torch.autograd.grad(part, inputs) for part in loss), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)

@@ -80,12 +80,18 @@ def test_with_neurons_of_a_framework(tmp_path, neurons):
     [
         (lambda t: t.pop("blocks.1.att.time_decay"), r"has no 'blocks.1.att.time_decay'"),
         (lambda t: t.pop("emb.weight"), r"'emb.weight'"),
-        (lambda t: t.update({"blocks.0.att.key.weight": torch.zeros(24, 23)}), r"'blocks.0.att.key.weight' has shape \(24, 23\)"),
+        (
+            lambda t: t.update({"blocks.0.att.key.weight": torch.zeros(24, 23)}),
+            r"'blocks.0.att.key.weight' has shape \(24, 23\)",
+        ),
         (lambda t: t.update({"head.weight": torch.zeros(31, 24)}), r"'head.weight' has shape"),
         (lambda t: t.update({"blocks.7.ln1.weight": torch.zeros(24)}), r"has no 'blocks.2"),
         (lambda t: t.update({"extra": torch.zeros(2)}), r"also has 'extra'"),
         (lambda t: t.update({"pos_emb_x": torch.zeros(2)}), r"position embeddings"),
-        (lambda t: t.update({"ln_out.weight": torch.zeros(24, dtype=torch.long)}), r"'ln_out.weight' is of torch.int64"),
+        (
+            lambda t: t.update({"ln_out.weight": torch.zeros(24, dtype=torch.long)}),
+            r"'ln_out.weight' is of torch.int64",
+        ),
     ],
 )
 def test_what_is_missing_or_misshapen_is_named(tmp_path, change, words):

@@ -51,7 +51,9 @@ def recorded(model):
     """Keep the spikes of every layer of neurons, call by call."""
     found = {n: [] for n, m in model.named_modules() if isinstance(m, (TokenLIF, FrameworkTokenLIF))}
     handles = [
-        model.get_submodule(name).register_forward_hook(lambda _, __, out, name=name: found[name].append(out[0].detach()))
+        model.get_submodule(name).register_forward_hook(
+            lambda _, __, out, name=name: found[name].append(out[0].detach())
+        )
         for name in found
     ]
     yield found
@@ -144,8 +146,10 @@ def published(model, ids):
     """The equations of the docs in float64, token by token, without grids; logits and spikes of the branches."""
     p = {name: value.double() for name, value in model.state_dict().items()}
     layers, spikes = model.config.layers, []
-    norm = lambda name, x: F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"], model.config.norm_eps)
     memory = [{} for _ in range(layers)]
+
+    def norm(name, x):
+        return F.layer_norm(x, x.shape[-1:], p[f"{name}.weight"], p[f"{name}.bias"], model.config.norm_eps)
 
     def fire(layer, name, current):
         if not model.config.spiking:
@@ -160,7 +164,10 @@ def published(model, ids):
     def mixed(layer, name, y, kinds):
         old = memory[layer].get(name, torch.zeros_like(y))
         memory[layer][name] = y
-        return [y * p[f"blocks.{layer}.{name}.time_mix_{k}"][0] + old * (1 - p[f"blocks.{layer}.{name}.time_mix_{k}"][0]) for k in kinds]
+        return [
+            y * p[f"blocks.{layer}.{name}.time_mix_{k}"][0] + old * (1 - p[f"blocks.{layer}.{name}.time_mix_{k}"][0])
+            for k in kinds
+        ]
 
     logits = []
     for tokens in ids.T:
@@ -347,7 +354,9 @@ def test_an_embedding_with_zeros_would_change_signs():
 def test_every_matrix_gets_its_precision(weights):
     model = build(weights=weights)
     quantised = {name for name, module in model.named_modules() if isinstance(module, IntegerFirst)}
-    assert quantised == {name for name, p in model.named_parameters() for name in [name.removesuffix(".weight")] if p.dim() == 2}
+    assert quantised == {
+        name for name, p in model.named_parameters() for name in [name.removesuffix(".weight")] if p.dim() == 2
+    }
     assert model.emb.quantizer.bits == 1
     parameters = {id(p) for p in model.parameters()}
     model.set_weights("float")
@@ -362,7 +371,9 @@ def test_tied_tables_are_one_parameter():
     assert model.head.weight is model.emb.weight
     model.set_weights("binary")
     assert model.head.weight is model.emb.weight
-    assert sum(p.numel() for p in build(tied=True).parameters()) == sum(p.numel() for p in build().parameters()) - 40 * 37
+    assert (
+        sum(p.numel() for p in build(tied=True).parameters()) == sum(p.numel() for p in build().parameters()) - 40 * 37
+    )
 
 
 FILES = {**MODELS, "tied, ternary": {"tied": True, "weights": "ternary"}, "mean": {"head": "mean", "weights": "binary"}}
@@ -456,7 +467,9 @@ def test_products_of_the_spike_driven_variant_do_read_spikes():
     model, seen = build(inputs="spikes", weights="ternary"), {}
     for product in model.products():
         layer = model.get_submodule(product.name)
-        layer.register_forward_pre_hook(lambda _, given, name=product.name: seen.update({name: given[0].unique().tolist()}))
+        layer.register_forward_pre_hook(
+            lambda _, given, name=product.name: seen.update({name: given[0].unique().tolist()})
+        )
     model(texts(60))
     assert len(seen) == 3 * 7 + 1
     assert all(values in ([0.0, 1.0], [0.0]) for values in seen.values())
