@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from . import cli, deployment, integer, native, quantisers, readme, runtimes, speed, spiking_bert, synchronous
+from . import (
+    cli,
+    deployment,
+    integer,
+    native,
+    quantisers,
+    readme,
+    runtimes,
+    speed,
+    spike_gpt,
+    spiking_bert,
+    synchronous,
+)
 
 #: By page, its tables by the name between their markers.
 PAGES: dict[str, Mapping[str, Callable[[], str]]] = {
@@ -17,5 +29,6 @@ PAGES: dict[str, Mapping[str, Callable[[], str]]] = {
     "docs/quantisers.md": quantisers.TABLES,
     "docs/synchronous.md": synchronous.TABLES,
     "docs/speed.md": speed.TABLES,
+    "docs/spike_gpt.md": spike_gpt.TABLES,
     "docs/spiking_bert.md": spiking_bert.TABLES,
 }

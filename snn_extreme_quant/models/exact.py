@@ -155,7 +155,7 @@ class _Norm(torch.autograd.Function):
         centre, inverse = (x.new_empty(len(rows), 1) for _ in range(2))
         size = max(1, _PIECE // x.shape[-1])
         for row, mean, scale, into in zip(
-            *(part.split(size) for part in (rows, centre, inverse, y.view_as(rows))), strict=True
+            *(torch.split(part, size) for part in (rows, centre, inverse, y.view_as(rows))), strict=True
         ):
             wide = row.double()
             middle = wide.mean(-1, keepdim=True)
@@ -216,7 +216,7 @@ def raised(x: Tensor) -> Tensor:
 def _exp(x: Tensor) -> Tensor:
     """Return the exponential of any numbers, a piece after the other."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for part, into in zip(x.reshape(-1).split(_PIECE), y.view(-1).split(_PIECE), strict=True):
+    for part, into in zip(torch.split(x.reshape(-1), _PIECE), torch.split(y.view(-1), _PIECE), strict=True):
         into.copy_(raised(part.clamp(_LEAST, _MOST)))
     return y
 

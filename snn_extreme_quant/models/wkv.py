@@ -67,7 +67,7 @@ class _WeightedAverage(torch.autograd.Function):
         ctx.size = max(1, _CHUNK // max(1, key[0].numel()))
         before = torch.stack((numerator, denominator))
         starts, averages, weights = [], torch.empty_like(value), torch.empty_like(value)
-        for k, v, e, into in zip(*(x.split(ctx.size) for x in (key, value, weights, averages)), strict=True):
+        for k, v, e, into in zip(*(torch.split(x, ctx.size) for x in (key, value, weights, averages)), strict=True):
             starts.append(before)
             e.copy_(raised(k.clamp(-MOST_KEY, MOST_KEY)))
             chunk = _Chunk.of(decay, bonus, e, v, before)
@@ -85,7 +85,9 @@ class _WeightedAverage(torch.autograd.Function):
         of_key, of_value = torch.empty_like(value), torch.empty_like(value)
         of_decay, of_bonus = torch.zeros_like(decay), torch.zeros_like(bonus)
         least, most = raised(decay.new_tensor([-MOST_KEY, MOST_KEY])).tolist()  # clipped keys have no gradient
-        parts = zip(*(x.split(ctx.size) for x in (weights, value, of_average, of_key, of_value)), starts, strict=True)
+        parts = zip(
+            *(torch.split(x, ctx.size) for x in (weights, value, of_average, of_key, of_value)), starts, strict=True
+        )
         for e, v, gradient, into_key, into_value, start in reversed(list(parts)):
             chunk = _Chunk.of(decay, bonus, e, v, start)
             upper = gradient / chunk.total

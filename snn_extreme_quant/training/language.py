@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from snn_extreme_quant.data import Batch, Sentences, TextTokens, Windows, read_document, read_rows, rows_of
+from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
 from snn_extreme_quant.models.config import weights_from_data
 from snn_extreme_quant.training.distillation import Shares, TeacherOutputs, label_loss
 from snn_extreme_quant.training.evaluation import predictions
 from snn_extreme_quant.training.jobs import Place
-from snn_extreme_quant.training.metrics import measure
 from snn_extreme_quant.training.recipe import LossWeights, Recipe, Stage
 from snn_extreme_quant.training.recipe_text import TextTask
 from snn_extreme_quant.training.text_figures import counted_spikes, text_figures

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -213,11 +214,16 @@ def test_what_means_nothing_is_refused(tmp_path):
         train(load_recipe(recipe, ["task.context=100000"]), tmp_path / "run")
 
 
-def test_recipes_of_the_package_can_be_read():
-    names = [name for name in shipped_recipes() if load_recipe(name).gpt is not None]
-    for name in ("tinyshakespeare", "wikitext2", "enwiki6m", "sst2_gpt"):
-        assert {f"{name}_{kind}" for kind in ("float", "ternary", "binary")} <= set(names)
+def test_recipes_of_the_package_are_read_and_documented():
+    kinds = ("float", "ternary", "binary", "rwkv")
+    names = {f"{task}_{kind}" for task in ("tinyshakespeare", "wikitext2", "enwiki6m", "sst2_gpt") for kind in kinds}
+    assert {name for name in shipped_recipes() if load_recipe(name).gpt is not None} == names
+    page = (Path(__file__).parents[2] / "docs/spike_gpt.md").read_text(encoding="utf-8")
     for name in names:
-        recipe = load_recipe(name)
-        SpikeGPT(SpikeGPTConfig.from_dict({"vocab": 300, **recipe.gpt, "layers": 1}))
-        assert str(recipe.stages[-1].weights or "float").find(name.rpartition("_")[2]) >= 0 or name.endswith("rwkv")
+        recipe, kind = load_recipe(name, ["task.data=elsewhere"]), name.rpartition("_")[2]
+        assert recipe.data == "elsewhere"
+        config = SpikeGPTConfig.from_dict({"vocab": 300, **recipe.gpt})
+        assert config.spiking == (kind != "rwkv")
+        given = recipe.stages[-1].weights
+        assert (given["kind"] if isinstance(given, dict) else given or "float") == kind.replace("rwkv", "float")
+        assert f"`{name.removesuffix(kind)}float`, `_ternary`, `_binary`, `_rwkv`" in page

@@ -307,7 +307,7 @@ def test_recipes_of_the_package_are_read_and_documented():
     names = {"sst2_float", "sst2_ternary", "sst2_binary", "sst2_ternary_01", "sst2_ternary_integer", "sst2_teacher"}
     names |= {f"{task}_{kind}" for task in tasks for kind in ("ternary", "teacher")}
     names |= {"sst2_progressive", "general_ternary"}
-    assert set(shipped_recipes()) == names
+    assert {name for name in shipped_recipes() if load_recipe(name).gpt is None} == names
     page = (Path(__file__).parents[2] / "docs/spiking_bert.md").read_text(encoding="utf-8")
     for name in names:
         recipe = load_recipe(name, ["train.seed=5", "task.data=elsewhere"])
