@@ -201,23 +201,24 @@ _SERIES = tuple(1.0 / math.factorial(n) for n in range(7, 1, -1))
 _LEAST, _MOST = -87.0, 88.0
 
 
-def raised(x: Tensor) -> Tensor:
-    """Return :func:`exponential` of numbers within its bounds, without a gradient."""
+def raised(x: Tensor, out: Tensor) -> None:
+    """Write :func:`exponential` of numbers within its bounds to ``out``, without a gradient."""
     whole = (x * _LOG2E).round_()
     rest = (x - whole * _LN2[0]).sub_(whole * _LN2[1])
     series = torch.full_like(rest, _SERIES[0])
     for term in _SERIES[1:]:
         series.mul_(rest).add_(term)
     series.mul_(rest).mul_(rest).add_(rest).add_(1.0)
-    power = whole.to(torch.int32).add_(127).bitwise_left_shift_(23)
-    return series.mul_(power.view(torch.float32))
+    # 2^n by its bits: the exponent n + 127 above 23 bits of 0; as a float32 that number is exact.
+    power = whole.add_(127.0).mul_(2.0**23).to(torch.int32).view(torch.float32)
+    torch.mul(series, power, out=out)
 
 
 def _exp(x: Tensor) -> Tensor:
     """Return the exponential of any numbers, a piece after the other."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     for part, into in zip(torch.split(x.reshape(-1), _PIECE), torch.split(y.view(-1), _PIECE), strict=True):
-        into.copy_(raised(part.clamp(_LEAST, _MOST)))
+        raised(part.clamp(_LEAST, _MOST), into)
     return y
 
 

@@ -42,8 +42,10 @@ class _Chunk(NamedTuple):
     average: Tensor
 
     @classmethod
-    def of(cls, decay: Tensor, bonus: Tensor, weights: Tensor, value: Tensor, before: Tensor) -> _Chunk:
-        """Go through the tokens, from the sums before them; ``weights`` are e^k."""
+    def of(
+        cls, decay: Tensor, bonus: Tensor, weights: Tensor, value: Tensor, before: Tensor, average: Tensor
+    ) -> _Chunk:
+        """Go through the tokens, from the sums before them; ``weights`` are e^k, ``average`` is written to."""
         sums = weights.new_empty(len(weights) + 1, *before.shape)
         torch.mul(weights, value, out=sums[1:, 0])
         sums[1:, 1] = weights
@@ -51,7 +53,7 @@ class _Chunk(NamedTuple):
         decayed = torch.empty_like(before)
         for old, new in itertools.pairwise(sums.unbind(0)):
             new.add_(torch.mul(old, decay, out=decayed))
-        now = bonus * weights
+        now = torch.mul(bonus, weights, out=average)
         total = sums[:-1, 1] + now
         return cls(sums, total, now.mul_(value).add_(sums[:-1, 0]).div_(total))
 
@@ -69,9 +71,8 @@ class _WeightedAverage(torch.autograd.Function):
         starts, averages, weights = [], torch.empty_like(value), torch.empty_like(value)
         for k, v, e, into in zip(*(torch.split(x, ctx.size) for x in (key, value, weights, averages)), strict=True):
             starts.append(before)
-            e.copy_(raised(k.clamp(-MOST_KEY, MOST_KEY)))
-            chunk = _Chunk.of(decay, bonus, e, v, before)
-            into.copy_(chunk.average)
+            raised(k.clamp(-MOST_KEY, MOST_KEY), e)
+            chunk = _Chunk.of(decay, bonus, e, v, before, into)
             before = chunk.sums[-1].clone()
         ctx.save_for_backward(decay, bonus, weights, value, torch.stack(starts))
         return averages, before[0].clone(), before[1].clone()
@@ -84,12 +85,11 @@ class _WeightedAverage(torch.autograd.Function):
         behind = torch.stack((of_numerator, of_denominator))
         of_key, of_value = torch.empty_like(value), torch.empty_like(value)
         of_decay, of_bonus = torch.zeros_like(decay), torch.zeros_like(bonus)
-        least, most = raised(decay.new_tensor([-MOST_KEY, MOST_KEY])).tolist()  # clipped keys have no gradient
-        parts = zip(
-            *(torch.split(x, ctx.size) for x in (weights, value, of_average, of_key, of_value)), starts, strict=True
-        )
+        least, most = exponential(decay.new_tensor([-MOST_KEY, MOST_KEY])).tolist()  # clipped keys have no gradient
+        wholes = (weights, value, of_average, of_key, of_value)
+        parts = zip(*(torch.split(whole, ctx.size) for whole in wholes), starts, strict=True)
         for e, v, gradient, into_key, into_value, start in reversed(list(parts)):
-            chunk = _Chunk.of(decay, bonus, e, v, start)
+            chunk = _Chunk.of(decay, bonus, e, v, start, torch.empty_like(v))
             upper = gradient / chunk.total
             lower = -upper * chunk.average
             # Of the sums before each token, from the last token on.
@@ -103,8 +103,8 @@ class _WeightedAverage(torch.autograd.Function):
             of_bonus += _by_channel(of_now * e)
             of_decay += _by_channel(after * chunk.sums[:-1])
             of_weights = (after[:, 0] * v).add_(after[:, 1]).add_(of_now.mul_(bonus))
-            into_key.copy_(of_weights.mul_(e).mul_((e > least) & (e < most)))
-            into_value.copy_((upper.mul_(bonus)).add_(after[:, 0]).mul_(e))
+            torch.mul(of_weights.mul_(e), (e > least) & (e < most), out=into_key)
+            torch.mul(upper.mul_(bonus).add_(after[:, 0]), e, out=into_value)
         return of_decay, of_bonus, of_key, of_value, behind[0].clone(), behind[1].clone()
 
 
