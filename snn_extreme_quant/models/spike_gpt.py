@@ -17,10 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError, SampleError
+from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.config import Weights, weights_from_data
 from snn_extreme_quant.models.exact import STREAM_BITS, norm, on_grid, product, sigmoid, sum_of
 from snn_extreme_quant.models.precision import give_weights
-from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
+from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig, check_signs
 from snn_extreme_quant.models.spike_gpt_start import start_as_rwkv
 from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState
 from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
@@ -264,6 +265,8 @@ class SpikeGPT(nn.Module):
         state.check(self.config, len(ids))
         # The signs of the table's latent weights are those of its codes, where it has any.
         binarised = self.config.binarised
+        if binarised and isinstance(self.emb, IntegerFirst):
+            check_signs(self.emb.config)
         x = unit_step(F.embedding(ids.T, self.emb.weight)) if binarised else self.emb(ids.T)
         x = _stream(norm(cast("Block", self.blocks[0]).ln0, _stream(x)))
         memories: list[_Memory] = []
@@ -347,6 +350,7 @@ class SpikeGPT(nn.Module):
             packed: codes and scales of quantised layers alone, for deployment; else latent weights, to train on.
 
         Raises:
+            ConfigError: layers were quantised otherwise than by :meth:`set_weights`.
             OutputPathError: the folder or a file cannot be written.
         """
         from snn_extreme_quant.models.spike_gpt_files import save

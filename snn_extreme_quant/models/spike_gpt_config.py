@@ -11,9 +11,19 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models.config import WEIGHTS, Weights, weights_from_data
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["SpikeGPTConfig"]
+__all__ = ["SpikeGPTConfig", "check_signs"]
 
 _MOST_WIDTH = 4096
+
+
+def check_signs(given: WeightConfig) -> None:
+    """Raise :class:`ConfigError` if a precision changes signs, which are all that a binarised embedding has."""
+    if not (isinstance(given, Float) or (isinstance(given, Binary) and not given.center)):
+        raise ConfigError(
+            f"The layer 'emb' has {given!r}, which changes signs, and of a binarised embedding only the signs matter: a"
+            " code of 0 counts as positive. Give it Binary() or Float(), or build the model with"
+            " binary_embedding=False; set_weights('ternary') does that by itself."
+        )
 
 
 @dataclass(frozen=True)
@@ -100,14 +110,7 @@ class SpikeGPTConfig:
             self._refuse("tied", f"only head='tokens' has a row for each token, not head={self.head!r}")
         weights = weights_from_data(self.weights)
         if self.binarised and isinstance(weights, PrecisionPlan):
-            given = weights.config_for("emb")
-            plain = isinstance(given, Binary) and not given.center
-            if not (plain or isinstance(given, Float)):
-                raise ConfigError(
-                    f"SpikeGPTConfig(weights=...): the plan gives 'emb' {given!r}, which changes signs, and of a"
-                    " binarised embedding only the signs matter: a code of 0 counts as positive. Use Binary() or"
-                    " Float() for 'emb', or binary_embedding=False."
-                )
+            check_signs(weights.config_for("emb"))
 
     def _refuse(self, field: str, remedy: str) -> NoReturn:
         raise ConfigError(f"SpikeGPTConfig({field}={getattr(self, field)!r}): {remedy}.")

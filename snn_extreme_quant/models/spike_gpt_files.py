@@ -23,6 +23,13 @@ _FORMAT, _VERSION = "snn_extreme_quant.spike_gpt", 1
 
 def save(model: SpikeGPT, folder: Path, packed: bool) -> None:
     """Write both files; :meth:`SpikeGPT.save_pretrained`."""
+    for name, layer in model.named_modules():
+        if isinstance(layer, IntegerFirst) and layer.config != model.config.plan.config_for(name):
+            raise ConfigError(
+                f"Layer {name!r} has {layer.config!r}, but the model's configuration says"
+                f" {model.config.plan.config_for(name)!r}; quantise it with model.set_weights(...), so"
+                " that the files know."
+            )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

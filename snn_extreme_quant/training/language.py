@@ -152,7 +152,12 @@ class TextClassification(_Scratch):
         training = self.gpt.training
         self.gpt.eval()
         with torch.no_grad(), counted_spikes(self.gpt) as spikes:
-            logits = predictions(lambda b: self.gpt(b.ids, b.mask), self.dev, self.classes, self.place.device)
+
+            def logits_of(batch: Batch) -> torch.Tensor:
+                spikes.mask = batch.mask
+                return self.gpt(batch.ids, batch.mask)  # type: ignore[no-any-return]
+
+            logits = predictions(logits_of, self.dev, self.classes, self.place.device)
         self.gpt.train(training)
         figures = measure(self.recipe.task, self.dev.labels.astype("float64"), logits)
         return figures if spikes.rate is None else {**figures, "firing_rate": spikes.rate}

@@ -35,10 +35,14 @@ class SpikeCount:
     def __init__(self) -> None:
         """Begin with none."""
         self.spikes, self.places = 0.0, 0
+        self.mask: Tensor | None = None
 
     def add(self, _: Any, __: Any, output: tuple[Tensor, Tensor]) -> None:
-        """Count the spikes that a layer of neurons gives."""
-        self.spikes, self.places = self.spikes + float(output[0].detach().sum()), self.places + output[0].numel()
+        """Count the spikes that a layer of neurons gives; not those at pads, where ``mask`` ``(B, T)`` is 0."""
+        found = output[0].detach()
+        if self.mask is not None:
+            found = found[self.mask.T.bool()]
+        self.spikes, self.places = self.spikes + float(found.sum()), self.places + found.numel()
 
     @property
     def rate(self) -> float | None:

@@ -350,6 +350,18 @@ def test_an_embedding_with_zeros_would_change_signs():
         assert build(weights=plan, binary_embedding=False)(texts(5)).isfinite().all()
 
 
+def test_layers_that_were_quantised_from_outside(tmp_path):
+    model = build()
+    sxq.quantize_(model, sxq.Ternary(), skip=["emb"])
+    assert model(texts(5)).isfinite().all()
+    with pytest.raises(ConfigError, match="set_weights"):
+        model.save_pretrained(tmp_path)
+    model = build()
+    sxq.quantize_(model, sxq.Ternary())
+    with pytest.raises(ConfigError, match="'emb'"):
+        model(texts(5))
+
+
 @pytest.mark.parametrize("weights", ["ternary", "binary", sxq.Uniform(4)], ids=str)
 def test_every_matrix_gets_its_precision(weights):
     model = build(weights=weights)
