@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import typer
 
 from snn_extreme_quant.errors import DataError, MissingDependencyError
@@ -57,7 +58,7 @@ def _number(label: str, classifier: Classifier) -> float | None:
             score = float(label)
         except ValueError:
             return None
-        return score if np.isfinite(score) else None
+        return score if math.isfinite(score) else None
     if label in classifier.labels:
         return float(classifier.labels.index(label))
     return float(label) if label.isdecimal() and int(label) < len(classifier.labels) else None
@@ -89,6 +90,8 @@ def summary(classifier: Classifier, found: Sequence[Answer], expected: Sequence[
 
 def _metrics(classifier: Classifier, found: Sequence[Answer], expected: Sequence[float]) -> dict[str, float]:
     """Return the metrics of the model's task; none, with a warning, where a library that measures them is missing."""
+    import numpy as np
+
     from snn_extreme_quant.data.metrics import measure
 
     values = [answer.probabilities if answer.score is None else (answer.score,) for answer in found]
@@ -186,7 +189,7 @@ def show(result: dict[str, Any], rows: Texts, found: Sequence[Answer], *, labell
     else:
         scores = [answer.score for answer in found if answer.score is not None]
         typer.echo(
-            f"{result['texts']:,} texts: scores from {min(scores):.2f} to {max(scores):.2f}, mean {np.mean(scores):.2f}"
+            f"{result['texts']:,} texts: scores from {min(scores):.2f} to {max(scores):.2f}, mean {fmean(scores):.2f}"
         )
     if labelled:
         if "accuracy" in result:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snn_extreme_quant.errors import OutputPathError, SampleError
+from snn_extreme_quant.errors import OutputPathError
 
 from .arrays import read_inputs
 from .output import AsJson, print_json, print_table
@@ -27,6 +27,7 @@ _NATIVE: dict[str, Any] = {"auto": "auto", "yes": True, "no": False}
 
 
 def run(
+    context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An exported file.")],
     arrays: Annotated[
         list[str] | None,
@@ -50,7 +51,7 @@ def run(
         check_writable(output)
     sources = [*(arrays or ()), *([str(input)] if input is not None else ())]
     if not sources:
-        raise SampleError(f"Say what {file} is run on: sxq run {file} FILE.npy, or NAME=FILE.npy for each input.")
+        context.fail(f"Say what {file} is run on: FILE.npy, or NAME=FILE.npy for each input.")
     given = read_inputs(sources)
     with to_stderr():
         from snn_extreme_quant.deploy import run_file
