@@ -16,10 +16,10 @@ import torch
 from snn_extreme_quant._version import __version__
 from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.data.tasks import Rows, Task
-from snn_extreme_quant.deploy.export import export_onnx
 from snn_extreme_quant.deploy.model_folders.card import card
 from snn_extreme_quant.deploy.model_folders.classifier import Answer, Classifier
 from snn_extreme_quant.deploy.model_folders.folder import RUN_FORMAT
+from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens
 from snn_extreme_quant.errors import ConfigError, ModelFileError, OutputPathError
 from snn_extreme_quant.exported.external import point_into
 from snn_extreme_quant.exported.files import DIGEST_KEY, seal
@@ -152,28 +152,42 @@ def _write_graph(model: SpikingBert, folder: Path, steps: Sequence[int], *, pair
     """Write ``model.onnx``, which reads its weights from ``model.safetensors``."""
     trained = model.config.T
     with tempfile.TemporaryDirectory() as place:
-        graphs = {T: _exported(model, T, Path(place) / "model.onnx", pairs=pairs) for T in steps}
+        path = Path(place) / "model.onnx"
+        made = {T: _exported(model, T, path, pairs=pairs) for T in steps}
+        # Whether a layer's constants fold depends on T; one graph for all folds what folds at each.
+        unfolded = frozenset.union(*(still for _, still in made.values()))
+        made = {
+            T: found if found[1] == unfolded else _exported(model, T, path, pairs=pairs, unfolded=unfolded)
+            for T, found in made.items()
+        }
     model.set_time_steps(trained)
-    proto = with_time_steps(graphs, trained)
+    proto = with_time_steps({T: graph for T, (graph, _) in made.items()}, trained)
     point_into(proto, folder / "model.safetensors")
     write_whole(folder / "model.onnx", seal(proto))
 
 
-def _exported(model: SpikingBert, T: int, path: Path, *, pairs: bool) -> onnx.ModelProto:
-    """Export at one T, and take off the seal."""
+def _exported(
+    model: SpikingBert, T: int, path: Path, *, pairs: bool, unfolded: frozenset[str] = frozenset()
+) -> tuple[onnx.ModelProto, frozenset[str]]:
+    """Export at one T, and take off the seal; return which layers of neurons are not folded, too."""
     model.set_time_steps(T)
     ids = torch.arange(2 * 7).reshape(2, 7) % model.config.vocab
     sample = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     if pairs:
         sample["token_type_ids"] = torch.zeros_like(ids)
-    export_onnx(model, sample, path, form="counts" if model.config.schedule == "synchronous" else "sequence")
+    form = "counts" if model.config.schedule == "synchronous" else "sequence"
+    report = export_tokens(model, model, sample, path, TokenOptions(form, "real", "sequence", "2bit", False, unfolded))
+    neurons = {name for name, _ in model.named_neurons()}
+    still = frozenset(
+        layer.name for layer in report.layers if layer.name in neurons and layer.operator != "SynchronousFolded"
+    )
     proto = onnx.load(path)
     kept = [entry for entry in proto.metadata_props if entry.key != DIGEST_KEY]
     facts = [(entry.key, entry.value) for entry in kept]
     del proto.metadata_props[:]
     for key, value in facts:
         proto.metadata_props.add(key=key, value=value)
-    return proto
+    return proto, still
 
 
 def _figures(model: SpikingBert, folder: Path, task: Task, rows: Rows) -> dict[str, Any]:

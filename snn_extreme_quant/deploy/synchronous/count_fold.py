@@ -86,27 +86,47 @@ def fold(fed: Fed) -> tuple[_Floats, _Floats] | None:
         [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 4, 4, 4, 4]
     """
     with np.errstate(all="ignore"):
-        gain = fed.scale * np.float32(fed.steps) / fed.threshold
+        own = fed.scale * np.float32(fed.steps) / fed.threshold
+        gain = own.copy()
         if not bool(np.isfinite(gain).all()):
             return None
         sign = np.where(gain < 0, -1, 1).astype(np.int64)
         low, high = np.where(sign > 0, fed.low, -fed.high), np.where(sign > 0, fed.high, -fed.low)
         stairs = _stairs(fed, sign, low, high)
-        wanted = np.arange(1, len(stairs) + 1, dtype=np.float64)[:, None]
-        slope = np.abs(gain).astype(np.float64)
-        reachable, avoidable = stairs <= high, stairs > low
-        # On the stair a count is reached, one sum before it is not.
-        least = np.where(reachable, wanted - slope * stairs, -np.inf).max(0)
-        most = np.where(avoidable, wanted - slope * (stairs - 1), np.inf).min(0)
-        middle = np.where(np.isneginf(least), most - 0.5, np.where(np.isposinf(most), least + 0.5, (least + most) / 2))
-        offset = middle.astype(np.float32)
-        on, before = sign * np.minimum(stairs, high), sign * np.maximum(stairs - 1, low)
-        for apart in (True, False):
-            reached = _affine(on, gain, offset, apart=apart) >= wanted
-            missed = _affine(before, gain, offset, apart=apart) < wanted
-            if not bool((reached | ~reachable).all() and (missed | ~avoidable).all()):
-                return None
-    return gain, offset
+        offset, found = _fitted(gain, stairs, sign, low, high)
+        for ulps in _NEIGHBOURS:
+            (open_,) = np.nonzero(~found & (gain != 0))
+            if not len(open_):
+                break
+            other = (own[open_].view(np.int32) + np.int32(ulps)).view(np.float32)
+            of_open = (stairs[:, open_], sign[open_], low[open_], high[open_])
+            gain[open_], (offset[open_], found[open_]) = other, _fitted(other, *of_open)
+    return (gain, offset) if bool(found.all()) else None
+
+
+#: By how many floats a gain may be off its own value: torch's roundings shift single stairs, which another slope meets.
+_NEIGHBOURS = tuple(sign * distance for distance in range(1, 513) for sign in (1, -1))
+
+
+def _fitted(
+    gain: _Floats, stairs: _Integers, sign: _Integers, low: _Integers, high: _Integers
+) -> tuple[_Floats, npt.NDArray[np.bool_]]:
+    """Return the offset that fits a gain best, and for which channels the two give all stairs."""
+    wanted = np.arange(1, len(stairs) + 1, dtype=np.float64)[:, None]
+    slope = np.abs(gain).astype(np.float64)
+    reachable, avoidable = stairs <= high, stairs > low
+    # On the stair a count is reached, one sum before it is not.
+    least = np.where(reachable, wanted - slope * stairs, -np.inf).max(0)
+    most = np.where(avoidable, wanted - slope * (stairs - 1), np.inf).min(0)
+    middle = np.where(np.isneginf(least), most - 0.5, np.where(np.isposinf(most), least + 0.5, (least + most) / 2))
+    offset = middle.astype(np.float32)
+    on, before = sign * np.minimum(stairs, high), sign * np.maximum(stairs - 1, low)
+    fits = np.ones(gain.shape, np.bool_)
+    for apart in (True, False):
+        reached = _affine(on, gain, offset, apart=apart) >= wanted
+        missed = _affine(before, gain, offset, apart=apart) < wanted
+        fits &= (reached | ~reachable).all(0) & (missed | ~avoidable).all(0)
+    return offset, fits
 
 
 def _affine(sums: _Integers, gain: _Floats, offset: _Floats, *, apart: bool) -> npt.NDArray[np.floating]:

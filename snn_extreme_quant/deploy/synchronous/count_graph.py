@@ -46,7 +46,12 @@ _MOVES = {
 
 
 def to_counts(
-    module: fx.GraphModule, exactness: Exactness, input_steps: int | None, *, round_freely: bool = False
+    module: fx.GraphModule,
+    exactness: Exactness,
+    input_steps: int | None,
+    *,
+    round_freely: bool = False,
+    unfolded: frozenset[str] = frozenset(),
 ) -> fx.GraphModule:
     """Return the graph over counts.
 
@@ -56,8 +61,9 @@ def to_counts(
         input_steps: T, if the input is promised to be the rates of T steps of spikes.
         round_freely: whether neurons whose currents are not exact may have their thresholds put into the constants
             before them, which rounds otherwise.
+        unfolded: layers of neurons that are not to be folded, though they might.
     """
-    return _CountGraph(module, exactness, input_steps, round_freely).run()
+    return _CountGraph(module, exactness, input_steps, round_freely, unfolded).run()
 
 
 @dataclass(frozen=True)
@@ -103,10 +109,15 @@ class _Sums:
 
 class _CountGraph:
     def __init__(
-        self, module: fx.GraphModule, exactness: Exactness, input_steps: int | None, round_freely: bool
+        self,
+        module: fx.GraphModule,
+        exactness: Exactness,
+        input_steps: int | None,
+        round_freely: bool,
+        unfolded: frozenset[str],
     ) -> None:
         self.module, self.graph, self.exactness = module, module.graph, exactness
-        self.input_steps, self.round_freely = input_steps, round_freely
+        self.input_steps, self.round_freely, self.unfolded = input_steps, round_freely, unfolded
         self.sources: dict[fx.Node, _Source | None] = {}
         self.sums: dict[fx.Node, _Sums] = {}
         self.one: fx.Node | None = None
@@ -303,10 +314,10 @@ class _CountGraph:
     def _fold(self, neuron: fx.Node) -> None:
         """Fold a neuron that is fed by sums of counts alone."""
         found = self._sums_before(neuron)
-        if found is None:
+        _, threshold, steps, signed, layer = cast("tuple[Any, ...]", neuron.args)
+        if found is None or layer in self.unfolded:
             return
         sums, bias, rectified = found
-        _, threshold, steps, signed, layer = cast("tuple[Any, ...]", neuron.args)
         # What a rectified current gives is never below 0, which an unsigned neuron gives without the rectifier.
         signed = signed and not rectified
         limit_of = self._constant(threshold).numpy()

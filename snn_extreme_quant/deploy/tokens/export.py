@@ -37,6 +37,7 @@ class TokenOptions:
         calling: how the model is called: never step by step.
         ternary_packing: how ternary codes are stored.
         integer: whether the file is to compute with integers only.
+        unfolded: layers of neurons that stay as they are on counts: graphs of several T fold what all of them can.
     """
 
     form: str
@@ -44,6 +45,7 @@ class TokenOptions:
     calling: str
     ternary_packing: TernaryPacking
     integer: bool
+    unfolded: frozenset[str] = frozenset()
 
 
 def export_tokens(model: nn.Module, bert: SpikingBert, sample: Any, path: Path, options: TokenOptions) -> ExportReport:
@@ -98,7 +100,8 @@ def _lowered(request: TokenRequest, options: TokenOptions, facts: dict[str, Any]
     graph = with_packing(recorded.graph, options.ternary_packing)
     exactness = analyse(graph)
     if request.on == "counts":
-        graph = to_counts(graph, exactness, None, round_freely=request.bert.config.profile == "reference")
+        freely = request.bert.config.profile == "reference"
+        graph = to_counts(graph, exactness, None, round_freely=freely, unfolded=options.unfolded)
         exactness = replace(exactness, products={})  # found of the graph that spikes run through
     return lower(graph, request.sample.named, exactness, recorded.names, axes, facts)
 
