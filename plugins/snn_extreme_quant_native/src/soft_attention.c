@@ -88,12 +88,13 @@ ALWAYS_INLINE void powers_of_two(const int32_t* restrict n, float* restrict powe
   memcpy(power, bits, sizeof bits);
 }
 
-/* e to the powers x <= 0, in place; 0 below the smallest normal numbers, and for what is no number. */
+/* e to the powers x <= 0, in place; 0 below the smallest normal numbers, and for what is no number. Scores without end
+   leave differences that are no such powers: they count as 0, so that no conversion overflows. */
 ALWAYS_INLINE void powers_of_e(float* restrict x) {
   int32_t whole[LANES];
   float p[LANES], two[LANES];
   EACH {
-    const float z = x[i] > -87.0f ? x[i] : -87.0f;
+    const float z = x[i] > -87.0f ? (x[i] < 0.0f ? x[i] : 0.0f) : -87.0f;
     const float n = rintf(z * 1.44269504f);
     const float r = (z - n * 0.693359375f) + n * 2.12194440e-4f;
     whole[i] = (int32_t)n;
