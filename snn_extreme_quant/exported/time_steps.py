@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -67,7 +68,7 @@ def _changes(
             raise unlike(steps)
         factor = _factor(tensor, new)
         if factor is None:
-            data[tensor.name] = base64.b64encode(new.raw_data).decode()
+            data[tensor.name] = _text_of(new.raw_data)
         else:
             factors.setdefault(factor, []).append(tensor.name)
     return {
@@ -75,6 +76,19 @@ def _changes(
         "factors": [[factor, names] for factor, names in factors.items()],
         "values": data,
     }
+
+
+def _text_of(data: bytes) -> str:
+    """Return bytes as short text: those of one place in each four stand together, where floats are alike."""
+    planes = np.frombuffer(data, np.uint8)
+    planes = planes.reshape(-1, 4).T if len(data) % 4 == 0 else planes[None]
+    return base64.b85encode(bytes([len(planes)]) + zlib.compress(planes.tobytes(), 9)).decode()
+
+
+def _bytes_of(text: str) -> bytes:
+    """Return what :func:`_text_of` was given."""
+    data = base64.b85decode(text)
+    return np.frombuffer(zlib.decompress(data[1:]), np.uint8).reshape(data[0], -1).T.tobytes()
 
 
 def _number(attribute: AttributeProto, steps: int) -> float | int:
@@ -112,7 +126,7 @@ def _applied(model: onnx.ModelProto, changes: Mapping[str, Any]) -> onnx.ModelPr
         for name in names:
             tensors[name].raw_data = (np.frombuffer(tensors[name].raw_data, "<f4") * np.float32(factor)).tobytes()
     for name, data in changes["values"].items():
-        tensors[name].raw_data = base64.b64decode(data)
+        tensors[name].raw_data = _bytes_of(data)
     return changed
 
 
@@ -154,7 +168,7 @@ def at_time_steps(model: onnx.ModelProto, steps: int) -> onnx.ModelProto:
         return model
     try:
         changed = _applied(model, changes[str(steps)])
-    except (KeyError, IndexError, StopIteration, TypeError, ValueError) as error:
+    except (KeyError, IndexError, StopIteration, TypeError, ValueError, zlib.error) as error:
         raise ModelFileError(f"What the file says of T = {steps} does not fit its graph; export it again.") from error
     facts["schedule"]["steps"] = steps
     facts["time"] = f"fixed by the model: {steps} steps"

@@ -50,9 +50,9 @@ def test_a_table_with_labels(sxq, table):
 
 
 def test_the_time_steps_are_a_knob(sxq, table):
-    few, many = (facts_of(sxq, "--file", table, "--time-steps", steps) for steps in ("4", "32"))
+    few, many = (facts_of(sxq, "--file", table, "--time-steps", steps) for steps in ("4", "16"))
     assert few["time_steps"] == {"4": 4}
-    assert few["energy"]["joules"] < many["energy"]["joules"] / 3
+    assert few["energy"]["joules"] < many["energy"]["joules"] / 3  # a quarter of the steps
     ended = facts_of(sxq, "--file", table, "--early-exit", "1")
     assert ended["time_steps"] == {"16": 4}
     assert ended["mean_steps_spent"] == 28
