@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, NoReturn, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, get_type_hints
 
 from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary, WeightConfig, config_from_dict
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons.fixed_point_solvers import Failure, Method, Solver
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["WEIGHTS", "SpikingBertConfig", "Weights", "weights_from_data"]
+__all__ = ["WEIGHTS", "ModelConfig", "SpikingBertConfig", "Weights", "weights_from_data"]
 
 Weights = str | WeightConfig | PrecisionPlan
 #: Precisions that go by a word.
@@ -48,7 +48,58 @@ def _is_pair(value: object) -> bool:
 
 
 @dataclass(frozen=True)
-class SpikingBertConfig:
+class ModelConfig:
+    """What configurations of models share: fields checked by their types, and the way to JSON and back.
+
+    Each has a field ``weights``, at the place of its own.
+    """
+
+    if TYPE_CHECKING:
+
+        @property
+        def weights(self) -> Weights:
+            """The precisions; a field of each configuration."""
+
+    def _check_types(self) -> None:
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value, hint = getattr(self, field.name), hints[field.name]
+            if hint in (int, bool) and type(value) is not hint:
+                self._refuse(field.name, "use True or False" if hint is bool else "use a whole number")
+            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+                self._refuse(field.name, "use a number")
+            if isinstance(field.default, str) and field.name != "weights" and value not in get_args(hint):
+                self._refuse(field.name, "use " + " or ".join(repr(choice) for choice in get_args(hint)))
+
+    def _refuse(self, field: str, remedy: str) -> NoReturn:
+        raise ConfigError(f"{type(self).__name__}({field}={getattr(self, field)!r}): {remedy}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary; :meth:`from_dict` is the inverse."""
+        weights: Any = self.weights
+        if isinstance(weights, PrecisionPlan):
+            rules = [{"name": name, "config": config.to_dict()} for name, config in weights.rules]
+            weights = {"default": weights.default.to_dict(), "rules": rules}
+        elif isinstance(weights, WeightConfig):
+            weights = weights.to_dict()
+        plain = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {**plain, "weights": weights}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Build a config; raises :class:`ConfigError` for a field that does not exist."""
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(data) - known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}. {suggest(unknown[0], known)}")
+        given = dict(data)
+        if "weights" in given:
+            given["weights"] = weights_from_data(given["weights"])
+        return cls(**given)
+
+
+@dataclass(frozen=True)
+class SpikingBertConfig(ModelConfig):
     """Sizes, neurons, weights and profile of a :class:`~snn_extreme_quant.models.SpikingBert`.
 
     ``docs/spiking_bert.md`` says what each field means.
@@ -114,17 +165,6 @@ class SpikingBertConfig:
         self._check_schedule()
         self._check_feedback()
 
-    def _check_types(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            value, hint = getattr(self, field.name), hints[field.name]
-            if hint in (int, bool) and type(value) is not hint:
-                self._refuse(field.name, "use True or False" if hint is bool else "use a whole number")
-            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                self._refuse(field.name, "use a number")
-            if isinstance(field.default, str) and field.name != "weights" and value not in get_args(hint):
-                self._refuse(field.name, "use " + " or ".join(repr(choice) for choice in get_args(hint)))
-
     def _check_schedule(self) -> None:
         if self.schedule == "synchronous":
             if self.T > _MOST_SYNCHRONOUS or self.T & (self.T - 1):
@@ -174,9 +214,6 @@ class SpikingBertConfig:
         tolerance, most = float(self.solver_tolerance), self.solver_evaluations
         return Solver(self.solver, tolerance, most, failure=self.solver_failure)
 
-    def _refuse(self, field: str, remedy: str) -> NoReturn:
-        raise ConfigError(f"SpikingBertConfig({field}={getattr(self, field)!r}): {remedy}.")
-
     @property
     def plan(self) -> PrecisionPlan:
         """The precisions as a plan over the names of layers."""
@@ -186,26 +223,3 @@ class SpikingBertConfig:
         config = WEIGHTS[weights] if isinstance(weights, str) else weights
         present = {"encoder.*": True, "pooler": self.head == "pooled", "feedback.*": bool(self.feedback)}
         return PrecisionPlan({name: config for name, there in present.items() if there})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; :meth:`from_dict` is the inverse."""
-        weights: Any = self.weights
-        if isinstance(weights, PrecisionPlan):
-            rules = [{"name": name, "config": config.to_dict()} for name, config in weights.rules]
-            weights = {"default": weights.default.to_dict(), "rules": rules}
-        elif isinstance(weights, WeightConfig):
-            weights = weights.to_dict()
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**plain, "weights": weights}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SpikingBertConfig:
-        """Build a config; raises :class:`ConfigError` for a field that does not exist."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ConfigError(f"SpikingBertConfig has no field {unknown[0]!r}. {suggest(unknown[0], known)}")
-        given = dict(data)
-        if "weights" in given:
-            given["weights"] = weights_from_data(given["weights"])
-        return cls(**given)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, Literal, NoReturn, get_args, get_type_hints
+from dataclasses import dataclass
+from typing import Literal
 
 from snn_extreme_quant.config import Binary, Float, PrecisionPlan, WeightConfig
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.models.config import WEIGHTS, Weights, weights_from_data
-from snn_extreme_quant.registry import suggest
+from snn_extreme_quant.models.config import WEIGHTS, ModelConfig, Weights, weights_from_data
 
 __all__ = ["SpikeGPTConfig", "check_signs"]
 
@@ -27,7 +25,7 @@ def check_signs(given: WeightConfig) -> None:
 
 
 @dataclass(frozen=True)
-class SpikeGPTConfig:
+class SpikeGPTConfig(ModelConfig):
     """Sizes, neurons, head and weights of a :class:`~snn_extreme_quant.models.SpikeGPT`.
 
     ``docs/spike_gpt.md`` says what each field means.
@@ -79,15 +77,7 @@ class SpikeGPTConfig:
         self._check_embedding()
 
     def _check_types(self) -> None:
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            value, hint = getattr(self, field.name), hints[field.name]
-            if hint in (int, bool) and type(value) is not hint:
-                self._refuse(field.name, "use True or False" if hint is bool else "use a whole number")
-            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                self._refuse(field.name, "use a number")
-            if field.name in ("head", "inputs") and value not in get_args(hint):
-                self._refuse(field.name, "use " + " or ".join(repr(choice) for choice in get_args(hint)))
+        super()._check_types()
         if self.neurons is not None and not isinstance(self.neurons, str):
             self._refuse("neurons", "use None or the name of a framework")
         if self.binary_embedding not in (None, True, False):
@@ -111,9 +101,6 @@ class SpikeGPTConfig:
         weights = weights_from_data(self.weights)
         if self.binarised and isinstance(weights, PrecisionPlan):
             check_signs(weights.config_for("emb"))
-
-    def _refuse(self, field: str, remedy: str) -> NoReturn:
-        raise ConfigError(f"SpikeGPTConfig({field}={getattr(self, field)!r}): {remedy}.")
 
     @property
     def binarised(self) -> bool:
@@ -140,26 +127,3 @@ class SpikeGPTConfig:
         if isinstance(config, Float):
             return PrecisionPlan()
         return PrecisionPlan({"emb": Binary() if self.binarised else config, "blocks.*": config, "head": config})
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary; :meth:`from_dict` is the inverse."""
-        weights: Any = self.weights
-        if isinstance(weights, PrecisionPlan):
-            rules = [{"name": name, "config": config.to_dict()} for name, config in weights.rules]
-            weights = {"default": weights.default.to_dict(), "rules": rules}
-        elif isinstance(weights, WeightConfig):
-            weights = weights.to_dict()
-        plain = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {**plain, "weights": weights}
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> SpikeGPTConfig:
-        """Build a config; raises :class:`ConfigError` for a field that does not exist."""
-        known = {field.name for field in fields(cls)}
-        unknown = sorted(set(data) - known)
-        if unknown:
-            raise ConfigError(f"SpikeGPTConfig has no field {unknown[0]!r}. {suggest(unknown[0], known)}")
-        given = dict(data)
-        if "weights" in given:
-            given["weights"] = weights_from_data(given["weights"])
-        return cls(**given)

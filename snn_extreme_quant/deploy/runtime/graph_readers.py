@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto, numpy_helper
 
-__all__ = ["GraphReaders"]
+__all__ = ["GraphReaders", "behind_barrier", "is_standard"]
 
 
 class GraphReaders:
@@ -85,3 +85,20 @@ def _reads(node: onnx.NodeProto) -> Iterator[str]:
             for below in inner.node:
                 yield from _reads(below)
             yield from (value.name for value in inner.output)
+
+
+def is_standard(node: onnx.NodeProto, operator: str) -> bool:
+    """Whether a node is that operator of ONNX itself."""
+    return not node.domain and node.op_type == operator
+
+
+def behind_barrier(value: str, look: GraphReaders, gone: list[onnx.NodeProto]) -> onnx.NodeProto | None:
+    """Return a value's maker, behind an Unsqueeze and Squeeze that undo each other; the two are added to ``gone``."""
+    maker = look.maker(value)
+    if maker is None or not is_standard(maker, "Squeeze"):
+        return maker
+    inner = look.maker(maker.input[0])
+    if inner is None or not is_standard(inner, "Unsqueeze") or inner.input[1:] != maker.input[1:]:
+        return None
+    gone += [maker, inner]
+    return look.maker(inner.input[0])

@@ -9,7 +9,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from snn_extreme_quant.deploy.lowering.functions import DOMAIN
-from snn_extreme_quant.deploy.runtime.graph_readers import GraphReaders
+from snn_extreme_quant.deploy.runtime.graph_readers import GraphReaders, behind_barrier, is_standard
 
 __all__ = ["ATTENTION", "fuse_attention"]
 
@@ -56,17 +56,17 @@ def _attention(node: onnx.NodeProto, look: GraphReaders, spikes: Set[str]) -> _A
         return None
     gone = [node]
     cast = look.maker(node.input[0])
-    if cast is None or not _is(cast, "Cast"):
+    if cast is None or not is_standard(cast, "Cast"):
         return None
     kind = helper.get_node_attr_value(cast, "to")
-    first = _behind_barrier(cast.input[0], look, gone)
+    first = behind_barrier(cast.input[0], look, gone)
     if kind not in (TensorProto.UINT8, TensorProto.INT8) or first is None or not _is_product(first):
         return None
     gone += [cast, first]
     sources, orders = [], []
     for value in (*first.input, node.input[1]):
         source, order, maker = value, [-1], look.makers.get(value)
-        if maker is not None and _is(maker, "Transpose") and maker.attribute:
+        if maker is not None and is_standard(maker, "Transpose") and maker.attribute:
             source, order = maker.input[0], list(helper.get_node_attr_value(maker, "perm"))
             if look.uses[value] == 1:
                 gone.append(maker)
@@ -85,42 +85,26 @@ def _attention(node: onnx.NodeProto, look: GraphReaders, spikes: Set[str]) -> _A
     return made
 
 
-def _is(node: onnx.NodeProto, operator: str) -> bool:
-    return not node.domain and node.op_type == operator
-
-
 def _is_product(node: onnx.NodeProto) -> bool:
-    return _is(node, "MatMulInteger") and len(node.input) == 2
-
-
-def _behind_barrier(value: str, look: GraphReaders, gone: list[onnx.NodeProto]) -> onnx.NodeProto | None:
-    """The maker of a value, behind an Unsqueeze and Squeeze that undo each other (fusion_barriers.py)."""
-    maker = look.maker(value)
-    if maker is None or not _is(maker, "Squeeze"):
-        return maker
-    inner = look.maker(maker.input[0])
-    if inner is None or not _is(inner, "Unsqueeze") or inner.input[1:] != maker.input[1:]:
-        return None
-    gone += [maker, inner]
-    return look.maker(inner.input[0])
+    return is_standard(node, "MatMulInteger") and len(node.input) == 2
 
 
 def _add_what_follows(made: _Attention, look: GraphReaders) -> None:
     """Take in the barrier, the cast to floats and the product with one number, as far as they are there."""
     value, taken = made.output, []
     opened = look.reader(value)
-    if opened is not None and _is(opened, "Unsqueeze"):
+    if opened is not None and is_standard(opened, "Unsqueeze"):
         closed = look.reader(opened.output[0])
-        if closed is None or not _is(closed, "Squeeze") or closed.input[1:] != opened.input[1:]:
+        if closed is None or not is_standard(closed, "Squeeze") or closed.input[1:] != opened.input[1:]:
             return
         value, taken = closed.output[0], [opened, closed]
     cast = look.reader(value)
-    if cast is None or not _is(cast, "Cast") or helper.get_node_attr_value(cast, "to") != TensorProto.FLOAT:
+    if cast is None or not is_standard(cast, "Cast") or helper.get_node_attr_value(cast, "to") != TensorProto.FLOAT:
         return
     made.nodes += [*taken, cast]
     made.output, made.integer = cast.output[0], False
     scaled = look.reader(made.output)
-    if scaled is not None and _is(scaled, "Mul") and scaled.input[1] in look.numbers:
+    if scaled is not None and is_standard(scaled, "Mul") and scaled.input[1] in look.numbers:
         made.nodes.append(scaled)
         made.output, made.factor = scaled.output[0], scaled.input[1]
 

@@ -9,7 +9,7 @@ import onnx
 from onnx import helper
 
 from snn_extreme_quant.deploy.lowering.functions import DOMAIN
-from snn_extreme_quant.deploy.runtime.graph_readers import GraphReaders
+from snn_extreme_quant.deploy.runtime.graph_readers import GraphReaders, behind_barrier, is_standard
 
 __all__ = ["SOFT_ATTENTION", "fuse_soft_attention"]
 
@@ -43,36 +43,36 @@ def _attention(
 ) -> tuple[onnx.NodeProto, list[onnx.NodeProto], onnx.NodeProto] | None:
     """Return the node that takes the place of an attention, the nodes that go, and the last of them."""
     shift = softmax.domain == DOMAIN and softmax.op_type == "ShiftSoftmax"
-    if not shift and not (_is(softmax, "Softmax") and _attribute(softmax, "axis", -1) == -1):
+    if not shift and not (is_standard(softmax, "Softmax") and _attribute(softmax, "axis", -1) == -1):
         return None
     gone = [softmax]
     addition = look.maker(softmax.input[0])
-    if addition is None or not _is(addition, "Add"):
+    if addition is None or not is_standard(addition, "Add"):
         return None
     for place in (0, 1):
         inner = list(gone)
-        scores = _behind_barrier(addition.input[place], look, inner)
-        if scores is not None and _is(scores, "MatMul"):
+        scores = behind_barrier(addition.input[place], look, inner)
+        if scores is not None and is_standard(scores, "MatMul"):
             break
     else:
         return None
     gone = [*inner, addition, scores]
     after = _reader_behind_barrier(softmax.output[0], look, gone)
-    if after is None or not _is(after, "MatMul"):
+    if after is None or not is_standard(after, "MatMul"):
         return None
     gone.append(after)
     last = _reader_behind_barrier(after.output[0], look, gone)
-    if last is None or not _is(last, "Transpose"):
+    if last is None or not is_standard(last, "Transpose"):
         return None
     gone.append(last)
     sources = []
     for value, to in ((scores.input[0], "rows"), (scores.input[1], "columns"), (after.input[1], "rows")):
-        moved = _behind_barrier(value, look, gone)
-        if moved is None or not _is(moved, "Transpose") or not _splits_heads(moved, to):
+        moved = behind_barrier(value, look, gone)
+        if moved is None or not is_standard(moved, "Transpose") or not _splits_heads(moved, to):
             return None
         gone.append(moved)
         sources.append(moved.input[0])
-    ranks = {len(_attribute(node, "perm", ())) for node in gone if _is(node, "Transpose")}
+    ranks = {len(_attribute(node, "perm", ())) for node in gone if is_standard(node, "Transpose")}
     if len(ranks) != 1 or not _splits_heads(last, "rows") or not set(sources[1:]) <= spikes:
         return None
     mask = addition.input[1 - place]
@@ -90,34 +90,18 @@ def _splits_heads(transpose: onnx.NodeProto, to: str) -> bool:
     return rank >= 3 and order == [*range(rank - 3), *ends]
 
 
-def _is(node: onnx.NodeProto, operator: str) -> bool:
-    return not node.domain and node.op_type == operator
-
-
 def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
     found = next((attribute for attribute in node.attribute if attribute.name == name), None)
     return default if found is None else helper.get_attribute_value(found)
 
 
-def _behind_barrier(value: str, look: GraphReaders, gone: list[onnx.NodeProto]) -> onnx.NodeProto | None:
-    """The maker of a value that is read once, behind an Unsqueeze and Squeeze that undo each other."""
-    maker = look.maker(value)
-    if maker is None or not _is(maker, "Squeeze"):
-        return maker
-    inner = look.maker(maker.input[0])
-    if inner is None or not _is(inner, "Unsqueeze") or inner.input[1:] != maker.input[1:]:
-        return None
-    gone += [maker, inner]
-    return look.maker(inner.input[0])
-
-
 def _reader_behind_barrier(value: str, look: GraphReaders, gone: list[onnx.NodeProto]) -> onnx.NodeProto | None:
     """The one reader of a value, behind such a pair."""
     opened = look.reader(value)
-    if opened is None or not _is(opened, "Unsqueeze"):
+    if opened is None or not is_standard(opened, "Unsqueeze"):
         return opened
     closed = look.reader(opened.output[0])
-    if closed is None or not _is(closed, "Squeeze") or closed.input[1:] != opened.input[1:]:
+    if closed is None or not is_standard(closed, "Squeeze") or closed.input[1:] != opened.input[1:]:
         return None
     gone += [opened, closed]
     return look.reader(closed.output[0])
