@@ -1,6 +1,6 @@
 """What a step of training a SpikingBERT costs: at equilibrium, and by backpropagation through time.
 
-    python benchmarks/equilibrium_training.py [--batch 16 4 1] [--rounds 3] [--no-keep]
+    python benchmarks/equilibrium_training.py [--batch 32 16 4] [--gigabytes 16] [--rounds 3] [--no-keep]
 
 One network (6 layers of width 384, 12 heads, FFN 1536, ternary weights, sentences of 32 tokens), one thread. A step is
 forward, loss and backward pass; the optimiser's is left out, being the same for all. Time is the thread's processor
@@ -8,8 +8,8 @@ time, the fastest of the rounds, in which the ways to train take turns in one pr
 
 Memory is what a step needs beside parameters, their gradients and the interpreter: each way gets a fresh process, which
 makes a step of one short sentence, resets the peak of its resident memory (Linux: /proc/self/clear_refs), and makes the
-step; the figure is that peak less the resident memory before. Processes get 6 GiB of addresses (RLIMIT_AS) and cannot
-take more.
+step; the figure is that peak less the resident memory before. Processes get as many GiB of addresses as is said
+(RLIMIT_AS) and cannot take more.
 
 Memory of backpropagation through time grows with batch times T, so T = 4, 16 and 64 are measured with the batches
 given, each beside the other ways at the same batch. The others are measured at a batch of 32 as well.
@@ -33,7 +33,7 @@ from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
 from snn_extreme_quant.neurons import spectral_radius
 
 SIZES = {"vocab": 1000, "positions": 32, "layers": 6, "hidden": 384, "heads": 12, "ffn": 1536}
-TOKENS, FULL_BATCH, LIMIT = 32, 32, 6 * 2**30
+TOKENS, FULL_BATCH = 32, 32
 STEPS = (4, 16, 64)
 BACK = {"feedback": ((6, 0),)}
 #: By name: the mode, and fields of the configuration.
@@ -113,7 +113,6 @@ def _status(field: str) -> int:
 
 def peak(way: str, T: int, batch: int) -> int | None:
     """Measure memory in this process, which has to be fresh; None if it is more than the limit."""
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
     case = Case(way, T, batch)
     case.step(1, 4)
     Path("/proc/self/clear_refs").write_text("5")
@@ -153,24 +152,26 @@ def measure(cases: list[tuple[str, int, int]], rounds: int) -> list[dict[str, An
 
 def main() -> None:
     parser = record.parser(__doc__)
-    parser.add_argument("--batch", type=int, nargs=len(STEPS), default=[16, 4, 1], help="for T = 4, 16, 64")
+    parser.add_argument("--batch", type=int, nargs=len(STEPS), default=[32, 16, 4], help="for T = 4, 16, 64")
+    parser.add_argument("--gigabytes", type=int, default=16, help="of memory, at most, that a process may take")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--no-keep", action="store_true", help="only print the result")
     parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    limit = arguments.gigabytes * 2**30
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))  # processes started from here have it too
     if arguments.peak is not None:
         way, T, batch = arguments.peak
         print(json.dumps(peak(way, int(T), int(batch))))
         return
-    resource.setrlimit(resource.RLIMIT_AS, (LIMIT, LIMIT))
     groups = {
         str(T): measure([(way, T, batch) for way in WAYS], arguments.rounds)
         for T, batch in zip(STEPS, arguments.batch, strict=True)
     }
     growth = measure([(way, T, FULL_BATCH) for way in GROWTH for T in STEPS], arguments.rounds)
     result = {
-        "network": SIZES, "tokens": TOKENS, "limit_bytes": LIMIT, "rounds": arguments.rounds, "by_T": groups,
+        "network": SIZES, "tokens": TOKENS, "limit_bytes": limit, "rounds": arguments.rounds, "by_T": groups,
         "growth": growth, "spectral_radius": radii(8),
     }  # fmt: skip
     record.write("equilibrium_training", result, keep=not arguments.no_keep)

@@ -1,16 +1,19 @@
 """A SpikingBert as ONNX files beside its teacher and the teacher's int8 quantisation: bytes, time, memory, spikes.
 
-    python benchmarks/spiking_bert_export.py TEACHER SST2 [--rounds 40] [--keep FOLDER]
+    python benchmarks/spiking_bert_export.py TEACHER SST2 REFERENCE INTEGER [--rounds 40] [--keep FOLDER]
 
-The student is the teacher's, untrained: ternary encoder and pooler, embeddings of 4 bit, {-1,0,1} spikes; counts files
-at T = 16, step files at T = 4. The teacher is exported by torch and quantised by onnxruntime's `quantize_dynamic`.
+REFERENCE and INTEGER are students of these profiles, folders `last` of `sxq train`; their embeddings are packed to 4
+bit. Counts files at T = 16 on the schedule that they were trained with, step files at T = 4 on the schedule step, for
+which they were not. The teacher is exported by torch and quantised by onnxruntime's `quantize_dynamic`.
 Runs of one text of 25 and of 128 tokens take turns in one process, one thread: the figure of each is the median of its
 processor time. Memory is what a fresh process holds more after loading the file and one run than before. Every file is
-compared with the student in torch on the first sentences of the dev set.
+compared with the student in torch: spike for spike on the first sentences of the dev set, answer for answer on all.
 """
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import statistics
 import subprocess
 import sys
@@ -32,8 +35,7 @@ from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
 
 TOKENS = (25, 128)
-PLAN = sxq.PrecisionPlan({"embeddings.*": sxq.Uniform(bits=4), "encoder.*": sxq.Ternary(), "pooler": sxq.Ternary()})
-#: By file: form and what the student is like.
+#: By file: form, and what the student is like.
 STUDENTS: dict[str, tuple[str, dict[str, Any]]] = {
     "counts, reference": ("counts", {"profile": "reference", "T": 16}),
     "counts, integer": ("counts", {"profile": "integer", "T": 16}),
@@ -83,29 +85,56 @@ def export_teacher(source: str, folder: Path) -> None:
     quantize_dynamic(folder / "teacher.onnx", folder / "int8.onnx", weight_type=QuantType.QInt8)
 
 
-def export_students(source: str, data: str, folder: Path, sentences: int) -> dict[str, Any]:
-    """Write the student's files; return by file how it compares with the student in torch."""
-    texts = read_rows(GLUE["sst2"], data, "train").texts
-    dev = read_rows(GLUE["sst2"], data, "dev").texts[:sentences]
-    tokenizer = load_tokenizer(source)
+def student_of(folder: Path, options: dict[str, Any]) -> SpikingBert:
+    """Return a trained student, its embeddings packed, with other fields of the configuration."""
+    trained = SpikingBert.from_pretrained(folder)
+    config = dataclasses.replace(trained.config, **options)
+    if config.profile != trained.config.profile:
+        raise SystemExit(f"{folder} has the profile {trained.config.profile!r}, not {config.profile!r}")
+    student = SpikingBert(config)
+    student.load_state_dict(trained.state_dict())
+    student.pack_embeddings(4)
+    return student.eval()
+
+
+def answers_of(session: Any, batches: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
+    """Return a file's label of each text."""
+    return np.concatenate([session.run(None, batch)[0].argmax(1) for batch in batches])
+
+
+def export_students(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Write the students' files; return by file how it compares with the student in torch."""
+    rows = read_rows(GLUE["sst2"], given.data, "dev")
+    tokenizer = load_tokenizer(given.teacher)
     batches = [
-        tokenizer(list(dev[start : start + 16]), padding=True, truncation=True, max_length=64, return_tensors="np")
-        for start in range(0, len(dev), 16)
+        tokenizer(list(part), padding=True, truncation=True, max_length=64, return_tensors="np")
+        for part in (rows.texts[start : start + 16] for start in range(0, len(rows.texts), 16))
     ]
-    given = [{name: torch.from_numpy(batch[name]) for name in ("input_ids", "attention_mask")} for batch in batches]
+    batches = [{name: batch[name] for name in ("input_ids", "attention_mask")} for batch in batches]
+    tensors = [{name: torch.from_numpy(value) for name, value in batch.items()} for batch in batches]
+    labels = np.asarray(rows.labels)
     facts = {}
     for name, (form, options) in STUDENTS.items():
-        student = SpikingBert.from_teacher(source, texts=texts[:: len(texts) // 256][:256], weights=PLAN, **options)
-        report = sxq.export_onnx(student.eval(), given[0], folder / f"{name}.onnx", form=form)
-        found = sxq.verify(student, folder / f"{name}.onnx", given)
+        student = student_of(getattr(given, options["profile"]), options)
+        path = folder / f"{name}.onnx"
+        report = sxq.export_onnx(student, tensors[0], path, form=form)
+        found = sxq.verify(student, path, tensors[: given.sentences // 16])
         assert found.answers is not None
+        session = sxq.deploy.session(path, threads=1, native=False)
+        in_file = answers_of(session, batches)
+        with torch.no_grad():
+            in_torch = torch.cat([student(*batch.values()).argmax(1) for batch in tensors]).numpy()
         facts[name] = {
             "exact": report.exact, "compared": found.spikes_compared, "different": found.spikes_different,
-            "texts": found.answers.samples, "same_answer": found.answers.same,
-            "logit_difference": max(output.ratio for output in found.outputs),
-            "firing_rate": round(found.firing_rate, 4),
+            "texts": found.answers.samples, "logit_difference": max(output.ratio for output in found.outputs),
+            "firing_rate": round(found.firing_rate, 4), "answers": len(labels),
+            "same_answers": int((in_file == in_torch).sum()), "accuracy": float((in_file == labels).mean()),
+            "accuracy_in_torch": float((in_torch == labels).mean()),
         }  # fmt: skip
         print(name, facts[name], flush=True)
+    for name in RIVALS:
+        session = onnxruntime.InferenceSession(folder / f"{name}.onnx", providers=["CPUExecutionProvider"])
+        facts[name] = {"accuracy": float((answers_of(session, batches) == labels).mean())}
     return facts
 
 
@@ -148,15 +177,17 @@ def main() -> None:
     parser = record.parser(__doc__)
     parser.add_argument("teacher")
     parser.add_argument("data")
+    parser.add_argument("reference", type=Path)
+    parser.add_argument("integer", type=Path)
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--sentences", type=int, default=128)
+    parser.add_argument("--sentences", type=int, default=48, help="compared spike for spike, in batches of 16")
     parser.add_argument("--keep", type=Path, help="folder for the files; those that are there are measured as they are")
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder = given.keep or Path(tempfile.mkdtemp())
     folder.mkdir(exist_ok=True)
     export_teacher(given.teacher, folder)
-    facts = export_students(given.teacher, given.data, folder, given.sentences)
+    facts = export_students(given, folder)
     sessions = sessions_of(folder)
     found = {tokens: measure(sessions, tokens, given.rounds) for tokens in TOKENS}
     sizes = {name: (folder / f"{name}.onnx").stat().st_size for name in (*RIVALS, *STUDENTS)}

@@ -89,6 +89,7 @@ def ablations() -> str:
     rows = [
         [
             name,
+            " ".join(f"`{change}`" for change in row["changes"]),
             _percent(row["accuracy"]),
             "" if name == "as it is" else f"{100 * (row['accuracy'] - base):+.1f}",
             " / ".join(f"{100 * row['by_time_steps'][T]['accuracy']:.1f}" for T in _STEPS),
@@ -96,13 +97,13 @@ def ablations() -> str:
         ]
         for name, row in result["rows"].items()
     ]
-    head = [f"`{result['recipe']}`", "SST-2 dev", "points", "at T = " + " / ".join(_STEPS), "firing rate"]
+    head = [f"`{result['recipe']}`", "`--set`", "SST-2 dev", "points", "at T = " + " / ".join(_STEPS), "firing rate"]
     steps = result["rows"]["as it is"]["steps"]
     return (
-        table(head, rows) + f"\n\nOne change at a time, {steps} steps each, one seed, no dev figure used"
-        " (`benchmarks/results/ablations.json`). The dev set's standard\nerror is 1.1 points: smaller differences say"
-        " nothing."
+        table(head, rows) + f"\n\nOne change at a time, {steps:,} steps each, one seed; the last model, simulated in"
+        " float32 at T = 16 (`benchmarks/results/ablations.json`).\nThe dev set's standard error is 1.1 points: smaller"
+        " differences say nothing."
     )
 
 
-TABLES = {"sst2 results table": sst2, "small tasks table": small}
+TABLES = {"sst2 results table": sst2, "small tasks table": small, "ablations table": ablations}

@@ -118,7 +118,9 @@ def read_rows(task: Task, data: str | Path, split: str, labelled: bool = True) -
         path = folder / f"{split}.{ending}"
         if path.is_file():
             return _rows(task, read_table(path), str(path), labelled)
-    raise DataError(f"{folder} holds no {split}.tsv, .csv, .tsv.gz or .csv.gz; give the folder of {task.name}'s data.")
+    raise DataError(
+        f"{folder} holds no {split}.tsv, .csv, .tsv.gz or .csv.gz; give the folder of the task {task.name!r}."
+    )
 
 
 def read_table(path: Path) -> Iterable[dict[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -9,9 +10,12 @@ import onnx
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
-from snn_extreme_quant.errors import CheckpointError, ModelFileError
+from snn_extreme_quant.errors import CheckpointError, ModelEditedError, ModelFileError
 
-__all__ = ["bytes_beside", "inlined", "point_into"]
+__all__ = ["BESIDE_KEY", "bytes_beside", "check_beside", "inlined", "point_into"]
+
+#: Metadata: by the name of a file beside the model, its SHA-256. The model's own seal does not reach there.
+BESIDE_KEY = "snn_extreme_quant.beside"
 
 #: Smaller constants stay where they are: what says where they lie is as large.
 _LEAST_BYTES = 256
@@ -20,6 +24,8 @@ _HEADER = 8
 
 def point_into(model: onnx.ModelProto, weights: Path) -> int:
     """Let constants of ``model`` be read from a safetensors file wherever it holds the same bytes.
+
+    The file's SHA-256 goes into the model's metadata, so seal the model afterwards; earlier exports have none.
 
     Args:
         model: an exported model; it is changed.
@@ -43,7 +49,45 @@ def point_into(model: onnx.ModelProto, weights: Path) -> int:
         for key, value in (("location", weights.name), ("offset", place), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         saved += length
+    if saved:
+        model.metadata_props.add(key=BESIDE_KEY, value=json.dumps({weights.name: _digest(weights)}))
     return saved
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_beside(model: onnx.ModelProto, path: Path) -> None:
+    """Refuse a model whose weights beside it are not those that it was made with.
+
+    Args:
+        model: a model that was read from ``path``.
+        path: its file.
+
+    Raises:
+        ModelEditedError: a file's SHA-256 is another one.
+        ModelFileError: a file is missing, or the metadata are damaged.
+    """
+    told = next((entry.value for entry in model.metadata_props if entry.key == BESIDE_KEY), None)
+    if told is None:
+        return
+    try:
+        digests = {Path(str(name)).name: str(digest) for name, digest in json.loads(told).items()}
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise ModelFileError(f"{path} holds damaged metadata ({BESIDE_KEY!r}); export it again.") from error
+    for name, digest in digests.items():
+        weights = path.parent / name
+        try:
+            fits = _digest(weights) == digest
+        except OSError as error:
+            raise ModelFileError(f"{path} needs {weights}, which cannot be read: {error.strerror}.") from error
+        if not fits:
+            raise ModelEditedError(
+                f"{weights} is not the file that {path.name} was made with (its SHA-256 does not fit): it is damaged,"
+                " or of another model; make both again (sxq pack)."
+            )
 
 
 def _places(weights: Path) -> dict[bytes, int]:

@@ -11,7 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from snn_extreme_quant.errors import ModelEditedError, ModelFileError
-from snn_extreme_quant.exported.external import inlined
+from snn_extreme_quant.exported.external import check_beside, inlined
 
 __all__ = ["AFTER", "DIGEST_KEY", "METADATA_KEY", "is_sealed", "read_model", "seal"]
 
@@ -45,7 +45,7 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
 
     Args:
         path: the file.
-        allow_edited: accept a file whose seal does not fit.
+        allow_edited: accept a file whose seal, or that of the weights beside it, does not fit.
 
     Returns:
         The model and the facts that the exporter put into it.
@@ -86,6 +86,8 @@ def read_model(path: Path, *, allow_edited: bool = False) -> tuple[onnx.ModelPro
         raise ModelFileError(f"{path} holds damaged metadata; export it again.")
     if allow_edited and not is_sealed(data):
         _check_edited(path, model, facts)
+    if not allow_edited:
+        check_beside(model, path)
     return inlined(model, path), facts
 
 

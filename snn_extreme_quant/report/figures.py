@@ -15,6 +15,10 @@ __all__ = ["draw_accuracy", "draw_convergence", "draw_firing"]
 #: Colours that stay apart for people who do not see all of them, and in print (Okabe & Ito).
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKERS = "osD^vPX*"
+#: Of curves that may lie on each other.
+_DASHES = ("-", (0, (5, 2)), "-.", (0, (1, 1)))
+#: An axis of accuracies spans at least so many points, so that a difference of one looks like one.
+_LEAST_SPAN = 6.0
 
 
 def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, list[list[Any]]]:
@@ -52,7 +56,8 @@ def _time_axis(axis: Any, steps: Sequence[int]) -> None:
 def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
     """Draw how rates settle: above the rates, below their distance from those at the most steps.
 
-    On the left the sub-layers of the first model, on the right the output that the head reads, of all models.
+    On the left the sub-layers of the first model, on the right the last encoder layer at the first
+    token, of all models.
 
     Args:
         path: a ``.png`` or ``.svg`` file.
@@ -69,7 +74,7 @@ def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
         _curve(output_distances, curve.steps, curve.output, index, label if same else f"{label}, T = {curve.most}")
     every = sorted({steps for curve in curves.values() for steps in curve.steps})
     last = sorted({*every, *(curve.most for curve in curves.values())})
-    rates.set_title(f"Sub-layers of {name}", fontsize=11, loc="left")
+    rates.set_title(f"Sub-layers of {name} (legend: below)", fontsize=11, loc="left")
     output_rates.set_title("Output: the last layer at the first token", fontsize=11, loc="left")
     for axis in (rates, output_rates):
         axis.set_ylabel("average spiking rate, mean of |a|")
@@ -88,7 +93,8 @@ def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
 
 
 def _curve(axis: Any, steps: Sequence[int], values: Sequence[float], index: int, label: str) -> None:
-    style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 4.5, "linewidth": 1.4}
+    style: dict[str, Any] = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 4.5}
+    style |= {"linewidth": 1.4, "linestyle": _DASHES[index % len(_DASHES)]}
     axis.plot(steps, values, label=label, markevery=max(1, len(steps) // 8), **style)
 
 
@@ -108,6 +114,10 @@ def draw_accuracy(path: Path, models: Mapping[str, Mapping[int, Mapping[str, flo
         percent = 100.0 if metric == "accuracy" else 1.0
         left.plot(steps, [percent * figures[T][metric] for T in steps], **style)
         right.plot(steps, [figures[T]["firing_rate"] for T in steps], **style)
+    if metric == "accuracy":
+        low, high = left.get_ylim()
+        room = max(0.0, _LEAST_SPAN - (high - low)) / 2
+        left.set_ylim(low - room, high + room)
     left.set_ylabel("dev accuracy (%)" if metric == "accuracy" else f"dev {metric}")
     right.set_ylabel("spikes a neuron and step")
     highest = max(row["firing_rate"] for figures in models.values() for row in figures.values())

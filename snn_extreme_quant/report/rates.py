@@ -49,7 +49,7 @@ class Convergence:
         steps: numbers of time steps, rising; the last one, which all are compared with, is left out.
         most: that last one.
         distance: by sub-layer, the mean over its layers, neurons and tokens of the absolute difference of rates.
-        output: the same of the last encoder layer at the first token, which the head reads.
+        output: the same of the last encoder layer at the first token.
         rate: by sub-layer, the mean absolute rate after each of ``steps`` and after ``most``.
         output_rate: the same of the last encoder layer at the first token.
     """

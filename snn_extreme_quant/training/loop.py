@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.data import Batch, batch_order, collate
-from snn_extreme_quant.errors import CheckpointError, OutputPathError, TrainingError
+from snn_extreme_quant.errors import CheckpointError, OutputPathError, SxqError, TrainingError
 from snn_extreme_quant.output_files import write_whole
 from snn_extreme_quant.training.finetuning import FineTuning
 from snn_extreme_quant.training.jobs import Distillation, Job, Place
@@ -267,15 +268,22 @@ def train(
         TrainingError: the loss is not finite.
     """
     folder = Path(folder)
+    known = folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputPathError(f"{folder} cannot be made: {error.strerror or error}.") from error
     if not resume and (folder / "checkpoint.pt").exists():
         raise CheckpointError(f"{folder} holds a run already; resume it (--resume), or name another folder.")
-    run = _Run(recipe, folder, report)
-    if resume:
-        run.resume()
+    try:
+        run = _Run(recipe, folder, report)
+        if resume:
+            run.resume()
+    except SxqError:
+        if not known:
+            with contextlib.suppress(OSError):  # something is in it
+                folder.rmdir()
+        raise
     while run.stage < len(recipe.stages):
         run.run_stage(recipe.stages[run.stage])
         run.stage, run.step = run.stage + 1, 0

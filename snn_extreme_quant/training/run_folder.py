@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pickle
 from dataclasses import dataclass
@@ -78,11 +79,14 @@ def _recipe_of_checkpoint(path: Path) -> dict[str, Any] | None:
 
 def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dict[str, Any]:
     metric = recipe["task"]["metrics"][0]
+    kept = ("max_tokens", "layers", "student", "train", "augment", "stages")
     facts: dict[str, Any] = {
         "seed": recipe["train"]["seed"],
         "batch": recipe["train"]["batch"],
-        "recipe": {key: _placeless(recipe[key]) for key in ("max_tokens", "layers", "student", "train", "stages")},
+        "recipe": {key: _placeless(recipe[key]) for key in kept if recipe.get(key) is not None},
     }
+    if recipe.get("start") is not None:
+        facts["start"] = _start(recipe["start"])
     if not log:
         return facts
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
@@ -95,6 +99,17 @@ def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dic
     facts["dev_in_training"] = log[end - 1]["dev"]
     selected = f"the best of {len(log)} measurements on the dev set" if which == "best" else "the last"
     facts["selection"] = f"{selected}, after {last[log[end - 1]['stage']]} steps of stage {log[end - 1]['stage']!r}"
+    return facts
+
+
+def _start(start: dict[str, Any]) -> dict[str, Any]:
+    """Return what is known of the student that a run began with: the facts of its own run, if that is still there."""
+    model = Path(start["path"])
+    facts: dict[str, Any] = {"model": "/".join(model.parts[-2:]), "take": start.get("take")}
+    if model.name in ("best", "last"):
+        with contextlib.suppress(CheckpointError):
+            before = read_run(model.parent, model.name)
+            facts |= {} if before is None else before.facts
     return facts
 
 

@@ -38,8 +38,10 @@ def read_state(path: Path, recipe: Recipe) -> dict[str, Any]:
     """
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"There is nothing to resume: {path} does not exist.") from error
     except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise CheckpointError(f"There is nothing to resume: {path} cannot be read: {error}") from error
+        raise CheckpointError(f"{path} is damaged and cannot be resumed: {error}; start anew.") from error
     if not isinstance(data, dict) or data.get("format") != _FORMAT:
         raise CheckpointError(f"{path} is no checkpoint of a run of this version; start anew without --resume.")
     difference = _difference(json.loads(data["recipe"]), _plain(recipe), "recipe")

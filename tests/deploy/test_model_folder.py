@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,15 @@ from onnx.external_data_helper import uses_external_data
 import snn_extreme_quant as sxq
 from snn_extreme_quant.data import GLUE, Rows
 from snn_extreme_quant.deploy import Classifier, Packing, pack_model
-from snn_extreme_quant.errors import CheckpointError, ConfigError, DataError, ExportError, ModelFileError
+from snn_extreme_quant.deploy.model_folders import packing as packing_module
+from snn_extreme_quant.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    ExportError,
+    ModelEditedError,
+    ModelFileError,
+)
 from snn_extreme_quant.exported.external import point_into
 from snn_extreme_quant.exported.files import is_sealed, read_model
 from snn_extreme_quant.exported.inspection import inspect_file
@@ -48,6 +57,38 @@ def test_the_graph_reads_its_weights_from_the_one_copy(folder):
     in_it = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     assert in_it < (folder / "model.safetensors").stat().st_size / 3
     assert is_sealed((folder / "model.onnx").read_bytes())
+
+
+@pytest.mark.parametrize("place", [3, -1, 0.5])
+def test_weights_that_are_not_those_of_the_graph_are_refused(folder, tmp_path, place):
+    """A code that became another code, which no check of codes can see, and a header that was changed."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    data = bytearray((copy / "model.safetensors").read_bytes())
+    data[int(place * len(data)) if isinstance(place, float) else place] ^= 1
+    (copy / "model.safetensors").write_bytes(data)
+    with pytest.raises(ModelEditedError, match=r"model\.safetensors is not the file"):
+        Classifier(copy)
+    read_model(copy / "model.onnx", allow_edited=True)
+
+
+def test_packing_that_fails_leaves_the_folder_as_it_was(folder, tmp_path, monkeypatch):
+    student = save_student(tmp_path)
+    made = tmp_path / "made"
+    shutil.copytree(folder, made)
+    before = {path.name: path.read_bytes() for path in made.iterdir()}
+
+    def fail(*_, **__):
+        raise ExportError("no graph")
+
+    monkeypatch.setattr(packing_module, "_write_graph", fail)
+    packing = Packing("own", GLUE["sst2"], ("negative", "positive"), max_tokens=16)
+    for target in (made, tmp_path / "new"):
+        with pytest.raises(ExportError, match="no graph"):
+            pack_model(student, target, packing)
+    assert {path.name: path.read_bytes() for path in made.iterdir()} == before
+    assert not (tmp_path / "new").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
 def test_a_runtime_that_knows_nothing_runs_the_trained_time_steps(folder, classifier):
@@ -191,9 +232,14 @@ def test_other_files_are_refused(folder, tmp_path):
     with pytest.raises(ModelFileError, match="no JSON object"):
         Classifier(copy)
     (copy / "run.json").write_text(good)
+    config = (copy / "config.json").read_text()
+    (copy / "config.json").write_text("{}")
+    with pytest.raises(ModelFileError, match="has no 'config'"):
+        Classifier(copy)
+    (copy / "config.json").write_text(config)
     weights = (copy / "model.safetensors").read_bytes()
     (copy / "model.safetensors").write_bytes(weights[:-2000])
-    with pytest.raises(ModelFileError, match=r"model.safetensors"):
+    with pytest.raises(ModelEditedError, match=r"model.safetensors"):
         Classifier(copy)
     (copy / "model.safetensors").unlink()
     with pytest.raises(ModelFileError, match=r"model.safetensors"):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from snn_extreme_quant.deploy.model_folders.card import _training
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.training.recipe import Start
@@ -16,6 +17,7 @@ from tests.training.recipes import HEAD, save_recipe
 
 pytest.importorskip("accelerate")
 from snn_extreme_quant.training.loop import train
+from snn_extreme_quant.training.run_folder import read_run
 from snn_extreme_quant.training.start import take_start
 
 RECIPE = (
@@ -115,3 +117,14 @@ def test_the_table_is_checked(recipe):
         load_recipe(recipe, ["start.folder=x"])
     with pytest.raises(ConfigError, match="take is empty"):
         load_recipe(recipe, ["start.path=x", "start.take=[]"])
+
+
+def test_the_facts_of_a_run_tell_of_the_runs_before(recipe, first, tmp_path):
+    train(load_recipe(recipe, [f"start.path={json.dumps(str(first))}", "stage.0.steps=3"]), tmp_path)
+    run = read_run(tmp_path, "last")
+    assert run.facts["steps"] == 3
+    before = run.facts["start"]
+    assert (before["model"].rpartition("/")[2], before["steps"]) == ("last", 2)
+    assert before["recipe"]["stages"][0]["weights"] == "ternary"
+    assert str(first) not in json.dumps(run.facts)
+    assert "Begun with the student" in _training(run.facts)

@@ -74,10 +74,11 @@ def _figures(run: Mapping[str, Any]) -> str:
     names = ["T", *metrics, "firing rate", "estimated energy of a float BERT's"]
     lines = [names, ["---"] * len(names)]
     for T, figures in dev["by_time_steps"].items():
-        measured = [f"{100 * figures[metric]:.2f} %" for metric in metrics]
+        measured = [_figure(metric, figures[metric]) for metric in metrics]
         lines.append([T, *measured, f"{figures['firing_rate']:.3f}", f"{100 * figures['energy_ratio']:.1f} %"])
     known = run["training"].get("teacher_accuracy")
-    teacher = "" if known is None else f" The teacher has {100 * known:.2f} %."
+    teacher = "" if known is None else f" The teacher has {_figure(metrics[0], known)}."
+    error = _standard_error(run)
     differs = dev.get("largest_difference_from_torch")
     agreement = (
         f"It gives the answer of the packed model in torch for {100 * dev['agreement_with_torch']:.2f} % of them."
@@ -87,8 +88,23 @@ def _figures(run: Mapping[str, Any]) -> str:
     return (
         "\n".join(f"| {' | '.join(line)} |" for line in lines)
         + f"\n\nThe dev set of `{run['task']['name']}`, {dev['rows']:,} texts, by this `model.onnx` on stock"
-        f" onnxruntime.{teacher} {agreement}"
+        f" onnxruntime.{teacher}{error} {agreement}"
     )
+
+
+def _figure(metric: str, value: float) -> str:
+    """Parts of a whole in percent, correlations as they are."""
+    return f"{100 * value:.2f} %" if metric in ("accuracy", "f1") else f"{value:.4f}"
+
+
+def _standard_error(run: Mapping[str, Any]) -> str:
+    """Say how far an accuracy of so many texts is known."""
+    dev = run["dev"]
+    figures = dev["by_time_steps"][str(run["trained_time_steps"])]
+    if "accuracy" not in figures:
+        return ""
+    accuracy = figures["accuracy"]
+    return f" The standard error of an accuracy is {100 * (accuracy * (1 - accuracy) / dev['rows']) ** 0.5:.1f} points."
 
 
 def _training(training: Mapping[str, Any]) -> str:
@@ -98,10 +114,18 @@ def _training(training: Mapping[str, Any]) -> str:
     }  # fmt: skip
     lines = [f"* {name}: {training[key]}" for key, name in told.items() if key in training]
     if "recipe" in training:
-        stages = training["recipe"].get("stages", ())
-        named = ", ".join(f"`{stage['name']}` ({_length(stage)} planned)" for stage in stages)
-        lines.append(f"* Recipe: in `run.json`; stages: {named}")
+        lines.append(f"* Recipe: in `run.json`; stages: {_stages(training)}")
+    before: Mapping[str, Any] | None = training.get("start")
+    while before is not None:
+        known = f": {before['steps']} steps, {before['seconds']} seconds; " if "steps" in before else ""
+        lines.append(f"* Begun with the student `{before['model']}` of another run{known}{_stages(before)}")
+        before = before.get("start")
     return "\n".join(lines) or "Nothing is known of it."
+
+
+def _stages(training: Mapping[str, Any]) -> str:
+    stages = training.get("recipe", {}).get("stages", ())
+    return ", ".join(f"`{stage['name']}` ({_length(stage)} planned)" for stage in stages)
 
 
 def _length(stage: Mapping[str, Any]) -> str:

@@ -72,6 +72,8 @@ def open_folder(source: str | Path) -> ModelFolder:
     run = _json(folder / "run.json")
     task: dict[str, Any] = run.get("task", {})
     config = _json(folder / "config.json").get("config")
+    if run and config is None and (folder / "config.json").is_file():
+        raise ModelFileError(f"{folder}: config.json is damaged: it has no 'config'; make the folder again (sxq pack).")
     name = str(run.get("name") or (text if graph == folder / "model.onnx" else graph.name))
     try:
         return ModelFolder(

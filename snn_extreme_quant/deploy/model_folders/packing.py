@@ -64,7 +64,7 @@ class Packing:
 
 
 def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict[str, Any]:
-    """Write a model folder.
+    """Write a model folder; one that is there is replaced when the new one is whole.
 
     Args:
         source: a folder of ``save_pretrained`` with a ``tokenizer.json``.
@@ -82,12 +82,23 @@ def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict
     """
     source, folder = Path(source), Path(folder)
     model = SpikingBert.from_pretrained(source).eval()
-    config = model.config
-    _check_labels(source, packing, config.classes)
+    _check_labels(source, packing, model.config.classes)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the folder, so that files can be moved: one that is there stays whole until the new one is.
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
+            run = _make(model, source, Path(place), packing)
+            folder.mkdir(exist_ok=True)
+            for made in sorted(Path(place).iterdir()):
+                made.replace(folder / made.name)
     except OSError as error:
         raise OutputPathError(f"{folder} cannot be made: {error.strerror or error}.") from error
+    return run
+
+
+def _make(model: SpikingBert, source: Path, folder: Path, packing: Packing) -> dict[str, Any]:
+    """Write all files into an empty folder; return what is in ``run.json``."""
+    config = model.config
     _write_tokenizer(source, folder, packing.max_tokens)
     model.cut_positions(min(packing.max_tokens, config.positions))
     if packing.embeddings != FLOAT_BITS:
