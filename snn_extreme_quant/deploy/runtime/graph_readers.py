@@ -33,6 +33,8 @@ class GraphReaders:
         self.numbers = {tensor.name for tensor in graph.initializer if not tensor.dims}
         #: Constants of float32.
         self.floats = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+        #: Constants of bytes without a sign.
+        self.bytes = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.UINT8}
         self._shapes = {
             tensor.name: tensor
             for tensor in graph.initializer

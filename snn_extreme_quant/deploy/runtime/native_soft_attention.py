@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Set
+from dataclasses import dataclass
 from typing import Any
 
 import onnx
@@ -22,7 +23,8 @@ def fuse_soft_attention(model: onnx.ModelProto, spikes: Set[str]) -> set[str]:
 
     Args:
         model: whose main graph is changed.
-        spikes: names of values that hold nothing but 0, 1 and -1: keys and values must be among them.
+        spikes: names of values that hold nothing but 0, 1 and -1: keys and values must be among them, or rates of
+            counts.
     """
     look = GraphReaders(model.graph)
     new: dict[int, onnx.NodeProto] = {}
@@ -30,9 +32,8 @@ def fuse_soft_attention(model: onnx.ModelProto, spikes: Set[str]) -> set[str]:
     for node in model.graph.node:
         found = _attention(node, look, spikes)
         if found is not None:
-            made, nodes, last = found
-            new[id(last)] = made
-            gone += nodes
+            new |= found[0]
+            gone += found[1]
     if new:
         look.replace(new, gone, {output for node in gone for output in node.output})
     return {SOFT_ATTENTION} if new else set()
@@ -40,8 +41,8 @@ def fuse_soft_attention(model: onnx.ModelProto, spikes: Set[str]) -> set[str]:
 
 def _attention(
     softmax: onnx.NodeProto, look: GraphReaders, spikes: Set[str]
-) -> tuple[onnx.NodeProto, list[onnx.NodeProto], onnx.NodeProto] | None:
-    """Return the node that takes the place of an attention, the nodes that go, and the last of them."""
+) -> tuple[dict[int, onnx.NodeProto], list[onnx.NodeProto]] | None:
+    """Return the nodes that take the places of others (by ``id``), and those that go."""
     shift = softmax.domain == DOMAIN and softmax.op_type == "ShiftSoftmax"
     if not shift and not (is_standard(softmax, "Softmax") and _attribute(softmax, "axis", -1) == -1):
         return None
@@ -49,9 +50,9 @@ def _attention(
     addition = look.maker(softmax.input[0])
     if addition is None or not is_standard(addition, "Add"):
         return None
-    for place in (0, 1):
+    for place_of_scores in (0, 1):
         inner = list(gone)
-        scores = behind_barrier(addition.input[place], look, inner)
+        scores = behind_barrier(addition.input[place_of_scores], look, inner)
         if scores is not None and is_standard(scores, "MatMul"):
             break
     else:
@@ -73,13 +74,57 @@ def _attention(
         gone.append(moved)
         sources.append(moved.input[0])
     ranks = {len(_attribute(node, "perm", ())) for node in gone if is_standard(node, "Transpose")}
-    if len(ranks) != 1 or not _splits_heads(last, "rows") or not set(sources[1:]) <= spikes:
+    if len(ranks) != 1 or not _splits_heads(last, "rows"):
         return None
-    mask = addition.input[1 - place]
-    made = helper.make_node(
-        SOFT_ATTENTION, [*sources, mask], last.output, last.name, domain=DOMAIN, shift=int(shift)
+    counted = [_rates(value, look) for value in sources[1:]]
+    counts = [rates for rates in counted if rates is not None]
+    new, constants = {}, []
+    if len(counts) == len(counted):
+        for place, rates in enumerate(counts, 1):
+            sources[place], constants = rates.given, [*constants, *rates.node.input[1:]]
+            if rates.reshape is not None:
+                new[id(rates.reshape)] = rates.of_bytes()
+            if look.uses[rates.node.output[0]] == 1:
+                gone.append(rates.node)
+    elif not set(sources[1:]) <= spikes:
+        return None
+    mask = addition.input[1 - place_of_scores]
+    new[id(last)] = helper.make_node(
+        SOFT_ATTENTION, [*sources, mask, *constants], last.output, last.name, domain=DOMAIN, shift=int(shift),
+        counts=int(bool(constants)),
     )  # fmt: skip
-    return made, gone, last
+    return new, gone
+
+
+@dataclass(frozen=True)
+class _Rates:
+    """Counts in bytes that become rates, perhaps with a Reshape behind."""
+
+    node: onnx.NodeProto
+    reshape: onnx.NodeProto | None
+
+    @property
+    def given(self) -> str:
+        """The value that holds the bytes, in the shape in which attention reads them."""
+        return str(self.node.input[0] if self.reshape is None else self.reshape.output[0])
+
+    def of_bytes(self) -> onnx.NodeProto:
+        """The Reshape, of bytes."""
+        made = onnx.NodeProto()
+        made.CopyFrom(self.reshape)
+        made.input[0] = self.node.input[0]
+        return made
+
+
+def _rates(value: str, look: GraphReaders) -> _Rates | None:
+    """Return what makes a value, if it is the rates of counts in bytes, with one scale and zero for all."""
+    node, reshape = look.makers.get(value), None
+    if node is not None and is_standard(node, "Reshape") and look.uses[value] == 1:
+        node, reshape = look.makers.get(node.input[0]), node
+    if node is None or not is_standard(node, "DequantizeLinear") or len(node.input) != 3:
+        return None
+    scale, zero = node.input[1:]
+    return _Rates(node, reshape) if scale in look.numbers & look.floats and zero in look.numbers & look.bytes else None
 
 
 def _splits_heads(transpose: onnx.NodeProto, to: str) -> bool:
