@@ -33,6 +33,12 @@ class GraphReaders:
         self.numbers = {tensor.name for tensor in graph.initializer if not tensor.dims}
         #: Constants of float32.
         self.floats = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+        #: Those of them that are the number 1.
+        self.ones = {
+            tensor.name
+            for tensor in graph.initializer
+            if tensor.name in self.floats and not tensor.dims and numpy_helper.to_array(tensor) == 1.0
+        }
         #: Constants of bytes without a sign.
         self.bytes = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.UINT8}
         self._shapes = {

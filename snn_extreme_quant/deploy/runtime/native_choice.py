@@ -17,7 +17,7 @@ from snn_extreme_quant.deploy.lowering.functions import (
     is_synchronous,
 )
 from snn_extreme_quant.deploy.runtime.native_attention import fuse_attention
-from snn_extreme_quant.deploy.runtime.native_currents import CURRENTS, VALUES, fuse_currents
+from snn_extreme_quant.deploy.runtime.native_currents import COUNTS, CURRENTS, VALUES, fuse_currents
 from snn_extreme_quant.deploy.runtime.native_fusion import FUSED, fuse
 from snn_extreme_quant.deploy.runtime.native_soft_attention import fuse_soft_attention
 
@@ -76,7 +76,7 @@ class NativeChoice:
             if (
                 node.domain == DOMAIN
                 and node.output[0] in self.nodes
-                and not node.op_type.startswith((FUSED, CURRENTS, VALUES))
+                and not node.op_type.startswith((FUSED, CURRENTS, COUNTS, VALUES))
             ):
                 node.op_type += _OF_SPIKES
                 names.add(node.op_type)
