@@ -21,7 +21,7 @@ _FLAGS = (
     "-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
 )  # fmt: skip
 #: What no promise is made about to the last bit, or rounds exactly whatever is rounded first.
-_FREE = {name: ("-ffp-contract=fast",) for name in ("gelu.c", "soft_attention_run.c")}
+_FREE = dict.fromkeys(("gelu.c", "soft_attention_run.c"), ("-ffp-contract=fast",))
 #: Kernels for one instruction set are called only after asking the processor for it.
 _X86 = {
     "kernels_avx2.c": ("-mavx2", "-mbmi", "-mpopcnt"),

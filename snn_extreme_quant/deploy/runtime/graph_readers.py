@@ -46,6 +46,8 @@ class GraphReaders:
             for tensor in graph.initializer
             if len(tensor.dims) == 1 and tensor.data_type == TensorProto.INT64
         }
+        #: Lengths of values' last axes, as far as they were asked for; None where nothing tells.
+        self.last_lengths: dict[str, int | None] = {}
         #: How many axes values have that are known to have any.
         self.ranks = {
             value.name: len(value.type.tensor_type.shape.dim)

@@ -131,7 +131,7 @@ def _simple(node: onnx.NodeProto, look: GraphReaders) -> Step | None:
 
 
 def _gelu(node: onnx.NodeProto, look: GraphReaders) -> Step | None:
-    """X (c (erf(x / a) + b)) of three numbers, as torch's exporter writes a GELU; a and c may be missing where b is 1."""
+    """X (c (erf(x / a) + b)) of three numbers, as torch's exporter writes a GELU; if b is 1, a and c may be missing."""
     if not is_standard(node, "Mul"):
         return None
     for place, operations in itertools.product((0, 1), (("Mul", "Add", "Erf", "Div"), ("Add", "Erf"))):

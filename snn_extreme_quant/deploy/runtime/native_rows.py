@@ -1,4 +1,4 @@
-"""What is computed of whole rows of currents, or with values beside them, for the kernels' programs; how long rows are."""
+"""What is computed of whole rows of currents, or with values beside them, for kernels; the lengths of rows."""
 
 from __future__ import annotations
 
@@ -59,28 +59,32 @@ def last_length(value: str, look: GraphReaders) -> int | None:
         value: its name.
         look: the graph.
     """
-    node = look.makers.get(value)
-    if node is None:
-        return None
-    if node.domain == DOMAIN and is_layer(node.op_type) and not is_integer_layer(node.op_type):
-        columns = next((attribute.ints for attribute in node.attribute if attribute.name == "columns"), ())
-        if columns:
-            return int(columns[0])
-        return look.lengths.get(node.input[2]) if "Linear" in node.op_type else None
-    if node.domain == DOMAIN and is_neuron(node.op_type):
-        return last_length(node.input[0], look)
-    if node.domain == DOMAIN and (is_shift(node.op_type) or is_synchronous(node.op_type)):
-        return last_length(node.input[0], look)
-    if node.domain:
-        return None
-    if node.op_type == "LayerNormalization":
-        return look.lengths.get(node.input[1])
-    if node.op_type == "Reshape":
-        return look.last_of_shape(node.input[1])
-    if node.op_type in ("Add", "Sub", "Mul", "Div"):
-        known = {n for name in node.input if (n := look.lengths.get(name) or last_length(name, look)) is not None}
-        return max(known) if known and max(known) > 1 else None  # one of length 1 is repeated
-    return last_length(node.input[0], look) if node.op_type in _KEEPS_LAST else None
+    if value not in look.last_lengths:
+        node = look.makers.get(value)
+        look.last_lengths[value] = None if node is None else _last_length_of(node, look)
+    return look.last_lengths[value]
+
+
+def _last_length_of(node: onnx.NodeProto, look: GraphReaders) -> int | None:
+    name, found = node.op_type, None
+    if node.domain == DOMAIN:
+        if is_layer(name) and not is_integer_layer(name):
+            columns = next((attribute.ints for attribute in node.attribute if attribute.name == "columns"), ())
+            found = int(columns[0]) if columns else look.lengths.get(node.input[2]) if "Linear" in name else None
+        elif is_neuron(name) or is_shift(name) or is_synchronous(name):
+            found = last_length(node.input[0], look)
+    elif node.domain:
+        found = None
+    elif name == "LayerNormalization":
+        found = look.lengths.get(node.input[1])
+    elif name == "Reshape":
+        found = look.last_of_shape(node.input[1])
+    elif name in ("Add", "Sub", "Mul", "Div"):
+        known = {n for value in node.input if (n := look.lengths.get(value) or last_length(value, look)) is not None}
+        found = max(known) if known and max(known) > 1 else None  # one of length 1 is repeated
+    elif name in _KEEPS_LAST:
+        found = last_length(node.input[0], look)
+    return found
 
 
 def row_step(node: onnx.NodeProto, look: GraphReaders) -> Step | None:

@@ -47,23 +47,14 @@ def _attention(
     if not shift and not (is_standard(softmax, "Softmax") and _attribute(softmax, "axis", -1) == -1):
         return None
     gone = [softmax]
-    addition = look.maker(softmax.input[0])
-    if addition is None or not is_standard(addition, "Add"):
-        return None
-    for place_of_scores in (0, 1):
-        inner = list(gone)
-        scores = behind_barrier(addition.input[place_of_scores], look, inner)
-        if scores is not None and is_standard(scores, "MatMul"):
-            break
-    else:
-        return None
-    gone = [*inner, addition, scores]
+    masked = _masked_scores(softmax, look, gone)
     after = _reader_behind_barrier(softmax.output[0], look, gone)
-    if after is None or not is_standard(after, "MatMul"):
+    if masked is None or after is None or not is_standard(after, "MatMul"):
         return None
+    scores, mask = masked
     gone.append(after)
     last = _reader_behind_barrier(after.output[0], look, gone)
-    if last is None or not is_standard(last, "Transpose"):
+    if last is None or not is_standard(last, "Transpose") or not _splits_heads(last, "rows"):
         return None
     gone.append(last)
     sources = []
@@ -73,27 +64,47 @@ def _attention(
             return None
         gone.append(moved)
         sources.append(moved.input[0])
-    ranks = {len(_attribute(node, "perm", ())) for node in gone if is_standard(node, "Transpose")}
-    if len(ranks) != 1 or not _splits_heads(last, "rows"):
+    if len({len(_attribute(node, "perm", ())) for node in gone if is_standard(node, "Transpose")}) != 1:
         return None
-    counted = [_rates(value, look) for value in sources[1:]]
-    counts = [rates for rates in counted if rates is not None]
-    new, constants = {}, []
-    if len(counts) == len(counted):
-        for place, rates in enumerate(counts, 1):
-            sources[place], constants = rates.given, [*constants, *rates.node.input[1:]]
-            if rates.reshape is not None:
-                new[id(rates.reshape)] = rates.of_bytes()
-            if look.uses[rates.node.output[0]] == 1:
-                gone.append(rates.node)
-    elif not set(sources[1:]) <= spikes:
+    read = _read_spikes(sources[1:], look, spikes, gone)
+    if read is None:
         return None
-    mask = addition.input[1 - place_of_scores]
+    rows, constants, new = read
     new[id(last)] = helper.make_node(
-        SOFT_ATTENTION, [*sources, mask, *constants], last.output, last.name, domain=DOMAIN, shift=int(shift),
-        counts=int(bool(constants)),
+        SOFT_ATTENTION, [sources[0], *rows, mask, *constants], last.output, last.name, domain=DOMAIN,
+        shift=int(shift), counts=int(bool(constants)),
     )  # fmt: skip
     return new, gone
+
+
+def _masked_scores(
+    softmax: onnx.NodeProto, look: GraphReaders, gone: list[onnx.NodeProto]
+) -> tuple[onnx.NodeProto, str] | None:
+    """Return the product of queries and keys that a softmax reads, and the mask that is added; both nodes go."""
+    addition = look.maker(softmax.input[0])
+    if addition is None or not is_standard(addition, "Add"):
+        return None
+    for place in (0, 1):
+        inner: list[onnx.NodeProto] = []
+        scores = behind_barrier(addition.input[place], look, inner)
+        if scores is not None and is_standard(scores, "MatMul"):
+            gone += [*inner, addition, scores]
+            return scores, addition.input[1 - place]
+    return None
+
+
+def _read_spikes(
+    values: list[str], look: GraphReaders, spikes: Set[str], gone: list[onnx.NodeProto]
+) -> tuple[list[str], list[str], dict[int, onnx.NodeProto]] | None:
+    """Return what the kernel reads as keys and values, their scales and zeros if they are counts, and changed nodes."""
+    if set(values) <= spikes:
+        return values, [], {}
+    rates = [found for value in values if (found := _rates(value, look)) is not None]
+    if len(rates) != len(values):
+        return None
+    gone += [found.node for found in rates if look.uses[found.node.output[0]] == 1]
+    new = {id(found.reshape): found.of_bytes(found.reshape) for found in rates if found.reshape is not None}
+    return [found.given for found in rates], [name for found in rates for name in found.node.input[1:]], new
 
 
 @dataclass(frozen=True)
@@ -108,10 +119,10 @@ class _Rates:
         """The value that holds the bytes, in the shape in which attention reads them."""
         return str(self.node.input[0] if self.reshape is None else self.reshape.output[0])
 
-    def of_bytes(self) -> onnx.NodeProto:
+    def of_bytes(self, reshape: onnx.NodeProto) -> onnx.NodeProto:
         """The Reshape, of bytes."""
         made = onnx.NodeProto()
-        made.CopyFrom(self.reshape)
+        made.CopyFrom(reshape)
         made.input[0] = self.node.input[0]
         return made
 
