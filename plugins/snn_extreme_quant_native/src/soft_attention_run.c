@@ -8,6 +8,9 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#if defined(__x86_64__)
+#include <xmmintrin.h>
+#endif
 
 #include "soft_attention.h"
 
@@ -157,6 +160,33 @@ ALWAYS_INLINE void exponentials(
   EACH unit[i] = 1.0f / unit[i];
 }
 
+/* to[c][r] = from[r][c] of rows that lie `pitch` and `to_pitch` apart. */
+ALWAYS_INLINE void transpose(
+    const float* from, size_t rows, size_t columns, size_t pitch, float* to, size_t to_pitch) {
+  size_t r = 0;
+#if defined(__x86_64__)
+  for (; r + 4 <= rows; r += 4) {
+    const float* own = from + r * pitch;
+    size_t c = 0;
+    for (; c + 4 <= columns; c += 4) {
+      __m128 a = _mm_loadu_ps(own + c), b = _mm_loadu_ps(own + pitch + c);
+      __m128 d = _mm_loadu_ps(own + 2 * pitch + c), e = _mm_loadu_ps(own + 3 * pitch + c);
+      _MM_TRANSPOSE4_PS(a, b, d, e);
+      _mm_storeu_ps(to + c * to_pitch + r, a);
+      _mm_storeu_ps(to + (c + 1) * to_pitch + r, b);
+      _mm_storeu_ps(to + (c + 2) * to_pitch + r, d);
+      _mm_storeu_ps(to + (c + 3) * to_pitch + r, e);
+    }
+    for (; c < columns; ++c) {
+      for (size_t i = 0; i < 4; ++i) to[c * to_pitch + r + i] = own[i * pitch + c];
+    }
+  }
+#endif
+  for (; r < rows; ++r) {
+    for (size_t c = 0; c < columns; ++c) to[c * to_pitch + r] = from[r * pitch + c];
+  }
+}
+
 /* to[r] = sum_i factor[r * row + i * step] * from[i], for some r. */
 ALWAYS_INLINE void multiply_some(
     size_t together, size_t count, const float* factor, size_t row, size_t step, float (*from)[LANES], float (*to)[LANES]) {
@@ -231,10 +261,7 @@ ALWAYS_INLINE void some_queries(
   float(*restrict sum)[LANES] = score + a->keys;
   float largest[LANES], unit[LANES];
   if (here < LANES) memset(channel, 0, channels * sizeof *channel);
-  for (size_t i = 0; i < here; ++i) {
-    const float* own = at(&a->q, q + i * a->q.row);
-    for (size_t c = 0; c < channels; ++c) channel[c][i] = own[c];
-  }
+  transpose((const float*)a->q.data + q, here, channels, a->q.row, channel[0], LANES);
   multiply_keys(together, &s->key, channel, score);
   if (s->key.rows < a->keys) { /* one key, repeated along the mask */
     for (size_t key = 1; key < a->keys; ++key) memcpy(score[key], score[0], sizeof *score);
@@ -254,9 +281,8 @@ ALWAYS_INLINE void some_queries(
   if (a->shift) shifted(a->keys, score, largest);
   else exponentials(a->keys, score, largest, unit);
   multiply_values(together, &s->value, score, sum);
-  for (size_t i = 0; i < here; ++i) {
-    for (size_t c = 0; c < values; ++c) y[i * pitch + c] = sum[c][i] * unit[i];
-  }
+  for (size_t c = 0; c < values; ++c) EACH sum[c][i] *= unit[i];
+  transpose(sum[0], values, here, LANES, y, pitch);
 }
 
 static bool open_rows(size_t rows, const sxq_attention_input* input, rows_of* made) {
