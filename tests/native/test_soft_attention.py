@@ -49,8 +49,11 @@ def attention(rank: int, softmax: str, barriers: bool = False) -> onnx.ModelProt
     return made(nodes, {**inputs, "mask": np.zeros((1,) * (rank - 1), np.float32)}, {"axis": AXIS}, ["y"])
 
 
-def joined(model: onnx.ModelProto, threads: int = 1) -> tuple[Any, list[str]]:
-    choice = NativeChoice(frozenset(f.name for f in model.functions), frozenset(), frozenset({"k", "v"}))
+SPIKES = frozenset({"k", "v"})
+
+
+def joined(model: onnx.ModelProto, threads: int = 1, spikes: frozenset[str] = SPIKES) -> tuple[Any, list[str]]:
+    choice = NativeChoice(frozenset(f.name for f in model.functions), frozenset(), spikes)
     changed, names = choice.applied(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, threads
@@ -200,7 +203,7 @@ def test_counts_are_read_as_bytes(
         del given[name]
         given[f"{name}/counts"] = counts.astype(np.uint8).reshape(2, keys, *([24] if shape else [3, 8]))
     (expected,) = session(model, threads=1, native=False).run(None, given)
-    opened, operators = joined(model)
+    opened, operators = joined(model, spikes=frozenset())
     assert operators == (["Reshape", "Reshape"] if shape else []) + [SOFT_ATTENTION]
     (found,) = opened.run(None, given)
     if softmax == "ShiftSoftmax":
@@ -213,14 +216,14 @@ def test_counts_are_read_as_bytes(
 def test_rates_that_others_read_stay(library: Any) -> None:
     model = of_counts("Softmax", shape=True)
     model.graph.output.append(onnx.ValueInfoProto(name="k/rates"))
-    assert joined(model)[1] == ["DequantizeLinear", "Reshape", "Reshape", SOFT_ATTENTION]
+    assert joined(model, spikes=frozenset())[1] == ["DequantizeLinear", "Reshape", "Reshape", SOFT_ATTENTION]
 
 
 def test_counts_with_a_scale_for_each_channel_are_not_joined(library: Any) -> None:
     model = of_counts("Softmax", shape=False)
     for tensor, value in zip(model.graph.initializer[-3:-1], (np.float32, np.uint8), strict=True):
         tensor.CopyFrom(onnx.numpy_helper.from_array(np.ones(8, value), tensor.name))
-    assert SOFT_ATTENTION not in joined(model)[1]
+    assert SOFT_ATTENTION not in joined(model, spikes=frozenset())[1]
 
 
 def test_shapes_that_do_not_fit_are_refused(library: Any) -> None:
