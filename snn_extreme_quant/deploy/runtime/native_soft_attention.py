@@ -18,19 +18,20 @@ __all__ = ["SOFT_ATTENTION", "fuse_soft_attention"]
 SOFT_ATTENTION = "FusedSoftAttention"
 
 
-def fuse_soft_attention(model: onnx.ModelProto, spikes: Set[str]) -> set[str]:
+def fuse_soft_attention(model: onnx.ModelProto, spikes: Set[str], *, counts: bool = True) -> set[str]:
     """Put one node in place of ``softmax(q k + mask) v``, in ``model`` itself; return those nodes' operator.
 
     Args:
         model: whose main graph is changed.
         spikes: names of values that hold nothing but 0, 1 and -1: keys and values must be among them, or rates of
             counts.
+        counts: whether counts are wanted.
     """
     look = GraphReaders(model.graph)
     new: dict[int, onnx.NodeProto] = {}
     gone: list[onnx.NodeProto] = []
     for node in model.graph.node:
-        found = _attention(node, look, spikes)
+        found = _attention(node, look, spikes, counts=counts)
         if found is not None:
             new |= found[0]
             gone += found[1]
@@ -40,7 +41,7 @@ def fuse_soft_attention(model: onnx.ModelProto, spikes: Set[str]) -> set[str]:
 
 
 def _attention(
-    softmax: onnx.NodeProto, look: GraphReaders, spikes: Set[str]
+    softmax: onnx.NodeProto, look: GraphReaders, spikes: Set[str], *, counts: bool
 ) -> tuple[dict[int, onnx.NodeProto], list[onnx.NodeProto]] | None:
     """Return the nodes that take the places of others (by ``id``), and those that go."""
     shift = softmax.domain == DOMAIN and softmax.op_type == "ShiftSoftmax"
@@ -67,7 +68,7 @@ def _attention(
     if len({len(_attribute(node, "perm", ())) for node in gone if is_standard(node, "Transpose")}) != 1:
         return None
     read = _read_spikes(sources[1:], look, spikes, gone)
-    if read is None:
+    if read is None or (read[1] and not counts):
         return None
     rows, constants, new = read
     new[id(last)] = helper.make_node(
