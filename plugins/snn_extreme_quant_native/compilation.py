@@ -20,6 +20,8 @@ _SOURCES = Path(__file__).parent / "src"
 _FLAGS = (
     "-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math",
 )  # fmt: skip
+#: What no promise is made about to the last bit, or rounds exactly whatever is rounded first.
+_FREE = dict.fromkeys(("gelu.c", "soft_attention_run.c"), ("-ffp-contract=fast",))
 #: Kernels for one instruction set are called only after asking the processor for it.
 _X86 = {
     "kernels_avx2.c": ("-mavx2", "-mbmi", "-mpopcnt"),
@@ -45,7 +47,7 @@ def compiler_flags(source: str, machine: str | None = None) -> tuple[str, ...]:
         (True, False)
     """
     x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
-    return _FLAGS + (_X86.get(source, ()) if x86 else ())
+    return _FLAGS + _FREE.get(source, ()) + (_X86.get(source, ()) if x86 else ())
 
 
 def library_name() -> str:

@@ -49,8 +49,11 @@ def attention(rank: int, softmax: str, barriers: bool = False) -> onnx.ModelProt
     return made(nodes, {**inputs, "mask": np.zeros((1,) * (rank - 1), np.float32)}, {"axis": AXIS}, ["y"])
 
 
-def joined(model: onnx.ModelProto, threads: int = 1) -> tuple[Any, list[str]]:
-    choice = NativeChoice(frozenset(f.name for f in model.functions), frozenset(), frozenset({"k", "v"}))
+SPIKES = frozenset({"k", "v"})
+
+
+def joined(model: onnx.ModelProto, threads: int = 1, spikes: frozenset[str] = SPIKES) -> tuple[Any, list[str]]:
+    choice = NativeChoice(frozenset(f.name for f in model.functions), frozenset(), spikes)
     changed, names = choice.applied(model)
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 3, threads
@@ -124,13 +127,112 @@ def test_keys_that_are_no_spikes_are_multiplied(library: Any) -> None:
     assert np.array_equal(joined(model)[0].run(None, given)[0], expected)
 
 
+#: Shapes of queries, keys, values and the mask; the lengths are places, positions, heads and channels.
+REPEATED = {
+    "one query for all places": ((1, 5, 3, 8), (2, 7, 3, 8), (2, 7, 3, 8), (2, 1, 1, 7)),
+    "keys for all places": ((4, 5, 3, 8), (1, 7, 3, 8), (4, 7, 3, 8), (7,)),
+    "values for all places": ((4, 5, 3, 8), (4, 7, 3, 8), (1, 7, 3, 6), (1,)),
+    "keys for all heads": ((2, 5, 3, 8), (2, 7, 1, 8), (2, 7, 1, 8), (1, 1, 5, 7)),
+    "a query for all heads": ((2, 5, 1, 8), (2, 7, 3, 8), (2, 7, 3, 4), (2, 1, 1, 7)),
+    "the mask has more places": ((1, 40, 2, 8), (1, 7, 2, 8), (1, 7, 2, 8), (3, 2, 40, 7)),
+    "the mask has more heads": ((2, 5, 1, 8), (2, 7, 1, 8), (2, 7, 1, 8), (1, 3, 1, 7)),
+    "one query for a mask of many": ((2, 1, 3, 8), (2, 7, 3, 8), (2, 7, 3, 8), (2, 1, 9, 7)),
+    "one key for a mask of many": ((2, 5, 3, 8), (2, 1, 3, 8), (2, 6, 3, 8), (2, 1, 5, 6)),
+}
+
+
+def repeated(name: str) -> dict[str, Array]:
+    rng = np.random.default_rng(len(name))
+    q, k, v, mask = REPEATED[name]
+    numbers = {"q": np.round(rng.normal(0, 1, q) * 64) / 64, "mask": np.round(rng.normal(0, 2, mask))}
+    spikes = {"k": rng.integers(-1, 2, k), "v": rng.integers(-1, 2, v)}
+    return {name: value.astype(np.float32) for name, value in {**numbers, **spikes}.items()}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+def test_shapes_are_broadcast(library: Any, name: str) -> None:
+    model, given = attention(4, "ShiftSoftmax"), repeated(name)
+    for entry in model.graph.input:
+        dims = entry.type.tensor_type.shape
+        del dims.dim[:]
+        for _ in given[entry.name].shape:
+            dims.dim.add()
+    (expected,) = session(model, threads=1, native=False).run(None, given)
+    opened, operators = joined(model)
+    assert operators == [SOFT_ATTENTION]
+    (found,) = opened.run(None, given)
+    assert found.shape == expected.shape
+    assert np.array_equal(found, expected)
+    assert expected.any()
+
+
+def of_counts(softmax: str, shape: bool) -> onnx.ModelProto:
+    """Keys and values are the rates of counts in bytes, perhaps with a Reshape behind."""
+    model = attention(4, softmax)
+    nodes = list(model.graph.node)
+    del model.graph.node[:]
+    for name in ("k", "v"):
+        rates = f"{name}/rates" if shape else name
+        model.graph.node.append(helper.make_node("DequantizeLinear", [f"{name}/counts", "scale", "zero"], [rates]))
+        if shape:
+            model.graph.node.append(helper.make_node("Reshape", [rates, "heads"], [name]))
+    model.graph.node.extend(nodes)
+    for entry in model.graph.input:
+        if entry.name in ("k", "v"):
+            entry.name += "/counts"
+            entry.type.tensor_type.elem_type = onnx.TensorProto.UINT8
+            if shape:
+                del entry.type.tensor_type.shape.dim[3]
+    for name, value in {"scale": np.float32(1 / 16), "zero": np.uint8(16), "heads": np.array([0, 0, 3, 8])}.items():
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(value), name))
+    return model
+
+
+@pytest.mark.parametrize("softmax", ["Softmax", "ShiftSoftmax"])
+@pytest.mark.parametrize("shape", [False, True])
+@pytest.mark.parametrize(("queries", "keys", "share"), [(5, 5, 0.9), (33, 40, 0.5), (40, 33, 0.1), (1, 3, 0.0)])
+@pytest.mark.parametrize("instruction_set", ["avx512", "avx2", "portable"])
+def test_counts_are_read_as_bytes(
+    library: Any, monkeypatch: pytest.MonkeyPatch, instruction_set: str, queries: int, keys: int, share: float,
+    shape: bool, softmax: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("SXQ_NATIVE_ISA", instruction_set)
+    model, given, rng = of_counts(softmax, shape), drawn((2,), queries, keys), np.random.default_rng(keys)
+    for name in ("k", "v"):
+        counts = np.where(rng.random((2, keys, 3, 8)) < share, rng.integers(0, 33, (2, keys, 3, 8)), 16)
+        del given[name]
+        given[f"{name}/counts"] = counts.astype(np.uint8).reshape(2, keys, *([24] if shape else [3, 8]))
+    (expected,) = session(model, threads=1, native=False).run(None, given)
+    opened, operators = joined(model, spikes=frozenset())
+    assert operators == (["Reshape", "Reshape"] if shape else []) + [SOFT_ATTENTION]
+    (found,) = opened.run(None, given)
+    if softmax == "ShiftSoftmax":
+        assert np.array_equal(found, expected)
+    else:
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert bool(expected.any()) == (share > 0)
+
+
+def test_rates_that_others_read_stay(library: Any) -> None:
+    model = of_counts("Softmax", shape=True)
+    model.graph.output.append(onnx.ValueInfoProto(name="k/rates"))
+    assert joined(model, spikes=frozenset())[1] == ["DequantizeLinear", "Reshape", "Reshape", SOFT_ATTENTION]
+
+
+def test_counts_with_a_scale_for_each_channel_are_not_joined(library: Any) -> None:
+    model = of_counts("Softmax", shape=False)
+    for tensor, value in zip(model.graph.initializer[-3:-1], (np.float32, np.uint8), strict=True):
+        tensor.CopyFrom(onnx.numpy_helper.from_array(np.ones(8, value), tensor.name))
+    assert SOFT_ATTENTION not in joined(model, spikes=frozenset())[1]
+
+
 def test_shapes_that_do_not_fit_are_refused(library: Any) -> None:
+    """As they are without kernels."""
     opened, _ = joined(attention(4, "Softmax"))
     given = drawn((2,), 5, 5)
-    with pytest.raises(Exception, match="native=False"):
-        opened.run(None, {**given, "k": given["k"][:, :, :2]})
-    with pytest.raises(Exception, match="mask"):
-        opened.run(None, {**given, "mask": np.zeros((1, 1, 4), np.float32)})
+    for changed in ({"k": given["k"][:, :, :2]}, {"mask": np.zeros((1, 1, 4), np.float32)}):
+        with pytest.raises(Exception, match="native=False"):
+            opened.run(None, {**given, **changed})
 
 
 @pytest.mark.parametrize("change", ["not spikes", "read elsewhere", "other order", "other axis"])

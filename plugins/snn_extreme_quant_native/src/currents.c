@@ -1,21 +1,13 @@
-/* FusedValues and FusedCurrents: what is computed value by value, without and with the neurons that read it, as one node
- * (docs/native.md). */
+/* The operations of FusedValues, FusedCurrents, FusedCounts and of fused products (docs/native.md). */
 #include "currents.h"
 
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
-#include "neuron_layer.h"
+#include "gelu.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
-enum { GELU_LANES = 64 };
-
 #define EACH for (size_t i = 0; i < n; ++i)
-
-static size_t constants_of(int operation) {
-  return operation <= SXQ_DIV ? 1 : operation == SXQ_CLIP ? 2 : operation == SXQ_GELU ? 3 : 0;
-}
 
 OrtStatus* sxq_program_read(
     const OrtApi* api, const OrtKernelInfo* info, const sxq_operator* op, sxq_program* program) {
@@ -27,6 +19,8 @@ OrtStatus* sxq_program_read(
       status = sxq_error(api, "%s has no operation %lld.", op->name, (long long)given[i]);
     } else {
       program->operation[i] = (int)given[i];
+      program->by_rows |= given[i] >= SXQ_RESIDUAL;
+      if (given[i] == SXQ_ROW_NORM) status = sxq_attribute_float(api, info, "epsilon", &program->epsilon);
     }
   }
   program->length = length;
@@ -68,34 +62,145 @@ static void join_grids(sxq_currents* currents) {
   }
 }
 
+/* What may be given as one number or as one for each column. */
+static OrtStatus* read_channels(
+    const OrtApi* api, OrtKernelContext* context, const sxq_operator* op, size_t index, size_t columns, bool both,
+    const float** numbers, bool* of_columns) {
+  sxq_tensor constant;
+  OrtStatus* status = sxq_input(api, context, index, &constant);
+  if (status) return status;
+  if (constant.type != ORT_TYPE_FLOAT || constant.rank > 1 || (constant.count != columns && (!both || constant.count != 1))) {
+    return sxq_error(
+        api, "%s computes with one number, or one for each of %zu channels; got %zu. Run with native=False.", op->name,
+        columns, constant.count);
+  }
+  *numbers = constant.data;
+  *of_columns = constant.count != 1;
+  return NULL;
+}
+
+static OrtStatus* read_number(
+    const OrtApi* api, OrtKernelContext* context, const sxq_operator* op, size_t index, int type, float* number) {
+  sxq_tensor constant;
+  OrtStatus* status = sxq_input(api, context, index, &constant);
+  if (status) return status;
+  if (constant.type != type || constant.count != 1) {
+    return sxq_error(api, "%s: input %zu is not one number. Run with native=False.", op->name, index);
+  }
+  *number = type == ORT_TYPE_FLOAT ? *(const float*)constant.data : (float)*(const uint8_t*)constant.data;
+  return NULL;
+}
+
+/* Let the result have an axis wherever a tensor has one; false if their shapes do not fit together. */
+static bool widen(const sxq_tensor* tensor, size_t columns, sxq_currents* currents) {
+  if (!tensor->rank || (size_t)tensor->shape[tensor->rank - 1] != columns) return false;
+  if (tensor->rank > currents->rank) {
+    const size_t more = tensor->rank - currents->rank;
+    memmove(currents->shape + more, currents->shape, currents->rank * sizeof *currents->shape);
+    for (size_t axis = 0; axis < more; ++axis) currents->shape[axis] = 1;
+    currents->rank = tensor->rank;
+  }
+  for (size_t back = 1; back < tensor->rank; ++back) {
+    int64_t* own = &currents->shape[currents->rank - 1 - back];
+    const int64_t length = tensor->shape[tensor->rank - 1 - back];
+    if (*own == 1) *own = length;
+    else if (length != 1 && length != *own) return false;
+  }
+  return true;
+}
+
+/* The rows of a tensor as the result has them. */
+static void find_rows(const sxq_tensor* tensor, const sxq_currents* currents, sxq_rows* rows) {
+  size_t stride = 1;
+  rows->data = tensor->data;
+  rows->bytes = tensor->type == ORT_TYPE_UINT8;
+  rows->rank = currents->rank ? currents->rank - 1 : 0;
+  for (size_t back = 1; back <= rows->rank; ++back) {
+    const size_t axis = rows->rank - back, length = back < tensor->rank ? (size_t)tensor->shape[tensor->rank - 1 - back] : 1;
+    rows->shape[axis] = (size_t)currents->shape[axis];
+    rows->stride[axis] = length == 1 ? 0 : stride;
+    rows->repeated |= length != rows->shape[axis];
+    stride *= length;
+  }
+}
+
+static OrtStatus* open_step(
+    const OrtApi* api, OrtKernelContext* context, const sxq_operator* op, size_t k, size_t columns, size_t* next,
+    sxq_tensor* beside, sxq_currents* currents) {
+  OrtStatus* status = NULL;
+  const int operation = currents->step[k].operation;
+  const float** a = &currents->step[k].a;
+  bool* of_columns = &currents->step[k].of_columns;
+  bool norm_of_columns = false;
+  switch (operation) {
+    case SXQ_ADD: case SXQ_SUB: case SXQ_MUL: case SXQ_DIV:
+      return read_channels(api, context, op, (*next)++, columns, true, a, of_columns);
+    case SXQ_CLIP:
+      status = read_number(api, context, op, (*next)++, ORT_TYPE_FLOAT, &currents->step[k].least);
+      return status ? status : read_number(api, context, op, (*next)++, ORT_TYPE_FLOAT, &currents->step[k].most);
+    case SXQ_GELU:
+      status = read_number(api, context, op, (*next)++, ORT_TYPE_FLOAT, &currents->step[k].least);
+      if (!status) status = read_number(api, context, op, (*next)++, ORT_TYPE_FLOAT, &currents->step[k].up);
+      return status ? status : read_number(api, context, op, (*next)++, ORT_TYPE_FLOAT, &currents->step[k].down);
+    case SXQ_RESIDUAL: case SXQ_CARRIED: case SXQ_COUNTED: {
+      status = sxq_input(api, context, (*next)++, beside);
+      if (status) return status;
+      if (beside->type != (operation == SXQ_COUNTED ? ORT_TYPE_UINT8 : ORT_TYPE_FLOAT) || !widen(beside, columns, currents)) {
+        return sxq_error(
+            api, "%s: the values that are added have another type, or a shape that does not fit. Run with native=False.",
+            op->name);
+      }
+      if (operation == SXQ_COUNTED) {
+        status = read_number(api, context, op, (*next)++, ORT_TYPE_FLOAT, &currents->step[k].up);
+        if (!status) status = read_number(api, context, op, (*next)++, ORT_TYPE_UINT8, &currents->step[k].down);
+      }
+      if (status || operation == SXQ_RESIDUAL) return status;
+      return read_channels(api, context, op, (*next)++, columns, true, a, of_columns);
+    }
+    case SXQ_ROW_NORM:
+      status = read_channels(api, context, op, (*next)++, columns, false, a, of_columns);
+      return status ? status
+                    : read_channels(api, context, op, (*next)++, columns, false, &currents->step[k].b, &norm_of_columns);
+    case SXQ_ROW_SHIFT_NORM:
+      if (columns < 1 || columns > SXQ_MOST_CHANNELS) {
+        return sxq_error(api, "%s takes up to %d channels; got %zu.", op->name, SXQ_MOST_CHANNELS, columns);
+      }
+      sxq_fill_shift_norm(columns, &currents->norm);
+      return NULL;
+    default: return NULL;
+  }
+}
+
+void sxq_currents_by_rows(sxq_currents* currents, const sxq_tensor* x, size_t columns) {
+  currents->by_rows = true;
+  currents->columns = columns;
+  find_rows(x, currents, &currents->x);
+}
+
 OrtStatus* sxq_currents_open(
     const OrtApi* api, OrtKernelContext* context, const sxq_operator* op, const sxq_kernels* kernels,
-    const sxq_program* program, size_t columns, size_t* next, sxq_currents* currents) {
-  *currents = (sxq_currents){.length = program->length, .columns = 1, .kernels = kernels};
-  for (size_t i = 0; i < program->length; ++i) {
-    const size_t constants = constants_of(program->operation[i]);
-    currents->step[i].operation = program->operation[i];
-    for (size_t k = 0; k < constants; ++k) {
-      sxq_tensor constant;
-      OrtStatus* status = sxq_input(api, context, (*next)++, &constant);
-      if (status) return status;
-      if (constant.type != ORT_TYPE_FLOAT || constant.rank > 1 ||
-          (constant.count != 1 && (constants > 1 || constant.count != columns))) {
-        return sxq_error(
-            api, "%s computes with one number, or one for each of %zu channels; got %zu. Run with native=False.",
-            op->name, columns, constant.count);
-      }
-      const float* number = constant.data;
-      if (k == 0) currents->step[i].a = number;
-      else if (constants == 2) currents->step[i].most = *number;
-      else if (k == 1) currents->step[i].up = *number;
-      else currents->step[i].down = *number;
-      if (constant.count != 1) {
-        currents->step[i].of_columns = true;
-        currents->columns = columns;
-      }
-    }
-    if (constants == 2) currents->step[i].least = *currents->step[i].a;
+    const sxq_program* program, const sxq_tensor* x, size_t columns, size_t* next, sxq_currents* currents) {
+  *currents = (sxq_currents){
+      .length = program->length, .columns = program->by_rows ? columns : 1, .by_rows = program->by_rows,
+      .epsilon = program->epsilon, .kernels = kernels};
+  sxq_tensor beside[SXQ_MOST_OPERATIONS];
+  if (x) {
+    currents->rank = x->rank;
+    memcpy(currents->shape, x->shape, sizeof currents->shape);
+  }
+  if (program->by_rows && (!x || !x->rank)) {
+    return sxq_error(api, "%s: there are no rows to compute. Run with native=False.", op->name);
+  }
+  for (size_t k = 0; k < program->length; ++k) {
+    currents->step[k].operation = program->operation[k];
+    OrtStatus* status = open_step(api, context, op, k, columns, next, &beside[k], currents);
+    if (status) return status;
+    if (currents->step[k].of_columns) currents->columns = columns;
+  }
+  if (program->by_rows) sxq_currents_by_rows(currents, x, columns);
+  for (size_t k = 0; k < program->length; ++k) {
+    const int operation = program->operation[k];
+    if (operation >= SXQ_RESIDUAL && operation <= SXQ_COUNTED) find_rows(&beside[k], currents, &currents->step[k].beside);
   }
   join_grids(currents);
   return NULL;
@@ -128,220 +233,134 @@ ALWAYS_INLINE void with_number(int operation, size_t n, float a, float* restrict
   }
 }
 
-/* The error function: below 1 a polynomial of x^2 times x; up to 4 one of x times e^(-x^2), taken off 1; then 1. Both are
- * Chebyshev expansions, fitted to 2^-25. */
-ALWAYS_INLINE void error_function(float* restrict x) {
-  enum { N = GELU_LANES };
-  float power[N], near_one[N];
-  int32_t bits[N];
-  for (size_t i = 0; i < N; ++i) {
-    const float size = fabsf(x[i]), a = size < 4.0f ? size : 4.0f;
-    const float square = a * a, n = rintf(square * -1.44269504f);
-    const float r = (-square - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.0f / 5040.0f;
-    p = p * r + 1.0f / 720.0f;
-    p = p * r + 1.0f / 120.0f;
-    p = p * r + 1.0f / 24.0f;
-    p = p * r + 1.0f / 6.0f;
-    p = p * r + 0.5f;
-    power[i] = p * (r * r) + r + 1.0f;
-    bits[i] = ((int32_t)n + 127) * (1 << 23);
-    const float t = (a - 2.5f) * (1.0f / 1.5f);
-    float g = 9.640452e-05f;
-    g = g * t - 0.0002455026f;
-    g = g * t + 0.00036786866f;
-    g = g * t - 0.0009155638f;
-    g = g * t + 0.002425885f;
-    g = g * t - 0.005611763f;
-    g = g * t + 0.012484035f;
-    g = g * t - 0.026997792f;
-    g = g * t + 0.05611096f;
-    g = g * t - 0.1115214f;
-    near_one[i] = g * t + 0.21080635f;
-  }
-  float two[N];
-  memcpy(two, bits, sizeof two);
-  for (size_t i = 0; i < N; ++i) {
-    const float square = x[i] * x[i], large = 1.0f - power[i] * two[i] * near_one[i];
-    float s = 7.8824974e-05f;
-    s = s * square - 0.0008018855f;
-    s = s * square + 0.005189312f;
-    s = s * square - 0.026854329f;
-    s = s * square + 0.11283597f;
-    s = s * square - 0.37612626f;
-    s = s * square + 1.1283791f;
-    x[i] = fabsf(x[i]) < 1.0f ? x[i] * s : x[i] < 0.0f ? -large : large;
-  }
-}
-
-ALWAYS_INLINE void gelu(size_t n, float by, float one, float half, float* restrict x) {
-  for (size_t first = 0; first < n; first += GELU_LANES) {
-    const size_t here = n - first < GELU_LANES ? n - first : GELU_LANES;
-    float e[GELU_LANES] = {0};
-    for (size_t i = 0; i < here; ++i) e[i] = x[first + i] / by;
-    error_function(e);
-    for (size_t i = 0; i < here; ++i) x[first + i] *= half * (e[i] + one);
+/* One operation that looks at single values. */
+ALWAYS_INLINE void run_step(const sxq_currents* currents, size_t k, size_t column, size_t n, float* restrict x) {
+  const float* restrict a = currents->step[k].a;
+  const int operation = currents->step[k].operation;
+  const float least = currents->step[k].least, most = currents->step[k].most;
+  const float up = currents->step[k].up, down = currents->step[k].down;
+  if (operation == SXQ_CLIP) {
+    EACH x[i] = clipped(x[i], least, most);
+  } else if (operation == SXQ_GELU) {
+    sxq_gelu(currents->kernels, n, least, up, down, x);
+  } else if (operation == SXQ_ON_GRID && currents->step[k].of_columns) {
+    a += column;
+    EACH x[i] = rintf(clipped(x[i] / a[i], least, most) * up) * down;
+  } else if (operation == SXQ_ON_GRID) {
+    const float one = *a;
+    EACH x[i] = rintf(clipped(x[i] / one, least, most) * up) * down;
+  } else if (currents->step[k].of_columns) {
+    with_columns(operation, n, a + column, x);
+  } else {
+    with_number(operation, n, a ? *a : 0.0f, x);
   }
 }
 
 ALWAYS_INLINE void run(const sxq_currents* currents, size_t column, size_t n, float* restrict x) {
+  for (size_t k = 0; k < currents->length; ++k) run_step(currents, k, column, n, x);
+}
+
+static size_t row_of(const sxq_rows* rows, size_t row) {
+  if (!rows->repeated) return row;
+  size_t found = 0;
+  for (size_t axis = rows->rank; axis-- > 0; row /= rows->shape[axis]) {
+    found += row % rows->shape[axis] * rows->stride[axis];
+  }
+  return found;
+}
+
+/* x + what lies beside it, each operation rounded on its own. */
+ALWAYS_INLINE void run_beside(const sxq_currents* currents, size_t k, size_t row, size_t n, float* restrict x) {
+  const sxq_rows* beside = &currents->step[k].beside;
+  const size_t from = row_of(beside, row) * n;
+  const float* restrict s = (const float*)beside->data + (beside->bytes ? 0 : from);
+  const uint8_t* restrict counts = (const uint8_t*)beside->data + (beside->bytes ? from : 0);
+  const float* restrict a = currents->step[k].a;
+  const float scale = currents->step[k].up, one = a ? *a : 0.0f;
+  const int32_t zero = (int32_t)currents->step[k].down;
+  const bool of_columns = currents->step[k].of_columns;
+  if (currents->step[k].operation == SXQ_RESIDUAL) {
+    EACH x[i] += s[i];
+  } else if (currents->step[k].operation == SXQ_CARRIED && of_columns) {
+    EACH x[i] += s[i] * a[i];
+  } else if (currents->step[k].operation == SXQ_CARRIED) {
+    EACH x[i] += s[i] * one;
+  } else if (of_columns) {
+    EACH x[i] += (float)(counts[i] - zero) * scale * a[i];
+  } else {
+    EACH x[i] += (float)(counts[i] - zero) * scale * one;
+  }
+}
+
+/* Sum of f(i) for all i, in lanes: compilers keep the order of additions. */
+enum { LANES = 32 };
+#define SUM_OF(TOTAL, VALUE)                                     \
+  do {                                                           \
+    float lane[LANES] = {0};                                     \
+    size_t first = 0;                                            \
+    for (; first + LANES <= n; first += LANES) {                 \
+      for (size_t l = 0; l < LANES; ++l) {                       \
+        const size_t i = first + l;                              \
+        lane[l] += VALUE;                                        \
+      }                                                          \
+    }                                                            \
+    for (size_t i = first; i < n; ++i) lane[i - first] += VALUE; \
+    for (size_t half = LANES / 2; half; half /= 2) {             \
+      for (size_t l = 0; l < half; ++l) lane[l] += lane[l + half]; \
+    }                                                            \
+    TOTAL = lane[0];                                             \
+  } while (0)
+
+ALWAYS_INLINE void layer_norm(
+    size_t n, const float* restrict weight, const float* restrict bias, float epsilon, float* restrict x) {
+  float total, squares;
+  SUM_OF(total, x[i]);
+  const float mean = total / (float)n;
+  SUM_OF(squares, (x[i] - mean) * (x[i] - mean));
+  const float scale = 1.0f / sqrtf(squares / (float)n + epsilon), shift = -mean * scale;
+  EACH x[i] = (x[i] * scale + shift) * weight[i] + bias[i];
+}
+
+ALWAYS_INLINE void run_row(const sxq_currents* currents, size_t row, float* restrict x, int32_t* restrict room) {
+  const size_t n = currents->columns;
+  memcpy(x, (const float*)currents->x.data + row_of(&currents->x, row) * n, n * sizeof *x);
   for (size_t k = 0; k < currents->length; ++k) {
-    const float* restrict a = currents->step[k].a;
     const int operation = currents->step[k].operation;
-    const float least = currents->step[k].least, most = currents->step[k].most;
-    const float up = currents->step[k].up, down = currents->step[k].down;
-    if (operation == SXQ_CLIP) {
-      EACH x[i] = clipped(x[i], least, most);
-    } else if (operation == SXQ_GELU) {
-      gelu(n, *a, up, down, x);
-    } else if (operation == SXQ_ON_GRID && currents->step[k].of_columns) {
-      a += column;
-      EACH x[i] = rintf(clipped(x[i] / a[i], least, most) * up) * down;
-    } else if (operation == SXQ_ON_GRID) {
-      const float one = *a;
-      EACH x[i] = rintf(clipped(x[i] / one, least, most) * up) * down;
-    } else if (currents->step[k].of_columns) {
-      with_columns(operation, n, a + column, x);
+    if (operation >= SXQ_RESIDUAL && operation <= SXQ_COUNTED) {
+      run_beside(currents, k, row, n, x);
+    } else if (operation == SXQ_ROW_NORM) {
+      layer_norm(n, currents->step[k].a, currents->step[k].b, currents->epsilon, x);
+    } else if (operation == SXQ_ROW_SHIFT_NORM) {
+      sxq_shift_norm_row(&currents->norm, x, room);
+      EACH x[i] = (float)room[i];
     } else {
-      with_number(operation, n, a ? *a : 0.0f, x);
+      run_step(currents, k, 0, n, x);
     }
   }
 }
 
 /* The same loops, compiled for what the processor has. */
-static void run_portable(const sxq_currents* c, size_t column, size_t count, float* x) { run(c, column, count, x); }
+#define SXQ_COMPILED(NAME, TARGET)                                                                             \
+  TARGET static void run_##NAME(const sxq_currents* c, size_t column, size_t count, float* x) {                \
+    run(c, column, count, x);                                                                                  \
+  }                                                                                                            \
+  TARGET static void row_##NAME(const sxq_currents* c, size_t row, float* x, int32_t* room) { run_row(c, row, x, room); }
+SXQ_COMPILED(portable, )
 #if defined(__x86_64__)
-__attribute__((target("avx2"))) static void run_avx2(const sxq_currents* c, size_t column, size_t count, float* x) {
-  run(c, column, count, x);
-}
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) static void run_avx512(
-    const sxq_currents* c, size_t column, size_t count, float* x) {
-  run(c, column, count, x);
-}
+SXQ_COMPILED(avx2, __attribute__((target("avx2"))))
+SXQ_COMPILED(avx512, __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))))
+#define SXQ_DISPATCH(CALL, ...)                                                                 \
+  if (currents->kernels == &sxq_kernels_avx512) CALL##_avx512(__VA_ARGS__);                     \
+  else if (currents->kernels == &sxq_kernels_avx2) CALL##_avx2(__VA_ARGS__);                    \
+  else CALL##_portable(__VA_ARGS__);
+#else
+#define SXQ_DISPATCH(CALL, ...) CALL##_portable(__VA_ARGS__);
 #endif
 
 void sxq_currents_run(const sxq_currents* currents, size_t column, size_t count, float* values) {
-#if defined(__x86_64__)
-  if (currents->kernels == &sxq_kernels_avx512) {
-    run_avx512(currents, column, count, values);
-    return;
-  }
-  if (currents->kernels == &sxq_kernels_avx2) {
-    run_avx2(currents, column, count, values);
-    return;
-  }
-#endif
-  run_portable(currents, column, count, values);
+  SXQ_DISPATCH(run, currents, column, count, values)
 }
 
-/* The node ---------------------------------------------------------------------------------------------------------- */
-
-typedef struct {
-  sxq_kernel head;
-  const sxq_operator* neuron;
-  sxq_program program;
-} currents_kernel;
-
-OrtStatus* sxq_currents_create(const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-  char name[SXQ_NAME_LENGTH];
-  currents_kernel* made = calloc(1, sizeof *made);
-  if (!made) return sxq_out_of_memory(api, op->name);
-  made->head = (sxq_kernel){api, op, sxq_kernels_here()};
-  OrtStatus* status = sxq_program_read(api, info, op, &made->program);
-  if (!status && op->kind == SXQ_CURRENTS) status = sxq_attribute_string(api, info, "neuron", name, sizeof name);
-  if (!status && op->kind == SXQ_CURRENTS) {
-    made->neuron = sxq_find_operator(name);
-    if (!made->neuron || made->neuron->kind != SXQ_NEURON || made->neuron->spec.integer || made->neuron->outputs != 1) {
-      status = sxq_error(api, "%s does not take %s.", op->name, name);
-    }
-  }
-  if (status) {
-    free(made);
-    return status;
-  }
-  *kernel = made;
-  return NULL;
-}
-
-enum { STEPS_TOGETHER = 16, BLOCKS_A_TASK = 32 };
-
-typedef struct {
-  sxq_neuron_layer layer;
-  sxq_currents currents;
-  const float* x;
-  float* y;                  /* of values without neurons */
-  size_t count, row, blocks; /* values in all; values, or neurons, of a row, and its blocks */
-} job;
-
-/* Some blocks of values of one row of channels each. */
-static void values_task(void* data, size_t index) {
-  const job* j = data;
-  const size_t all = j->count / j->row * j->blocks;
-  const size_t last = all - index * BLOCKS_A_TASK < BLOCKS_A_TASK ? all : (index + 1) * BLOCKS_A_TASK;
-  for (size_t block = index * BLOCKS_A_TASK; block < last; ++block) {
-    const size_t column = block % j->blocks * SXQ_BLOCK, first = block / j->blocks * j->row + column;
-    const size_t count = j->row - column < SXQ_BLOCK ? j->row - column : SXQ_BLOCK;
-    memcpy(j->y + first, j->x + first, count * sizeof *j->y);
-    sxq_currents_run(&j->currents, j->currents.columns == 1 ? 0 : column, count, j->y + first);
-  }
-}
-
-/* Some blocks of neurons of one row of channels each, over all steps. */
-static void task(void* data, size_t index) {
-  const job* j = data;
-  const size_t rows = j->layer.size / j->row, all = rows * j->blocks;
-  const size_t last = all - index * BLOCKS_A_TASK < BLOCKS_A_TASK ? all : (index + 1) * BLOCKS_A_TASK;
-  sxq_neuron_values values;
-  float x[STEPS_TOGETHER][SXQ_BLOCK];
-  values.filled = false;
-  for (size_t block = index * BLOCKS_A_TASK; block < last; ++block) {
-    const size_t column = block % j->blocks * SXQ_BLOCK, first = block / j->blocks * j->row + column;
-    const size_t count = j->row - column < SXQ_BLOCK ? j->row - column : SXQ_BLOCK;
-    sxq_neuron_values_read(&j->layer, first, count, &values);
-    for (size_t t = 0; t < j->layer.steps; t += STEPS_TOGETHER) {
-      const size_t steps = j->layer.steps - t < STEPS_TOGETHER ? j->layer.steps - t : STEPS_TOGETHER;
-      for (size_t i = 0; i < steps; ++i) {
-        memcpy(x[i], j->x + (t + i) * j->layer.size + first, count * sizeof **x);
-        sxq_currents_run(&j->currents, j->currents.columns == 1 ? 0 : column, count, x[i]);
-      }
-      sxq_neuron_values_run(&j->layer, first, count, t, steps, x, SXQ_BLOCK, &values);
-    }
-  }
-}
-
-OrtStatus* sxq_currents_compute(void* self, OrtKernelContext* context) {
-  const currents_kernel* kernel = self;
-  const sxq_operator* op = kernel->head.op;
-  const OrtApi* api = kernel->head.api;
-  sxq_tensor x;
-  job j = {.layer = {.kernels = kernel->head.kernels, .shift = 1, .bytes = op->spikes != ORT_TYPE_FLOAT}};
-  size_t next = 1;
-  OrtStatus* status = sxq_input(api, context, 0, &x);
-  if (!status && x.type != ORT_TYPE_FLOAT) status = sxq_error(api, "%s: its input has a wrong type.", op->name);
-  if (status) return status;
-  const size_t columns = x.rank ? (size_t)x.shape[x.rank - 1] : 1;
-  status = sxq_currents_open(api, context, op, kernel->head.kernels, &kernel->program, columns, &next, &j.currents);
-  if (!status && !kernel->neuron) {
-    void* y = NULL;
-    status = sxq_output(api, context, 0, x.shape, x.rank, &y);
-    if (status || !y || x.count == 0) return status;
-    j.x = x.data;
-    j.y = y;
-    j.count = x.count;
-    j.row = j.currents.columns == 1 ? x.count : columns;
-    j.blocks = (j.row + SXQ_BLOCK - 1) / SXQ_BLOCK;
-    const size_t all = j.count / j.row * j.blocks;
-    return sxq_parallel(api, context, values_task, (all + BLOCKS_A_TASK - 1) / BLOCKS_A_TASK, &j);
-  }
-  if (!status) status = sxq_neuron_layer_open(api, context, kernel->neuron, x.shape, x.rank, next, &j.layer);
-  if (status || x.count == 0) return status;
-  /* Steps of single neurons have no axis of channels. */
-  if (j.currents.columns != 1 && j.layer.size % columns) {
-    return sxq_error(api, "%s: its channels are its steps. Run with native=False.", op->name);
-  }
-  j.row = j.currents.columns == 1 ? j.layer.size : columns;
-  j.blocks = (j.row + SXQ_BLOCK - 1) / SXQ_BLOCK;
-  j.x = x.data;
-  const size_t all = j.layer.size / j.row * j.blocks;
-  return sxq_parallel(api, context, task, (all + BLOCKS_A_TASK - 1) / BLOCKS_A_TASK, &j);
+void sxq_currents_row(const sxq_currents* currents, size_t row, float* values, int32_t* room) {
+  SXQ_DISPATCH(row, currents, row, values, room)
 }

@@ -157,7 +157,8 @@ static OrtStatus* compute(const sxq_fused_kernel* kernel, OrtKernelContext* cont
   }
   if (kernel->has_program) {
     status = sxq_currents_open(
-        api, context, kernel->head.op, kernel->head.kernels, &kernel->program, codes->columns, &next, &r.currents);
+        api, context, kernel->head.op, kernel->head.kernels, &kernel->program, NULL, codes->columns, &next,
+        &r.currents);
     if (status) return status;
   }
   int64_t shape[SXQ_MAX_RANK];

@@ -36,7 +36,7 @@ static bool sums_integers(sxq_kind kind) {
 static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   const sxq_spec* spec = &of(op)->spec;
-  if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS) return ORT_TYPE_UINT8;
+  if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS || kind == SXQ_COUNTS) return ORT_TYPE_UINT8;
   if (kind == SXQ_SHIFT_NORM) return ORT_TYPE_INT32;
   if ((kind == SXQ_FUSED || kind == SXQ_CURRENTS) && index == 0) return of(op)->spikes;
   if (kind == SXQ_NEURON && spec->integer && index == 0) {
@@ -98,6 +98,7 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_ATTENTION: return sxq_attention_create(op, api, info, kernel);
     case SXQ_SOFT_ATTENTION: return sxq_soft_attention_create(op, api, info, kernel);
     case SXQ_VALUES:
+    case SXQ_COUNTS:
     case SXQ_CURRENTS: return sxq_currents_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -122,6 +123,7 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_ATTENTION: return sxq_attention_compute(kernel, context);
     case SXQ_SOFT_ATTENTION: return sxq_soft_attention_compute(kernel, context);
     case SXQ_VALUES:
+    case SXQ_COUNTS:
     case SXQ_CURRENTS: return sxq_currents_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
@@ -287,6 +289,8 @@ static void add_others_fused(void) {
   op = add(SXQ_CURRENTS, 1, 1);
   op->spikes = ORT_TYPE_FLOAT;
   snprintf(op->name, sizeof op->name, "FusedCurrents");
+  op = add(SXQ_COUNTS, 1, 1);
+  snprintf(op->name, sizeof op->name, "FusedCounts");
   op = add(SXQ_VALUES, 1, 1);
   snprintf(op->name, sizeof op->name, "FusedValues");
 }

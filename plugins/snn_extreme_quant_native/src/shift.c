@@ -3,12 +3,10 @@
 #include <stdlib.h>
 
 #include "operators.h"
+#include "shift_norm.h"
 
-/* The numbers of exported/shift_tables.py. */
-enum { MOST_CHANNELS = 4096, MOST_SHIFT = 20, LEAST_SHIFT = -6, MANTISSAS = 4 };
-enum { FACTORS = MANTISSAS * (MOST_SHIFT - LEAST_SHIFT + 1), NORM_FRACTION = 14, BITS = 15, LANES = 16 };
+enum { BITS = 15, LANES = 16 };
 
-#define RESIDUAL_LIMIT 524287.0f
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
 OrtStatus* sxq_shift_create(const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
@@ -26,53 +24,8 @@ typedef struct {
   void* y;
   size_t rows, length, a_task;
   int softmax;
-  float factor[FACTORS];
-  int64_t limit[FACTORS - 1]; /* falling: factor i is for sums of squares up to limit i - 1 and above limit i */
+  sxq_shift_norm norm;
 } job;
-
-static void fill_norm_tables(job* j) {
-  size_t i = 0;
-  for (int k = MOST_SHIFT; k >= LEAST_SHIFT; --k) {
-    for (int m = MANTISSAS; m < 2 * MANTISSAS; ++m, ++i) {
-      j->factor[i] = ldexpf((float)m, NORM_FRACTION - 2 - k);
-      if (i == FACTORS - 1) return;
-      const int64_t odd = 2 * m + 1, above = (int64_t)1 << (k > -3 ? 2 * (k + 3) : 0);
-      const int64_t below = (odd * odd) << (k < -3 ? 2 * (-k - 3) : 0);
-      j->limit[i] = (int64_t)j->length * above / below;
-    }
-  }
-}
-
-/* A whole number within the limit; NaN, which no body defines, becomes one too. */
-ALWAYS_INLINE int32_t units_of(float x) {
-  float units = floorf(x * 1024.0f + 0.5f);
-  units = units > -RESIDUAL_LIMIT ? units : -RESIDUAL_LIMIT;
-  return (int32_t)(units < RESIDUAL_LIMIT ? units : RESIDUAL_LIMIT);
-}
-
-ALWAYS_INLINE void norm_row(const job* j, const float* restrict x, int32_t* restrict y) {
-  const size_t length = j->length;
-  const int64_t channels = (int64_t)length;
-  int32_t total = 0; /* below 2^31 */
-  for (size_t i = 0; i < length; ++i) total += y[i] = units_of(x[i]);
-  /* What is divided is made positive first, so that the quotient is rounded down. */
-  const int64_t shift = 1 << 20;
-  const int32_t mean = (int32_t)((2 * (int64_t)total + channels + 2 * channels * shift) / (2 * channels) - shift);
-  int64_t squares = 0; /* below 2^52 */
-  for (size_t i = 0; i < length; ++i) {
-    const int32_t centred = y[i] - mean;
-    y[i] = centred;
-    squares += (int64_t)centred * centred;
-  }
-  size_t reached = 0, end = FACTORS - 1;
-  while (reached < end) {
-    const size_t middle = (reached + end) / 2;
-    if (squares <= j->limit[middle]) reached = middle + 1;
-    else end = middle;
-  }
-  const float factor = j->factor[reached];
-  for (size_t i = 0; i < length; ++i) y[i] = (int32_t)floorf((float)y[i] * factor + 0.5f);
-}
 
 ALWAYS_INLINE void softmax_row(const job* j, const float* restrict x, float* restrict y) {
   const size_t length = j->length;
@@ -117,7 +70,7 @@ ALWAYS_INLINE void run(const job* j, size_t index) {
   for (size_t row = first; row < last; ++row) {
     const float* x = j->x + row * j->length;
     if (j->softmax) softmax_row(j, x, (float*)j->y + row * j->length);
-    else norm_row(j, x, (int32_t*)j->y + row * j->length);
+    else sxq_shift_norm_row(&j->norm, x, (int32_t*)j->y + row * j->length);
   }
 }
 
@@ -141,14 +94,14 @@ OrtStatus* sxq_shift_compute(void* self, OrtKernelContext* context) {
   if (!status && !x.rank) status = sxq_error(api, "%s works along the last axis; its input is one number.", name);
   if (status) return status;
   j.length = (size_t)x.shape[x.rank - 1];
-  if (!j.softmax && j.length > MOST_CHANNELS) {
-    return sxq_error(api, "%s takes up to %d channels; got %zu.", name, MOST_CHANNELS, j.length);
+  if (!j.softmax && j.length > SXQ_MOST_CHANNELS) {
+    return sxq_error(api, "%s takes up to %d channels; got %zu.", name, SXQ_MOST_CHANNELS, j.length);
   }
   status = sxq_output(api, context, 0, x.shape, x.rank, &j.y);
   if (status || !j.y || x.count == 0) return status;
   j.x = x.data;
   j.rows = x.count / j.length;
-  if (!j.softmax) fill_norm_tables(&j);
+  if (!j.softmax) sxq_fill_shift_norm(j.length, &j.norm);
   j.a_task = j.length < 8192 ? 8192 / j.length : 1;
   void (*task)(void*, size_t) = task_portable;
 #if defined(__x86_64__)

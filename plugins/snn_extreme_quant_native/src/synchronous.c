@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "count_bytes.h"
 #include "operators.h"
 
 typedef struct {
@@ -47,12 +48,6 @@ typedef struct {
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
-/* NaN, which no body defines, becomes 0. */
-ALWAYS_INLINE uint8_t byte_of(float n, float top) {
-  n = n > 0.0f ? n : 0.0f;
-  return (uint8_t)(int32_t)(n < top ? n : top);
-}
-
 ALWAYS_INLINE void folded(const job* j, size_t first, size_t last) {
   const float top = j->kernel->top;
   const size_t columns = j->columns;
@@ -60,23 +55,19 @@ ALWAYS_INLINE void folded(const job* j, size_t first, size_t last) {
     const int32_t* restrict sums = j->x;
     uint8_t* restrict counts = j->y;
     const float gain = *j->gain, offset = *j->offset;
-    for (size_t i = first; i < last; ++i) counts[i] = byte_of((float)sums[i] * gain + offset, top);
+    for (size_t i = first; i < last; ++i) counts[i] = sxq_byte_of((float)sums[i] * gain + offset, top);
     return;
   }
   for (size_t row = first; row < last; row += columns) {
     const int32_t* restrict sums = (const int32_t*)j->x + row;
     uint8_t* restrict counts = (uint8_t*)j->y + row;
     const float *restrict gain = j->gain, *restrict offset = j->offset;
-    for (size_t n = 0; n < columns; ++n) counts[n] = byte_of((float)sums[n] * gain[n] + offset[n], top);
+    for (size_t n = 0; n < columns; ++n) counts[n] = sxq_byte_of((float)sums[n] * gain[n] + offset[n], top);
   }
 }
 
-ALWAYS_INLINE float whole_count(float x, float threshold, float steps) {
-  return floorf(x / threshold * steps + 0.5f);
-}
-
 ALWAYS_INLINE float rate_of(float x, float threshold, float steps, float lowest, float inverse) {
-  float n = whole_count(x, threshold, steps);
+  float n = sxq_whole_count(x, threshold, steps);
   n = n < lowest ? lowest : n;
   return (n > steps ? steps : n) * inverse;
 }
@@ -90,14 +81,14 @@ ALWAYS_INLINE void counted(const job* j, size_t first, size_t last) {
     const float* restrict x = j->x;
     uint8_t* restrict counts = j->y;
     const float threshold = *j->threshold;
-    for (size_t i = first; i < last; ++i) counts[i] = byte_of(whole_count(x[i], threshold, steps) + shift, top);
+    for (size_t i = first; i < last; ++i) counts[i] = sxq_byte_of(sxq_whole_count(x[i], threshold, steps) + shift, top);
     return;
   }
   for (size_t row = first; row < last; row += columns) {
     const float* restrict x = (const float*)j->x + row;
     uint8_t* restrict counts = (uint8_t*)j->y + row;
     const float* restrict threshold = j->threshold;
-    for (size_t n = 0; n < columns; ++n) counts[n] = byte_of(whole_count(x[n], threshold[n], steps) + shift, top);
+    for (size_t n = 0; n < columns; ++n) counts[n] = sxq_byte_of(sxq_whole_count(x[n], threshold[n], steps) + shift, top);
   }
 }
 

@@ -33,11 +33,21 @@ class GraphReaders:
         self.numbers = {tensor.name for tensor in graph.initializer if not tensor.dims}
         #: Constants of float32.
         self.floats = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT}
+        #: Those of them that are the number 1.
+        self.ones = {
+            tensor.name
+            for tensor in graph.initializer
+            if tensor.name in self.floats and not tensor.dims and numpy_helper.to_array(tensor) == 1.0
+        }
+        #: Constants of bytes without a sign.
+        self.bytes = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.UINT8}
         self._shapes = {
             tensor.name: tensor
             for tensor in graph.initializer
             if len(tensor.dims) == 1 and tensor.data_type == TensorProto.INT64
         }
+        #: Lengths of values' last axes, as far as they were asked for; None where nothing tells.
+        self.last_lengths: dict[str, int | None] = {}
         #: How many axes values have that are known to have any.
         self.ranks = {
             value.name: len(value.type.tensor_type.shape.dim)

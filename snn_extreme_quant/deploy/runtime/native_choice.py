@@ -17,7 +17,7 @@ from snn_extreme_quant.deploy.lowering.functions import (
     is_synchronous,
 )
 from snn_extreme_quant.deploy.runtime.native_attention import fuse_attention
-from snn_extreme_quant.deploy.runtime.native_currents import CURRENTS, VALUES, fuse_currents
+from snn_extreme_quant.deploy.runtime.native_currents import COUNTS, CURRENTS, VALUES, fuse_currents
 from snn_extreme_quant.deploy.runtime.native_fusion import FUSED, fuse
 from snn_extreme_quant.deploy.runtime.native_soft_attention import fuse_soft_attention
 
@@ -54,12 +54,15 @@ class NativeChoice:
     nodes: frozenset[str]
     spikes: frozenset[str] = frozenset()
 
-    def applied(self, model: onnx.ModelProto, *, own: bool = False) -> tuple[onnx.ModelProto, set[str]]:
+    def applied(
+        self, model: onnx.ModelProto, *, own: bool = False, wide: bool = True
+    ) -> tuple[onnx.ModelProto, set[str]]:
         """Return a model whose chosen nodes have kernels' names or are fused, and all names to register.
 
         Args:
             model: stays as it is unless it is our own to change.
             own: whether it is.
+            wide: whether the kernels have registers of 512 bits, without which attention of counts is faster apart.
         """
         made = model if own else onnx.ModelProto()
         if not own:
@@ -71,12 +74,12 @@ class NativeChoice:
             and node.op_type.removesuffix("Signed").endswith(_FUSED_PRODUCTS)
         }  # fmt: skip
         names = set(self.operators) | fuse(made, products) | fuse_attention(made, self.spikes)
-        names |= fuse_soft_attention(made, self.spikes) | fuse_currents(made, set(self.operators))
+        names |= fuse_soft_attention(made, self.spikes, counts=wide) | fuse_currents(made, set(self.operators))
         for node in made.graph.node:
             if (
                 node.domain == DOMAIN
                 and node.output[0] in self.nodes
-                and not node.op_type.startswith((FUSED, CURRENTS, VALUES))
+                and not node.op_type.startswith((FUSED, CURRENTS, COUNTS, VALUES))
             ):
                 node.op_type += _OF_SPIKES
                 names.add(node.op_type)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
+from typing import Any
 
 import onnx
 from onnx import TensorProto, helper
@@ -15,30 +17,34 @@ from snn_extreme_quant.deploy.lowering.functions import (
     is_layer,
     is_neuron,
 )
-from snn_extreme_quant.deploy.runtime.graph_readers import GraphReaders
+from snn_extreme_quant.deploy.runtime.graph_readers import GraphReaders, is_standard
+from snn_extreme_quant.deploy.runtime.native_rows import (
+    OPERATIONS,
+    Step,
+    is_number,
+    last_length,
+    row_step,
+    shift_norm_step,
+)
 
-__all__ = ["CURRENTS", "VALUES", "Program", "fuse_currents", "program_before"]
+__all__ = ["COUNTS", "CURRENTS", "VALUES", "Program", "fuse_currents", "program_before"]
 
-#: The operators of these nodes, with neurons and without. No file has them.
-CURRENTS, VALUES = "FusedCurrents", "FusedValues"
-#: In the order of the kernels' numbers; each with how many constants it takes.
-_OPERATIONS = {"Add": 1, "Sub": 1, "Mul": 1, "Div": 1, "Clip": 2, "Round": 0, "Floor": 0, "Relu": 0}
-_NUMBERS = {name: number for number, name in enumerate((*_OPERATIONS, "Gelu"))}
+#: The operators of these nodes, with neurons, with neurons that give counts, and without. No file has them.
+CURRENTS, COUNTS, VALUES = "FusedCurrents", "FusedCounts", "FusedValues"
+#: In the order of the kernels' numbers.
+_NUMBERS = {
+    name: number
+    for number, name in enumerate(
+        (*OPERATIONS, "Gelu", "Residual", "Carried", "Counted", "RowNorm", "RowShiftNorm")
+    )
+}  # fmt: skip
 _MOST_OPERATIONS = 16
 #: Of operations that no neurons read.
 _FEWEST = 2
-#: What has the last axis of its first input; sums and products too, if one of both is known.
-_KEEPS_LAST = frozenset({*_OPERATIONS, "Cast", "Erf", "Gelu", "Neg", "Sigmoid", "Softmax", "Tanh"})
-
-
-@dataclass(frozen=True)
-class _Step:
-    """An operation on currents: what the kernel calls it, the value that it reads, its constants and its nodes."""
-
-    operation: str
-    source: str
-    constants: list[str]
-    nodes: list[onnx.NodeProto]
+_NORMS = frozenset({"RowNorm", "RowShiftNorm"})
+#: Synchronous neurons that read currents, and those that read integer sums.
+_COUNTING = frozenset({"SynchronousCounts", "SynchronousCounts_signed", "SynchronousRounded"})
+_FOLDED = "SynchronousFolded"
 
 
 @dataclass
@@ -51,7 +57,7 @@ class Program:
     """
 
     source: str
-    steps: list[_Step]
+    steps: list[Step]
 
     @property
     def numbers(self) -> list[int]:
@@ -64,12 +70,20 @@ class Program:
         return [name for step in self.steps for name in step.constants]
 
     @property
+    def attributes(self) -> dict[str, Any]:
+        """What the kernel is told about them."""
+        told: dict[str, Any] = {"program": self.numbers}
+        for step in self.steps:
+            told |= step.attributes
+        return told
+
+    @property
     def nodes(self) -> list[onnx.NodeProto]:
         """The nodes that they stand for."""
         return [node for step in self.steps for node in step.nodes]
 
 
-def program_before(value: str, look: GraphReaders, *, ends: bool = False) -> Program:
+def program_before(value: str, look: GraphReaders, *, ends: bool = False, rows: bool = False) -> Program:
     """Return the operations with constants that make a value, as far back as nothing else reads what is between.
 
     Constants of one number for each element of the last axis count if that axis is known to have as many: a shorter
@@ -79,13 +93,19 @@ def program_before(value: str, look: GraphReaders, *, ends: bool = False) -> Pro
         value: its name.
         look: the graph.
         ends: whether others may read the value itself.
+        rows: whether operations on whole rows, one norm at most, and on values beside them are wanted, too.
     """
-    found = Program(value, [])
-    uses = look.uses[value] if ends else 1
+    return _extended(Program(value, []), look, look.uses[value] if ends else 1, rows=rows)
+
+
+def _extended(found: Program, look: GraphReaders, uses: int, *, rows: bool) -> Program:
+    """Add the operations before those that are found, whose first value has so many readers."""
     while len(found.steps) < _MOST_OPERATIONS:
         node = look.makers.get(found.source) if look.uses[found.source] == uses else None
         step = None if node is None else _gelu(node, look) or _simple(node, look)
-        if step is None:
+        if step is None and node is not None and rows:
+            step = row_step(node, look)
+        if step is None or (step.operation in _NORMS and any(other.operation in _NORMS for other in found.steps)):
             break
         lengths = {look.lengths.get(name, 1) for name in step.constants} - {1}
         if lengths and lengths != {last_length(step.source, look)}:
@@ -95,34 +115,34 @@ def program_before(value: str, look: GraphReaders, *, ends: bool = False) -> Pro
     return found
 
 
-def _simple(node: onnx.NodeProto, look: GraphReaders) -> _Step | None:
+def _simple(node: onnx.NodeProto, look: GraphReaders) -> Step | None:
     """An operation of one node."""
-    if node.domain or node.op_type not in _OPERATIONS:
+    if node.domain or node.op_type not in OPERATIONS:
         return None
     inputs = list(node.input)
-    if _OPERATIONS[node.op_type] != 1:
-        fits = len(inputs) == 1 + _OPERATIONS[node.op_type] and all(_is_number(name, look) for name in inputs[1:])
-        return _Step(node.op_type, inputs[0], inputs[1:], [node]) if fits else None
+    if OPERATIONS[node.op_type] != 1:
+        fits = len(inputs) == 1 + OPERATIONS[node.op_type] and all(is_number(name, look) for name in inputs[1:])
+        return Step(node.op_type, inputs[0], inputs[1:], [node]) if fits else None
     for place in (1, 0) if node.op_type in ("Add", "Mul") else (1,):
         name, other = inputs[place], inputs[1 - place]
-        if (_is_number(name, look) or look.lengths.get(name, 0) > 1) and name in look.floats and other in look.makers:
-            return _Step(node.op_type, other, [name], [node])
+        if (is_number(name, look) or look.lengths.get(name, 0) > 1) and name in look.floats and other in look.makers:
+            return Step(node.op_type, other, [name], [node])
     return None
 
 
-def _gelu(node: onnx.NodeProto, look: GraphReaders) -> _Step | None:
-    """X (c (erf(x / a) + b)) of three numbers, as torch's exporter writes a GELU."""
-    if not _is(node, "Mul"):
+def _gelu(node: onnx.NodeProto, look: GraphReaders) -> Step | None:
+    """X (c (erf(x / a) + b)) of three numbers, as torch's exporter writes a GELU; if b is 1, a and c may be missing."""
+    if not is_standard(node, "Mul"):
         return None
-    for place in (0, 1):
+    for place, operations in itertools.product((0, 1), (("Mul", "Add", "Erf", "Div"), ("Add", "Erf"))):
         source, chain, value = node.input[1 - place], [node], node.input[place]
         constants: list[str] = []
-        for operation in ("Mul", "Add", "Erf", "Div"):
+        for operation in operations:
             maker = look.maker(value)
-            if maker is None or not _is(maker, operation):
+            if maker is None or not is_standard(maker, operation):
                 break
             chain.insert(0, maker)
-            numbers = [name for name in maker.input if _is_number(name, look)]
+            numbers = [name for name in maker.input if is_number(name, look)]
             if operation == "Erf":
                 value = maker.input[0]
                 continue
@@ -131,46 +151,11 @@ def _gelu(node: onnx.NodeProto, look: GraphReaders) -> _Step | None:
             constants.insert(0, numbers[0])
             value = next(name for name in maker.input if name != numbers[0])
         else:
-            if value == source:
-                return _Step("Gelu", source, constants, chain)
+            if len(constants) == 1:
+                constants *= 3 if constants[0] in look.ones else 0
+            if value == source and constants:
+                return Step("Gelu", source, constants, chain)
     return None
-
-
-def _is(node: onnx.NodeProto, operator: str) -> bool:
-    return not node.domain and node.op_type == operator
-
-
-def _is_number(name: str, look: GraphReaders) -> bool:
-    return name in look.floats and (name in look.numbers or look.lengths.get(name, 0) == 1)
-
-
-def last_length(value: str, look: GraphReaders) -> int | None:
-    """Return the length of a value's last axis, if the constants before it tell.
-
-    Args:
-        value: its name.
-        look: the graph.
-    """
-    node = look.makers.get(value)
-    if node is None:
-        return None
-    if node.domain == DOMAIN and is_layer(node.op_type) and not is_integer_layer(node.op_type):
-        columns = next((attribute.ints for attribute in node.attribute if attribute.name == "columns"), ())
-        if columns:
-            return int(columns[0])
-        return look.lengths.get(node.input[2]) if "Linear" in node.op_type else None
-    if node.domain == DOMAIN and is_neuron(node.op_type):
-        return last_length(node.input[0], look)
-    if node.domain:
-        return None
-    if node.op_type == "LayerNormalization":
-        return look.lengths.get(node.input[1])
-    if node.op_type == "Reshape":
-        return look.last_of_shape(node.input[1])
-    if node.op_type in ("Add", "Sub", "Mul", "Div"):
-        known = {n for name in node.input if (n := look.lengths.get(name) or last_length(name, look)) is not None}
-        return max(known) if known and max(known) > 1 else None  # one of length 1 is repeated
-    return last_length(node.input[0], look) if node.op_type in _KEEPS_LAST else None
 
 
 def fuse_currents(model: onnx.ModelProto, neurons: set[str]) -> set[str]:
@@ -189,7 +174,8 @@ def fuse_currents(model: onnx.ModelProto, neurons: set[str]) -> set[str]:
     for node in reversed(model.graph.node):
         if id(node) in taken:
             continue
-        made, nodes = _with_neurons(node, look, neurons) or _alone(node, look) or (None, [])
+        found = _with_neurons(node, look, neurons) or _counted(node, look, neurons) or _alone(node, look)
+        made, nodes = found or (None, [])
         if made is not None:
             fused[id(node)] = made
             gone += nodes
@@ -207,12 +193,32 @@ def _with_neurons(
         return None
     if "_fed_" in name or len(function_body(name).output) != 1:
         return None
-    program = program_before(node.input[0], look)
+    return _joined(CURRENTS, node, program_before(node.input[0], look, rows=True))
+
+
+def _counted(
+    node: onnx.NodeProto, look: GraphReaders, neurons: set[str]
+) -> tuple[onnx.NodeProto, list[onnx.NodeProto]] | None:
+    """Synchronous neurons; those that are folded behind a norm."""
+    if node.domain != DOMAIN or node.op_type not in neurons:
+        return None
+    if node.op_type in _COUNTING:
+        return _joined(COUNTS, node, program_before(node.input[0], look, rows=True))
+    norm = shift_norm_step(node.input[0], look, []) if node.op_type == _FOLDED else None
+    if norm is None:
+        return None
+    return _joined(COUNTS, node, _extended(Program(norm.source, [norm]), look, 1, rows=True))
+
+
+def _joined(
+    operator: str, node: onnx.NodeProto, program: Program
+) -> tuple[onnx.NodeProto, list[onnx.NodeProto]] | None:
+    """One node of neurons and the program before them."""
     if not program.steps:
         return None
     made = helper.make_node(
-        CURRENTS, [program.source, *program.constants, *node.input[1:]], node.output, node.name, domain=DOMAIN,
-        neuron=name, program=program.numbers,
+        operator, [program.source, *program.constants, *node.input[1:]], node.output, node.name, domain=DOMAIN,
+        neuron=node.op_type, **program.attributes,
     )  # fmt: skip
     made.attribute.extend(node.attribute)
     return made, [*program.nodes, node]
@@ -220,15 +226,17 @@ def _with_neurons(
 
 def _alone(node: onnx.NodeProto, look: GraphReaders) -> tuple[onnx.NodeProto, list[onnx.NodeProto]] | None:
     """Operations that end with this node."""
-    if node.domain or node.op_type not in _OPERATIONS:
+    if node.domain or node.op_type not in OPERATIONS:
         return None
-    program = program_before(node.output[0], look, ends=True)
+    program = program_before(node.output[0], look, ends=True, rows=True)
     # Currents of the products of spikes are floats; of other values the type is not known.
-    if len(program.steps) < _FEWEST or not _is_float(program.source, look):
+    floats = any(step.operation in ("RowNorm", "Carried", "Counted") for step in program.steps)
+    if len(program.steps) < _FEWEST or not (floats or _is_float(program.source, look)):
         return None
     made = helper.make_node(
-        VALUES, [program.source, *program.constants], node.output, node.name, domain=DOMAIN, program=program.numbers
-    )
+        VALUES, [program.source, *program.constants], node.output, node.name, domain=DOMAIN,
+        **program.attributes,
+    )  # fmt: skip
     return made, program.nodes
 
 
@@ -239,4 +247,4 @@ def _is_float(value: str, look: GraphReaders) -> bool:
         return False
     if node.domain == DOMAIN:
         return is_layer(node.op_type) and not is_integer_layer(node.op_type) and not node.op_type.endswith("LinearSums")
-    return _is(node, "Cast") and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT
+    return is_standard(node, "Cast") and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT

@@ -188,7 +188,7 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
     from_file = not isinstance(plain.model, onnx.ModelProto)
     beside = from_file and _has_external_data(proto)
     if not beside:
-        opened, names = choice.applied(proto, own=from_file)
+        opened, names = choice.applied(proto, own=from_file, wide=library.instruction_set == "avx512")
     try:
         found = set(library.register(plain.options, names))
     except NativeLibraryError as error:

@@ -84,6 +84,7 @@ static OrtStatus* attribute_float(const OrtKernelInfo* info, const char* name, f
   if (!strcmp(name, "grid")) *value = info->grid;
   else if (!strcmp(name, "inverse_grid") || !strcmp(name, "inverse_steps")) *value = info->inverse_grid;
   else if (!strcmp(name, "lowest")) *value = info->lowest;
+  else if (!strcmp(name, "epsilon")) *value = 1e-5f;
   else *value = info->steps; /* and top */
   return NULL;
 }
@@ -93,6 +94,9 @@ static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int
   else if (!strcmp(name, "has_program")) *value = info->has_program;
   else if (!strcmp(name, "has_shape")) *value = info->has_shape;
   else if (!strcmp(name, "allowzero")) *value = info->allowzero;
+  else if (!strcmp(name, "counts")) *value = info->counts;
+  else if (!strcmp(name, "zero_point")) *value = info->zero_point;
+  else if (!strcmp(name, "top")) *value = info->top;
   else if (!strcmp(name, "has_factor")) *value = info->has_factor;
   else if (!strcmp(name, "scores_signed")) *value = info->scores_signed;
   else *value = info->group;

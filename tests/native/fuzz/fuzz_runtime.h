@@ -4,7 +4,7 @@
 
 #include "operators.h"
 
-enum { MOST = 20 };
+enum { MOST = 32 };
 
 struct OrtValue {
   int type;
@@ -23,9 +23,10 @@ struct OrtKernelInfo {
   size_t axes;
   const char *layer, *neuron; /* of a fused node, with its flags */
   int64_t has_bias, has_shape, allowzero;
-  int64_t has_program, program[8]; /* of what is computed of currents */
+  int64_t has_program, program[16]; /* of what is computed of currents */
   size_t operations;
-  int64_t order[4], has_factor, scores_signed; /* of attention */
+  int64_t order[4], has_factor, scores_signed, counts; /* of attention */
+  int64_t zero_point, top; /* of counts */
 };
 struct OrtKernelContext {
   const OrtCustomOp* op; /* whose outputs these are */
