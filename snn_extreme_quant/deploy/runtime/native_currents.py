@@ -247,4 +247,6 @@ def _is_float(value: str, look: GraphReaders) -> bool:
         return False
     if node.domain == DOMAIN:
         return is_layer(node.op_type) and not is_integer_layer(node.op_type) and not node.op_type.endswith("LinearSums")
+    if not node.domain and OPERATIONS.get(node.op_type) == 1:  # both inputs are of one type
+        return not look.floats.isdisjoint(node.input)
     return is_standard(node, "Cast") and helper.get_node_attr_value(node, "to") == TensorProto.FLOAT
