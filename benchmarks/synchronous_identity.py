@@ -1,9 +1,9 @@
 """Rates on T levels against T steps of spikes, on the synchronous schedule, over a whole dev set: the same predictions?
 
-    python benchmarks/synchronous_identity.py TEACHER SST2 [--steps 4 16] [--weights ternary float]
+    python benchmarks/synchronous_identity.py SST2 NAME=STUDENT ... [--steps 16]
 
-The student is the teacher's, before training. Each sentence is classified twice, by one pass over rates and by T steps
-of spikes; counted are the predictions that differ, and the largest difference of a logit.
+Students are folders `last` of `sxq train`. Each sentence is classified twice, by one pass over rates and by T steps of
+spikes; counted are the predictions that differ, and the largest difference of a logit.
 """
 
 from __future__ import annotations
@@ -20,26 +20,24 @@ from snn_extreme_quant.training.evaluation import evaluate
 
 def main() -> None:
     parser = record.parser(__doc__)
-    parser.add_argument("teacher")
     parser.add_argument("data")
-    parser.add_argument("--steps", type=int, nargs="+", default=[4, 16])
-    parser.add_argument("--weights", nargs="+", default=["ternary", "float"])
+    parser.add_argument("students", nargs="+", metavar="NAME=STUDENT")
+    parser.add_argument("--steps", type=int, nargs="+", default=[16])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = read_rows(GLUE["sst2"], arguments.data, "train")
-    texts = rows.texts[:: len(rows) // 256][:256]
-    dev = Sentences.tokenise(read_rows(GLUE["sst2"], arguments.data, "dev"), load_tokenizer(arguments.teacher), 64)
     found = []
-    for weights in arguments.weights:
+    for name, _, folder in (student.partition("=") for student in arguments.students):
+        dev = Sentences.tokenise(read_rows(GLUE["sst2"], arguments.data, "dev"), load_tokenizer(folder), 64)
+        student = SpikingBert.from_pretrained(folder).eval()
         for T in arguments.steps:
-            student = SpikingBert.from_teacher(arguments.teacher, texts=texts, T=T, weights=weights)
+            student.set_time_steps(T)
             counted = evaluate(student, dev, GLUE["sst2"])
             with schedule(student, "spikes"):
                 spiked = evaluate(student, dev, GLUE["sst2"])
             differ = int((counted.predictions.argmax(1) != spiked.predictions.argmax(1)).sum())
             found.append(
                 {
-                    "weights": weights,
+                    "student": name,
                     "T": T,
                     "sentences": len(dev),
                     "predictions_different": differ,

@@ -15,7 +15,20 @@ def cli_startup() -> str:
     )
 
 
+def classify_startup() -> str:
+    result = load("classify_startup")
+    row, torch = (result["results"][name] for name in ("sxq classify", "import torch"))
+    ratio = row["processor_seconds"] / torch["processor_seconds"]
+    return (
+        f"From a cold start to the answer it takes {row['clock_seconds']:.2f} s ({row['processor_seconds']:.2f} s of"
+        f" processor time); `import torch` alone takes {torch['clock_seconds']:.2f} s\n({1 / ratio:.1f} times the"
+        f" processor time; {result['machine']['processor']}, the least of several, load average"
+        f" {result['load_average']:.0f}; `benchmarks/results/classify_startup.json`)."
+    )
+
+
 #: By the name between their markers.
 TABLES = {
     "cli startup figures": cli_startup,
+    "classify startup figures": classify_startup,
 }
