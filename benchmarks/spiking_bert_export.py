@@ -4,7 +4,8 @@
 
 REFERENCE and INTEGER are students of these profiles, folders `last` of `sxq train`; their embeddings are packed to 4
 bit. Counts files at T = 16, files of all steps at T = 4, both on the schedule synchronous that the students were
-trained for; step files at T = 4 on the schedule step, for which they were not. The teacher is exported by torch and quantised by onnxruntime's `quantize_dynamic`.
+trained for; step files at T = 4 on the schedule step, for which they were not. The teacher is exported by torch and
+quantised by onnxruntime's `quantize_dynamic`.
 Runs of one text of 25 and of 128 tokens take turns in one process, one thread: the figure of each is the median of its
 processor time. Memory is what a fresh process holds more after loading the file and one run than before. Every file is
 compared with the student in torch: spike for spike on the first sentences of the dev set, answer for answer on all.
@@ -74,10 +75,10 @@ def export_teacher(source: str, folder: Path) -> None:
             return self.teacher(input_ids=input_ids, attention_mask=attention_mask).logits
 
     ids = torch.ones(2, 9, dtype=torch.long)
+    given = (ids, torch.ones_like(ids))  # of one tensor that is given twice torch makes one input
     axes = {0: torch.export.Dim("B"), 1: torch.export.Dim("S", max=512)}
     torch.onnx.export(
-        # Two tensors: of one that is given twice torch makes one input.
-        Logits().eval(), (ids, torch.ones_like(ids)), folder / "teacher.onnx", dynamo=True, verbose=False, external_data=False,
+        Logits().eval(), given, folder / "teacher.onnx", dynamo=True, verbose=False, external_data=False,
         input_names=["input_ids", "attention_mask"], output_names=["logits"], opset_version=18,
         dynamic_shapes={"input_ids": axes, "attention_mask": axes},
     )  # fmt: skip
