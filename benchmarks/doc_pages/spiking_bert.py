@@ -166,11 +166,11 @@ def export() -> str:
         + f"\n\nTime of a text relative to the float teacher's ({taken} ms), one thread, processor time, the median"
         f" of {result['rounds']}\ninterleaved runs; onnxruntime {machine['versions']['onnxruntime']},"
         f" {machine['processor']}. Students of 6 layers and width 384, ternary,\nembeddings of 4 bit, signed spikes,"
-        f" trained on the synchronous schedule with T = 16. Step by step, for which they were not trained, they fire"
-        " a seventh as often, which makes these rows fast. Spikes: the dev set's first"
-        f"\n{result['verified']['counts, reference']['texts']} sentences; answers: all of it"
+        f" trained on the synchronous schedule with T = 16.\nStep by step, for which they were not trained, they fire"
+        " a seventh as often, which makes these rows fast. Spikes: the dev set's\nfirst"
+        f" {result['verified']['counts, reference']['texts']} sentences; answers: all of it"
         " (`benchmarks/results/spiking_bert_export.json`). Logits of the counts file of the\nreference profile differ"
-        f" by up to {logits:.0%} of the largest."
+        f" by up to {logits:.2g} of the largest."
     )
 
 
