@@ -15,16 +15,9 @@ from typing import Any
 
 import record
 
+from snn_extreme_quant.training.run_folder import logged_seconds
+
 _NAME = "training_runs"
-
-
-def _seconds(log: list[dict[str, Any]]) -> float:
-    """Return what the logged steps took; a run's clock starts anew where it was resumed, and with each stage."""
-    total = last = 0.0
-    for line in log:
-        total += line["seconds"] - (last if line["seconds"] >= last else 0.0)
-        last = line["seconds"]
-    return total
 
 
 def run(folder: Path) -> dict[str, Any]:
@@ -50,7 +43,7 @@ def run(folder: Path) -> dict[str, Any]:
         "student": recipe["student"],
         "from_another_student": recipe.get("start") is not None,
         "stages": stages,
-        "seconds_logged": round(_seconds(log)),
+        "seconds_logged": round(logged_seconds(log)),
         "metrics": outcome["metrics"],
         "firing_rate": outcome["firing_rate"],
         "by_time_steps": outcome["by_time_steps"],

@@ -13,7 +13,7 @@ from snn_extreme_quant.data.tasks import Task
 from snn_extreme_quant.errors import CheckpointError
 from snn_extreme_quant.training.recipe_text import LOWER_IS_BETTER
 
-__all__ = ["RunFolder", "read_run"]
+__all__ = ["RunFolder", "logged_seconds", "read_run"]
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dic
     for line in log[:end]:
         last[line["stage"]] = line["step"]
     facts["steps"] = sum(last.values())
-    facts["seconds"] = round(_seconds(log[:end]), 1)
+    facts["seconds"] = round(logged_seconds(log[:end]), 1)
     facts["dev_in_training"] = log[end - 1]["dev"]
     selected = f"the best of {len(log)} measurements on the dev set" if which == "best" else "the last"
     facts["selection"] = f"{selected}, after {last[log[end - 1]['stage']]} steps of stage {log[end - 1]['stage']!r}"
@@ -122,8 +122,16 @@ def _placeless(value: Any) -> Any:
     return Path(value).name if isinstance(value, str) and ("/" in value or "\\" in value) else value
 
 
-def _seconds(log: list[dict[str, Any]]) -> float:
-    """Add up the time: each stage, and a run that goes on, counts from 0 again."""
+def logged_seconds(log: list[dict[str, Any]]) -> float:
+    """Return what the logged steps took: each stage, and a run that goes on, counts from 0 again.
+
+    Args:
+        log: the lines of a run's ``log.jsonl``.
+
+    Example:
+        >>> logged_seconds([{"seconds": 2.0}, {"seconds": 3.0}, {"seconds": 1.5}])
+        4.5
+    """
     total = 0.0
     for line, after in zip(log, [*log[1:], None], strict=True):
         if after is None or after["seconds"] < line["seconds"]:
