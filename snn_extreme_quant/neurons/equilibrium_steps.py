@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,19 @@ class Cell:
     neuron: nn.Module
     shift: float
     reset: Callable[[nn.Module], None]
+
+
+def _without_cell(_neurons: nn.Module, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    """Leave out what a framework's neuron keeps: constants, so the state is the same whatever makes the spikes."""
+    for name in [key for key in state if key.startswith(f"{prefix}cell.")]:
+        del state[name]
+
+
+def _with_own_cell(neurons: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Put a framework's constants where a strict load looks for them, in the place of any that the state has."""
+    for name in [key for key in state if key.startswith(f"{prefix}cell.")]:
+        del state[name]
+    state.update({f"{prefix}cell.{name}": value for name, value in neurons.get_submodule("cell").state_dict().items()})
 
 
 class StepIF(TrainedThresholds):
@@ -128,6 +141,10 @@ class StepIF(TrainedThresholds):
         self._sum: Tensor | None = None
         self._weight = 0.0
         self.start_thresholds(channels, threshold, learn_threshold)
+        if cell is not None:
+            hooked: Any = self  # torch types neither of the two
+            hooked.register_state_dict_post_hook(_without_cell)
+            hooked.register_load_state_dict_pre_hook(_with_own_cell)
 
     def forward(self, current: Tensor, constant: bool = False) -> Tensor:
         """Return spikes ``(T, B, ...)`` in the mode ``"surrogate"``, else rates ``(B, ...)``."""

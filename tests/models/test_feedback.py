@@ -135,7 +135,7 @@ def test_frameworks_give_the_very_spikes_with_feedback(ids):
         own(ids)
         for name in names:
             other = connected(T=7, weights="ternary", signed=signed, neurons=name)
-            other.load_state_dict(own.state_dict(), strict=False)
+            other.load_state_dict(own.state_dict())
             other.mode = "surrogate"
             found, _ = rates_of(other)
             other(ids).sum().backward()
