@@ -4,10 +4,10 @@ Usage: python benchmarks/runtime_matrix.py [VERSION ...] [--cases FOLDER] [--for
 installed into an environment of its own in a temporary folder, so a package index is needed. The JavaScript packages
 are those of examples/web (make test-runtimes sets them up). The files are all networks of tests/runtimes, in every
 precision, verified against torch as they are written; with --cases they are kept in a folder, and used again if they
-are there. With --forms they are a network or two of each form beside the ordinary one (integer, streaming, counts),
-which takes minutes; the result is then runtime_matrix_forms.json. With --patterns they are what runtimes rewrite around
-exact sums (factors, biases, residuals behind products: tests/deploy/test_fusions.py) and products and neurons whose
-bodies leave something out (tests/deploy/test_body_facts.py); the result is runtime_matrix_patterns.json.
+are there. With --forms they are a network or two of each form beside the ordinary one (integer, streaming, counts,
+SpikingBERT), which takes minutes; the result is then runtime_matrix_forms.json. With --patterns they are what runtimes
+rewrite around exact sums (factors, biases, residuals behind products: tests/deploy/test_fusions.py) and products and
+neurons whose bodies leave something out (tests/deploy/test_body_facts.py); the result is runtime_matrix_patterns.json.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from record import parser, write
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.runtimes.cases import Cases, compare, read
-from tests.runtimes.networks import other_forms, write_cases
+from tests.runtimes.networks import language_models, other_forms, write_cases
 from tests.runtimes.tools import JAVASCRIPT, command
 
 RUNNER = Path(__file__).parents[1] / "tests" / "runtimes" / "run_cases.py"
@@ -56,7 +56,7 @@ def row(program: list[str], entries: list[dict[str, Any]], results: Path) -> dic
 
 def write_forms(cases: Cases) -> None:
     """Export a network or two of each other form."""
-    for index, network in enumerate(other_forms(every=False)):
+    for index, network in enumerate((*other_forms(every=False), *language_models(every=False))):
         file = f"{index:03d}_{network.name}".replace(" ", "_")
         cases.add(file, network.model, network.sample, network.inputs, **network.options)
     cases.write()

@@ -24,6 +24,8 @@ from snn_extreme_quant.deploy.lowering.functions import DOMAIN, is_integer_layer
 from snn_extreme_quant.exported.inspection import inspect_file
 
 Array = npt.NDArray[Any]
+#: What a model takes: a tensor, or tensors by the names of the file's inputs.
+Sample = Tensor | Mapping[str, Tensor]
 
 #: Names of tensor types, the same in onnxruntime's JavaScript and here.
 TYPES = {
@@ -52,11 +54,12 @@ class Cases:
     folder: Path
     entries: list[dict[str, Any]] = field(default_factory=list)
 
-    def add(self, name: str, model: nn.Module, sample: Tensor, inputs: Tensor, **options: Any) -> sxq.ExportReport:
+    def add(self, name: str, model: nn.Module, sample: Sample, inputs: Sample, **options: Any) -> sxq.ExportReport:
         """Export a model, verify it, and keep what it gives for ``inputs``: its outputs, and all its spikes.
 
         Of a streaming file each step is a case, with the states that Python has before it; of an integer file the sums
-        of all layers are kept too. Inputs of a counts file are spike trains.
+        of all layers are kept too. Inputs of a counts file are spike trains. Several inputs are tokens, by name: the
+        outputs are then logits, decoded in floats that a runtime may add in another order, and no case.
 
         Raises:
             AssertionError: the file is not exact, or differs from torch already in Python.
@@ -64,20 +67,20 @@ class Cases:
         path = self.folder / f"{name}.onnx"
         report = sxq.export_onnx(model, sample, path, **options)
         assert report.exact, f"{name} is not exact on any runtime:\n{report}"
-        verified = sxq.verify(model, path, inputs)
+        tokens = isinstance(inputs, Mapping)
+        verified = sxq.verify(model, path, [inputs] if tokens else inputs)
         assert verified.ok, str(verified)
-        assert verified.output_difference == 0, str(verified)
+        assert tokens or verified.output_difference == 0, str(verified)
         assert verified.firing_rate > 0, f"{name}: nothing fires"
         form = options.get("form", "sequence")
-        array = inputs.numpy()
-        if form == "counts":  # the file takes the rates of the train that the model was verified on
-            array = array.mean(0, dtype=np.float32)
-        entry = onnx.load(path).graph.input[0].name
         exposed = {"spikes": expose_spikes(path)}
         if options.get("integer"):
             exposed["integers"] = expose_integers(path)
-        for moment, feeds in _steps(path, array) if form == "streaming" else [("", {entry: array})]:
-            self.add_file(name + moment, path, feeds)
+        for moment, feeds in (
+            _steps(path, inputs.numpy()) if form == "streaming" else [("", _feeds(path, inputs, form))]
+        ):
+            if not tokens:
+                self.add_file(name + moment, path, feeds)
             for what, copy in exposed.items():
                 self.add_file(f"{name}{moment}, {what}", copy, feeds, spikes=what == "spikes")
         return report
@@ -102,6 +105,15 @@ class Cases:
         (self.folder / "cases.json").write_text(json.dumps(self.entries), encoding="utf-8")
 
 
+def _feeds(path: Path, inputs: Sample, form: str) -> dict[str, Array]:
+    if isinstance(inputs, Mapping):
+        return {name: value.numpy() for name, value in inputs.items()}
+    array = inputs.numpy()
+    if form == "counts":  # the file takes the rates of the train that the model was verified on
+        array = array.mean(0, dtype=np.float32)
+    return {onnx.load(path).graph.input[0].name: array}
+
+
 def _steps(path: Path, inputs: Array) -> Iterator[tuple[str, dict[str, Array]]]:
     """Yield what a streaming file is given in each step, as Python's states go on."""
     stream = sxq.deploy.Stream(path, native=False)
@@ -122,7 +134,11 @@ def _steps(path: Path, inputs: Array) -> Iterator[tuple[str, dict[str, Array]]]:
 
 def expose_spikes(path: Path) -> Path:
     """Write a copy of a file whose outputs are the spikes of all neuron layers, and return its path."""
-    return _exposed(path, "spikes", lambda operator: is_neuron(operator) or is_synchronous(operator))
+
+    def emits(operator: str) -> bool:
+        return is_neuron(operator) or is_synchronous(operator) or operator.startswith(("IntCounts", "IntSpikes"))
+
+    return _exposed(path, "spikes", emits)
 
 
 def expose_integers(path: Path) -> Path:

@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.config import WeightConfig
+from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
 from tests.deploy.random_layers import spikes
 from tests.deploy.test_every_class import NETWORKS
 from tests.deploy.test_integer_files import Recurrent, Residual
 from tests.deploy.test_model_forms import FORMS, quantised
 from tests.deploy.test_synchronous_networks import made
-from tests.runtimes.cases import Cases
+from tests.runtimes.cases import Cases, Sample
 
 #: Precisions, and what else the export is told.
 CONFIGS: dict[str, tuple[WeightConfig, dict[str, Any]]] = {
@@ -39,8 +40,8 @@ class Network:
 
     name: str
     model: nn.Module
-    sample: Tensor
-    inputs: Tensor
+    sample: Sample
+    inputs: Sample
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -203,9 +204,31 @@ def other_forms(*, every: bool) -> Iterator[Network]:
                 yield Network(what, net, spikes_in, spikes_in.flip(0), {"form": form, "input": "spikes"})
 
 
+def language_models(*, every: bool) -> Iterator[Network]:
+    """Yield SpikingBERTs of the integer profile: with float constants and without, both forms, either schedule."""
+    forms = [("counts", "synchronous", 8), ("sequence", "step", 4)]
+    forms += [("sequence", "synchronous", 4)] if every else []
+    for form, schedule, steps in forms:
+        for weights in ("ternary", "binary") if every else ("ternary",):
+            for integer in (False, True):
+                torch.manual_seed(2)
+                sizes = {"vocab": 37, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "positions": 16}
+                model = SpikingBert(
+                    SpikingBertConfig(
+                        **sizes, profile="integer", schedule=schedule, T=steps, weights=weights, head="pooled"
+                    )
+                ).eval()
+                ids = torch.randint(37, (3, 9))
+                mask = (torch.arange(9) < torch.tensor([[9], [4], [1]])).long()
+                sample = {"input_ids": ids, "attention_mask": mask}
+                inputs = {"input_ids": ids.flip(1)[:, :7], "attention_mask": mask[:, :7]}
+                name = f"{form} SpikingBERT {schedule} {weights}{' integer' if integer else ''}"
+                yield Network(name, model, sample, inputs, {"form": form, "integer": integer})
+
+
 def write_cases(cases: Cases, *, every: bool = False) -> None:
     """Export networks into the folder."""
-    for index, network in enumerate((*networks(every=every), *other_forms(every=every))):
+    for index, network in enumerate((*networks(every=every), *other_forms(every=every), *language_models(every=every))):
         file = f"{index:03d} {network.name}".replace(",", "").replace(" ", "_")
         cases.add(file, network.model, network.sample, network.inputs, **network.options)
     cases.write()
