@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.layers.scaling import fits, scaled
 
 if TYPE_CHECKING:
     from snn_extreme_quant.config import WeightConfig
@@ -234,7 +235,8 @@ class IntegerFirst(nn.Module):
 
     def _scaled_sums(self, input: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
         if scale.dim() == 1:
-            return self._sums(input, codes) * self._per_output(scale)
+            sums, scale = self._sums(input, codes), self._per_output(scale)
+            return scaled(sums, scale) if fits(sums, scale) else sums * scale
         size = cast("int", self.quantizer.granularity.group_size)
         total: Tensor | None = None
         for group, start in enumerate(range(0, codes.shape[1], size)):

@@ -19,13 +19,16 @@ from torch.utils.weak import WeakIdKeyDictionary
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.layers.integer_first import state_of
 
-__all__ = ["STREAM_BITS", "exponential", "norm", "on_grid", "product", "raised", "reach", "sigmoid", "sum_of"]
+__all__ = [
+    "PIECE", "STREAM_BITS", "exponential", "norm", "on_grid", "product", "raised", "raised_sigmoid", "reach",
+    "read_type", "sigmoid", "sum_of",
+]  # fmt: skip
 
 #: The stream between layers: multiples of 2^-10 up to +-2^10.
 STREAM_BITS = 10
 _FLOAT32_BITS, _WIDE_BITS, _WEIGHT_BITS = 24, 53, 22
 #: Numbers that go through a chain of operations together: they stay in a processor's cache.
-_PIECE = 1 << 15
+PIECE = 1 << 15
 #: How far inputs of products reach, as a power of two: into packed codes, into other weights.
 _REACH = {"norm": (4, 6), "square": (6, 10)}
 
@@ -33,19 +36,21 @@ _REACH = {"norm": (4, 6), "square": (6, 10)}
 class _OnGrid(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bits: int, most: float) -> Tensor:
-        ctx.save_for_backward((x.abs() <= most).to(torch.bool))
-        return torch.round(x * 2.0**bits).mul_(2.0**-bits).clamp_(-most, most)
+        found = (x * 2.0**bits).round_().mul_(2.0**-bits).clamp_(-most, most)
+        ctx.most = most
+        ctx.save_for_backward(found)
+        return found
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None
+        (found,) = ctx.saved_tensors
+        return torch.ops.aten.hardtanh_backward(gradients[0], found, -ctx.most, ctx.most), None, None
 
 
 def on_grid(x: Tensor, bits: int, most: float) -> Tensor:
     r"""Round to multiples of :math:`2^{-bits}`, ties to even, between -most and most.
 
-    The gradient passes straight through, and is 0 beyond ``most``.
+    The gradient passes straight through, and is 0 where ``most`` is reached.
 
     Args:
         x: any shape.
@@ -119,7 +124,15 @@ def _is_packed(layer: nn.Module) -> bool:
     return isinstance(layer, IntegerFirst) and layer.quantizer.largest == 1
 
 
-def product(layer: nn.Module, x: Tensor, kind: str | None = None) -> Tensor:
+def read_type(layer: nn.Module, device: str) -> torch.dtype:
+    """Return the type in which a layer reads its inputs: float32, or autocast's where it computes in that."""
+    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        return torch.float32
+    wide = not _is_packed(layer) and (isinstance(layer, IntegerFirst) or not layer.training)
+    return torch.float32 if wide else torch.get_autocast_dtype(device)
+
+
+def product(layer: nn.Module, x: Tensor, kind: str | None = None, raw: bool = False) -> Tensor:
     """Multiply by a layer's weights, with sums that are exact.
 
     In training mode weights of float are multiplied as torch does.
@@ -127,7 +140,8 @@ def product(layer: nn.Module, x: Tensor, kind: str | None = None) -> Tensor:
     Args:
         layer: a linear layer without bias.
         x: ``(..., K)``, real numbers of a kind, or spikes.
-        kind: as for :func:`reach`, whose grid the inputs are put on; None: spikes, which are on every grid.
+        kind: as for :func:`reach`, whose grid the inputs are put on; None: they are on it, as spikes on any grid are.
+        raw: leave the result in the type that the layer gives under autocast.
 
     Returns:
         ``(..., N)``, float32.
@@ -137,7 +151,7 @@ def product(layer: nn.Module, x: Tensor, kind: str | None = None) -> Tensor:
     if not (_is_packed(layer) or layer.training):
         x = x.as_subclass(_Wide)
     found: Tensor = layer(x)
-    return found.float()
+    return found if raw else found.float()
 
 
 def sum_of(x: Tensor, axis: int) -> Tensor:
@@ -153,7 +167,7 @@ class _Norm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         y, rows = torch.empty_like(x), x.view(-1, x.shape[-1])
         centre, inverse = (x.new_empty(len(rows), 1) for _ in range(2))
-        size = max(1, _PIECE // x.shape[-1])
+        size = max(1, PIECE // x.shape[-1])
         for row, mean, scale, into in zip(
             *(torch.split(part, size) for part in (rows, centre, inverse, y.view_as(rows))), strict=True
         ):
@@ -214,10 +228,16 @@ def raised(x: Tensor, out: Tensor) -> None:
     torch.mul(series, power, out=out)
 
 
+def raised_sigmoid(x: Tensor, out: Tensor) -> None:
+    """Write :func:`sigmoid` to ``out``, without a gradient."""
+    raised((-x).clamp_(_LEAST, _MOST), out)
+    out.add_(1.0).reciprocal_()
+
+
 def _exp(x: Tensor) -> Tensor:
     """Return the exponential of any numbers, a piece after the other."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    for part, into in zip(torch.split(x.reshape(-1), _PIECE), torch.split(y.view(-1), _PIECE), strict=True):
+    for part, into in zip(torch.split(x.reshape(-1), PIECE), torch.split(y.view(-1), PIECE), strict=True):
         raised(part.clamp(_LEAST, _MOST), into)
     return y
 

@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from snn_extreme_quant.errors import ConfigError, SampleError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.config import Weights, weights_from_data
-from snn_extreme_quant.models.exact import STREAM_BITS, norm, on_grid, product, sigmoid, sum_of
+from snn_extreme_quant.models.exact import STREAM_BITS, norm, on_grid, product, reach, read_type, sum_of
 from snn_extreme_quant.models.precision import give_weights
 from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig, check_signs
 from snn_extreme_quant.models.spike_gpt_start import start_as_rwkv
 from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState
 from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
+from snn_extreme_quant.models.token_chains import Grid, added, gated, mixed, squared
 from snn_extreme_quant.models.wkv import weighted_average
 from snn_extreme_quant.neurons.spec import NeuronSpec
 from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, TokenLIF, unit_step
@@ -82,14 +83,19 @@ class _Branch(nn.Module):
             self.readers[name] = _neurons(self.config)
         return nn.Linear(inputs, outputs, bias=False)
 
-    def multiply(self, name: str, x: Tensor, memory: _Memory, kind: str = "norm") -> Tensor:
-        """Return the product of a matrix with x, or with the spikes that x causes."""
-        layer = cast("nn.Module", getattr(self, name))
-        if self.config.inputs == "norms":
-            return product(layer, x, kind)
-        key = f"{self.prefix}_{name}_potential"
-        spikes, memory[key] = self.readers[name](x / self.config.input_threshold, memory[key])
-        return product(layer, spikes)
+    def grid(self, name: str, x: Tensor, kind: str = "norm") -> Grid | None:
+        """Return what a product's inputs are put on; None: they cause the spikes that it reads."""
+        if self.config.inputs == "spikes":
+            return None
+        layer = cast("nn.Linear", getattr(self, name))
+        return Grid(*reach(layer, layer.in_features, kind), read_type(layer, x.device.type))
+
+    def multiply(self, name: str, x: Tensor, memory: _Memory, raw: bool = False) -> Tensor:
+        """Return the product of a matrix with x on its grid, or with the spikes that x causes."""
+        if self.config.inputs == "spikes":
+            key = f"{self.prefix}_{name}_potential"
+            x, memory[key] = self.readers[name](x / self.config.input_threshold, memory[key])
+        return product(cast("nn.Module", getattr(self, name)), x, raw=raw)
 
     def fire(self, current: Tensor, memory: _Memory) -> Tensor:
         """Return what the branch adds to the stream: spikes."""
@@ -99,12 +105,13 @@ class _Branch(nn.Module):
         spikes, memory[key] = self.neurons(current, memory[key])
         return cast("Tensor", spikes)
 
-    def shifted(self, y: Tensor, memory: _Memory) -> Tensor:
-        """Return what each token's predecessor was."""
+    def mixed(self, y: Tensor, memory: _Memory, *names: str) -> tuple[Tensor, ...]:
+        """Return what some products read of each token and its predecessor."""
         key = f"{self.prefix}_before"
-        before = torch.cat((memory[key].unsqueeze(0), y[:-1]))
+        shares = [getattr(self, f"time_mix_{name[0]}") for name in names]
+        found = mixed(y, memory[key], shares, [self.grid(name, y) for name in names])
         memory[key] = y[-1]
-        return before
+        return found
 
 
 def _neurons(config: SpikeGPTConfig) -> nn.Module:
@@ -113,10 +120,6 @@ def _neurons(config: SpikeGPTConfig) -> nn.Module:
     if config.neurons is not None:
         return FrameworkTokenLIF(config.neurons)
     return TokenLIF(config.tau, config.detach_reset)
-
-
-def _mixed(y: Tensor, before: Tensor, share: Tensor) -> Tensor:
-    return y * share + before * (1.0 - share)
 
 
 class TimeMix(_Branch):
@@ -133,14 +136,13 @@ class TimeMix(_Branch):
 
     def forward(self, y: Tensor, memory: _Memory) -> Tensor:
         """Return the branch's spikes."""
-        before = self.shifted(y, memory)
-        key = self.multiply("key", _mixed(y, before, self.time_mix_k), memory)
-        value = self.multiply("value", _mixed(y, before, self.time_mix_v), memory)
-        gate = sigmoid(self.multiply("receptance", _mixed(y, before, self.time_mix_r), memory))
+        k, v, r = self.mixed(y, memory, "key", "value", "receptance")
+        key, value = self.multiply("key", k, memory), self.multiply("value", v, memory)
+        gate = self.multiply("receptance", r, memory, raw=True)
         average, memory["numerator"], memory["denominator"] = weighted_average(
             self.time_decay, self.time_first, key, value, memory["numerator"], memory["denominator"]
         )
-        return self.fire(self.multiply("output", gate * average, memory), memory)
+        return self.fire(self.multiply("output", gated(gate, average, self.grid("output", y)), memory), memory)
 
 
 class ChannelMix(_Branch):
@@ -155,10 +157,10 @@ class ChannelMix(_Branch):
 
     def forward(self, y: Tensor, memory: _Memory) -> Tensor:
         """Return the branch's spikes."""
-        before = self.shifted(y, memory)
-        key = self.multiply("key", _mixed(y, before, self.time_mix_k), memory).relu().square()
-        gate = sigmoid(self.multiply("receptance", _mixed(y, before, self.time_mix_r), memory))
-        return self.fire(gate * self.multiply("value", key, memory, "square"), memory)
+        k, r = self.mixed(y, memory, "key", "receptance")
+        key = squared(self.multiply("key", k, memory, raw=True), self.grid("value", y, "square"))
+        gate = self.multiply("receptance", r, memory, raw=True)
+        return self.fire(gated(gate, self.multiply("value", key, memory, raw=True)), memory)
 
 
 class Block(nn.Module):
@@ -174,8 +176,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, memory: _Memory) -> Tensor:
         """Return the stream behind the layer."""
-        x = _stream(x + self.att(norm(self.ln1, x), memory))
-        x = _stream(x + self.ffn(norm(self.ln2, x), memory))
+        x = added(x, self.att(norm(self.ln1, x), memory), _MOST)
+        x = added(x, self.ffn(norm(self.ln2, x), memory), _MOST)
         if self.training and self.dropout:
             x = _stream(F.dropout(x, self.dropout))
         return x

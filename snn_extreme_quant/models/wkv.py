@@ -103,7 +103,7 @@ class _WeightedAverage(torch.autograd.Function):
             of_bonus += _by_channel(of_now * e)
             of_decay += _by_channel(after * chunk.sums[:-1])
             of_weights = (after[:, 0] * v).add_(after[:, 1]).add_(of_now.mul_(bonus))
-            torch.mul(of_weights.mul_(e), (e > least) & (e < most), out=into_key)
+            torch.ops.aten.hardtanh_backward.grad_input(of_weights.mul_(e), e, least, most, grad_input=into_key)
             torch.mul(upper.mul_(bonus).add_(after[:, 0]), e, out=into_value)
         return of_decay, of_bonus, of_key, of_value, behind[0].clone(), behind[1].clone()
 
