@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant.data.tasks import Task as Task
     from snn_extreme_quant.data.tasks import read_rows as read_rows
     from snn_extreme_quant.data.tasks import read_table as read_table
+    from snn_extreme_quant.data.tasks import split_rows as split_rows
     from snn_extreme_quant.data.text_tokens import TextTokens as TextTokens
     from snn_extreme_quant.data.windows import Windows as Windows
     from snn_extreme_quant.data.windows import rows_of as rows_of
@@ -43,6 +44,7 @@ _HOME = {
     "read_table": "tasks",
     "read_text": "plain_text",
     "rows_of": "windows",
+    "split_rows": "tasks",
 }
 
 __all__ = [
@@ -61,6 +63,7 @@ __all__ = [
     "read_table",
     "read_text",
     "rows_of",
+    "split_rows",
 ]
 
 __getattr__, __dir__ = lazily(__name__, _HOME)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import hashlib
 import io
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,7 @@ from typing import Any
 from snn_extreme_quant.errors import ConfigError, DataError, MissingDependencyError
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["GLUE", "LABEL_NAMES", "Rows", "Task", "columns_of", "read_rows", "read_table"]
+__all__ = ["GLUE", "LABEL_NAMES", "Rows", "Task", "columns_of", "read_rows", "read_table", "split_rows"]
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,36 @@ class Rows:
     def __len__(self) -> int:
         """Return the number of rows."""
         return len(self.texts)
+
+    def taken(self, numbers: Sequence[int]) -> Rows:
+        """Return some of the rows."""
+        pairs = None if self.pairs is None else [self.pairs[i] for i in numbers]
+        return Rows([self.texts[i] for i in numbers], pairs, [self.labels[i] for i in numbers])
+
+
+def split_rows(rows: Rows, part: float, fold: int) -> tuple[Rows, Rows]:
+    """Split rows into those to train on and those to measure on, by a permutation that is the same everywhere.
+
+    Args:
+        rows: of one table.
+        part: of the rows to measure on.
+        fold: which part of the mixed rows, from 0.
+
+    Raises:
+        DataError: one of both would be empty.
+
+    Example:
+        >>> rows = Rows(list("abcdefgh"), None, [0.0] * 8)
+        >>> [len(split) for split in split_rows(rows, 0.25, 3)]
+        [6, 2]
+    """
+    mixed = sorted(range(len(rows)), key=lambda i: hashlib.sha256(str(i).encode()).digest())
+    start, stop = (round(end * part * len(rows)) for end in (fold, fold + 1))
+    measured = sorted(mixed[start:stop])
+    if not 0 < len(measured) < len(rows):
+        raise DataError(f"{len(rows)} rows cannot be split: {part} of them are {len(measured)}.")
+    trained = sorted({*range(len(rows))} - {*measured})
+    return rows.taken(trained), rows.taken(measured)
 
 
 def read_rows(task: Task, data: str | Path, split: str, labelled: bool = True) -> Rows:

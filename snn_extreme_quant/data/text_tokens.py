@@ -102,6 +102,12 @@ class TextTokens:
         """Return what bits per character are counted by: bytes of the kind ``"bytes"``, else characters."""
         return len(text.encode("utf-8")) if self.kind == "bytes" else len(text)
 
+    def same(self, other: TextTokens) -> bool:
+        """Whether both give every text the same tokens."""
+        return (self.kind, self.characters) == (other.kind, other.characters) and (
+            self.tokenizer is None or self.tokenizer.to_str() == other.tokenizer.to_str()
+        )
+
     def save(self, folder: Path) -> None:
         """Write ``tokens.json``, and ``tokenizer.json`` of BPE, into a folder."""
         facts = {"format": _FORMAT, "kind": self.kind, "characters": self.characters}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["start_as_rwkv"]
 
 #: Of the matrices that branches end with: currents have to reach a threshold of 1, and averages of values are small.
-_GAINS = {"output": 4.0, "value": 2.0}
+_GAINS = {"output": 6.0, "value": 4.0}
 
 
 @torch.no_grad()
@@ -24,8 +24,8 @@ def start_as_rwkv(model: SpikeGPT) -> None:
     ``time_decay`` :math:`-5 + 8 c^{0.7 + 1.3 \rho}`, ``time_first`` :math:`\ln 0.3 + ((i + 1) \bmod 3 - 1) / 2`, shares
     of this token :math:`(i / d)^{1 - l / L}`, for values :math:`+ 0.3 \rho`, for receptances to the power of 1/2
     (RWKV-4, 2305.13048, appendix on initialisation). Matrices (ours): :math:`\mathcal N(0, 1/K)`; those that branches
-    end with 4 (SRWKV) and 2 (SRFFN) times that in a spiking model; the embedding :math:`\mathcal N(0, 0.1^2)`,
-    within reach of its step's gradient.
+    end with 6 (SRWKV) and 4 (SRFFN) times that in a spiking model, so that a neuron fires at about every seventh token;
+    the embedding :math:`\mathcal N(0, 0.1^2)`, within reach of its step's gradient.
     """
     config = model.config
     size, layers = config.hidden, config.layers

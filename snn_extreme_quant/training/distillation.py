@@ -23,7 +23,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.training.recipe import LossWeights
 
-__all__ = ["Distiller", "Shares", "Teacher", "TeacherOutputs", "label_loss"]
+__all__ = ["Distiller", "Shares", "Teacher", "TeacherOutputs", "given_logits", "label_loss", "soft_loss"]
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,11 @@ class Distiller(nn.Module):
         if weights.scores:
             losses["scores"] = _score_loss(details.scores, _given(teacher.scores, "scores"), batch.mask)
         if weights.logits:
-            logits = _given(teacher.logits, "logits: it has no classifier")
-            losses["logits"] = self._logits(details.logits, logits, weights.temperature)
+            logits = given_logits(teacher)
+            if self.regression:
+                losses["logits"] = F.mse_loss(details.logits.float(), logits.float())
+            else:
+                losses["logits"] = soft_loss(details.logits, logits, weights.temperature)
         if weights.labels:
             losses["labels"] = label_loss(details.logits, batch.labels, self.regression)
         losses = {name: value * getattr(shares, _MEAN_OVER[name]) for name, value in losses.items()}
@@ -163,10 +166,10 @@ class Distiller(nn.Module):
         ]
         return torch.stack(terms).sum()
 
-    def _logits(self, ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
-        if self.regression:
-            return F.mse_loss(ours.float(), theirs.float())
-        return F.cross_entropy(ours.float() / temperature, (theirs.float() / temperature).softmax(-1))
+
+def soft_loss(ours: Tensor, theirs: Tensor, temperature: float) -> Tensor:
+    """Return the cross-entropy with what a teacher gives each class, the mean over the rows."""
+    return F.cross_entropy(ours.float() / temperature, (theirs.float() / temperature).softmax(-1))
 
 
 def label_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
@@ -174,6 +177,11 @@ def label_loss(logits: Tensor, labels: Tensor, regression: bool) -> Tensor:
     if regression:
         return F.mse_loss(logits[:, 0].float(), labels)
     return F.cross_entropy(logits.float(), labels.long())
+
+
+def given_logits(teacher: TeacherOutputs) -> Tensor:
+    """Return a teacher's logits; raises :class:`ConfigError` if it gives none."""
+    return _given(teacher.logits, "logits: it has no classifier")
 
 
 def _given(value: Tensor | None, what: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from snn_extreme_quant.data import Task
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models.config import weights_from_data
-from snn_extreme_quant.training.recipe_text import TextTask, Tokens
+from snn_extreme_quant.training.recipe_text import Holdout, TextTask, Tokens
 
 __all__ = ["Augment", "Base", "LossWeights", "Recipe", "Stage", "Start", "TrainOptions"]
 
@@ -98,11 +99,11 @@ class Base:
 
 @dataclass(frozen=True)
 class Start:
-    """A student that the run starts from.
+    """A model that the run starts from: a student, or a SpikeGPT.
 
     Args:
         path: the folder of an earlier run's model, as ``last/``.
-        take: shell patterns of the parameters that are taken; the teacher gives the others.
+        take: shell patterns of the parameters that are taken; the others start as they would without it.
     """
 
     path: str = ""
@@ -111,9 +112,13 @@ class Start:
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
         if not self.path:
-            raise ConfigError("[start] path is missing: the folder of a student.")
+            raise ConfigError("[start] path is missing: the folder of a model.")
         if not self.take:
             raise ConfigError("[start] take is empty: leave out [start], or name parameters.")
+
+    def takes(self, name: str) -> bool:
+        """Whether a parameter is taken."""
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.take)
 
 
 @dataclass(frozen=True)
@@ -177,11 +182,15 @@ class Stage:
                     " loss.labels = 0 and let the teacher answer (hidden, scores, logits)."
                 )
 
-    def refuse(self, names: tuple[str, ...], what: str) -> None:
-        """Raise :class:`ConfigError` if one of these fields, the mode or a teacher's loss is given."""
+    def refuse(self, names: tuple[str, ...], what: str, logits: bool = False) -> None:
+        """Raise :class:`ConfigError` if one of these fields, the mode or a teacher's loss is given.
+
+        ``logits``: whether that loss may be.
+        """
         taken = [name for name in names if getattr(self, name)]
         taken += ["mode"] if self.mode != "simulated" else []
-        taken += ["loss"] if self.loss.needs_teacher or self.loss.layer_map else []
+        compared = self.loss.hidden or self.loss.scores or (self.loss.logits and not logits)
+        taken += ["loss"] if compared or self.loss.layer_map else []
         if taken:
             raise ConfigError(f"stage {self.name!r}: {taken[0]} has no meaning with {what}.")
 
@@ -233,14 +242,15 @@ class Recipe:
         max_tokens: longer sentences are truncated.
         teacher: a folder or hub id; empty with ``base``.
         base: what a teacher is fine-tuned from, in the place of ``teacher`` and ``student``.
-        gpt: fields of :class:`~snn_extreme_quant.models.SpikeGPTConfig`, of a model that is trained from scratch, in
-            the place of all three.
+        gpt: fields of :class:`~snn_extreme_quant.models.SpikeGPTConfig`, of a model that is trained from scratch, or
+            from ``start``, in the place of ``student`` and ``base``; ``teacher`` is then a SpikeGPT, or empty.
         text: what a ``gpt`` learns to predict; None: the labels of ``task``.
+        holdout: dev rows of a ``gpt`` without ``text``, where there is no table of them; None: there is.
         tokens: what a token of ``gpt`` is.
         cache: whether the teacher's outputs are kept: ``"none"`` or ``"all"``.
         layers: of the teacher that the student has; None: all.
         student: fields of :class:`~snn_extreme_quant.models.SpikingBertConfig`.
-        start: a student that this one starts from; None: the teacher alone.
+        start: a student, or a SpikeGPT, that this one starts from; None: the teacher alone, or from scratch.
         train: what all stages share.
         augment: how the stages that ask for it alter sentences.
         stages: in order.
@@ -252,6 +262,7 @@ class Recipe:
     base: Base | None = None
     gpt: Mapping[str, Any] | None = None
     text: TextTask | None = None
+    holdout: Holdout | None = None
     tokens: Tokens = field(default_factory=Tokens)
     max_tokens: int = 64
     cache: str = "none"
@@ -278,11 +289,18 @@ class Recipe:
             raise ConfigError("The recipe has neither [teacher] path nor [base] path.")
 
     def _check_gpt(self) -> None:
-        """Refuse what has no meaning without a teacher."""
-        if self.teacher or self.student or self.start or self.base or self.layers is not None:
-            raise ConfigError("[gpt] is trained from scratch: leave out [teacher], [student], [start] and [base].")
+        """Refuse what has no meaning for a SpikeGPT."""
+        if self.student or self.base or self.layers is not None:
+            raise ConfigError("[gpt] takes the place of [student] and [base]: leave them out.")
+        if self.cache != "none":
+            raise ConfigError(f"[teacher] cache={self.cache!r} is for [student]; leave it out with [gpt].")
         for stage in self.stages:
-            stage.refuse(("threshold_lr", "augment", "text", "teacher"), "[gpt], which is trained from scratch")
+            stage.refuse(("threshold_lr", "augment", "text", "teacher"), "[gpt]", logits=True)
+            if stage.loss.logits and not self.teacher:
+                raise ConfigError(
+                    f"stage {stage.name!r}: loss.logits compares with a teacher; give [teacher] path, the folder of a"
+                    " SpikeGPT, or leave the loss out."
+                )
 
     def _check_base(self) -> None:
         """Refuse what only a student has."""

@@ -14,12 +14,14 @@ from snn_extreme_quant.data.tasks import task_named
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.registry import suggest
 from snn_extreme_quant.training.recipe import Augment, Base, LossWeights, Recipe, Stage, Start, TrainOptions
-from snn_extreme_quant.training.recipe_text import TextTask, Tokens
+from snn_extreme_quant.training.recipe_text import Holdout, TextTask, Tokens
 
 __all__ = ["load_recipe", "shipped_recipes"]
 
 _T = TypeVar("_T")
 _TASK_KEYS = ("name", "data", "max_tokens", "text", "pair", "label", "labels", "regression", "metrics", "dev")
+#: Keys of [task] for dev rows out of the training table.
+_HOLDOUT = ("table", "holdout", "fold")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -102,14 +104,18 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
     task = dict(data.get("task", {}))
     gpt = data.get("gpt")
     text = _text(task) if gpt is not None and task.get("name") == "text" else None
+    given = {key: task.pop(key) for key in _HOLDOUT if gpt is not None and text is None and key in task}
+    holdout = _build(Holdout, given, "[task]") if given else None
     for key in task if text is None else ():
         if key not in _TASK_KEYS:
             raise ConfigError(f"[task] has no key {key!r}. {suggest(key, _TASK_KEYS)}")
+    if holdout is not None and "dev" in task:
+        raise ConfigError("[task] dev names a table, and holdout takes dev rows from the other: leave one of them out.")
     if "data" not in task:
         raise ConfigError('[task] data is missing: a folder with train.tsv and dev.tsv, or "hub".')
     teacher = dict(data.get("teacher", {}))
-    if gpt is not None and (not isinstance(gpt, Mapping) or teacher):
-        raise ConfigError("[gpt] is a table of SpikeGPTConfig's fields, trained from scratch: leave out [teacher].")
+    if gpt is not None and not isinstance(gpt, Mapping):
+        raise ConfigError("[gpt] is a table of SpikeGPTConfig's fields.")
     if gpt is None and "tokens" in data:
         raise ConfigError("[tokens] is for [gpt]: a teacher brings its tokenizer.")
     if set(teacher) - {"path", "cache"} or ("path" not in teacher and "base" not in data and gpt is None):
@@ -129,6 +135,7 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
         base=_build(Base, data["base"], "[base]") if "base" in data else None,
         gpt=None if gpt is None else dict(gpt),
         text=text,
+        holdout=holdout,
         tokens=_build(Tokens, data.get("tokens", {}), "[tokens]"),
         max_tokens=int(task.get("max_tokens", 64)),
         cache=str(teacher.get("cache", "none")),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from snn_extreme_quant.errors import ConfigError
 
-__all__ = ["LOWER_IS_BETTER", "TextTask", "Tokens"]
+__all__ = ["LOWER_IS_BETTER", "Holdout", "TextTask", "Tokens"]
 
 #: Figures of which the least is the best.
 LOWER_IS_BETTER = frozenset({"bits_per_character", "perplexity"})
@@ -39,6 +39,31 @@ class TextTask:
         for name in ("context", "streams"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"[task] {name}={getattr(self, name)}: use 1 or more.")
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Rows of one table as dev set, where a task has no table of its own for them.
+
+    Args:
+        table: name of the table in the data's folder, without its ending.
+        holdout: part of the rows, which a fixed permutation mixes.
+        fold: which part, from 0; 0 to 9 of ``holdout=0.1`` are a ten-fold cross-validation.
+    """
+
+    table: str = "train"
+    holdout: float = 0.1
+    fold: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning."""
+        if not self.table:
+            raise ConfigError("[task] table is empty: the name of a table in the folder of data, such as 'all'.")
+        if not 0.0 < self.holdout < 1.0:
+            raise ConfigError(f"[task] holdout={self.holdout}: use a part of the rows, such as 0.1.")
+        folds = int(1.0 / self.holdout + 1e-9)
+        if not 0 <= self.fold < folds:
+            raise ConfigError(f"[task] fold={self.fold}: with holdout={self.holdout} there are 0 to {folds - 1}.")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from pathlib import Path
@@ -12,15 +13,18 @@ import torch
 from safetensors.torch import load_file
 
 from snn_extreme_quant.data import TextTokens
-from snn_extreme_quant.errors import ConfigError, DataError
+from snn_extreme_quant.errors import CheckpointError, ConfigError, DataError
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
 from snn_extreme_quant.training.text_figures import counted_spikes, text_figures
 from tests.tiny_bert import save_task
 
 pytest.importorskip("accelerate")
 from snn_extreme_quant.training import load_recipe, train
+from snn_extreme_quant.training.jobs import Place
+from snn_extreme_quant.training.language import gpt_job
 from snn_extreme_quant.training.recipe_files import shipped_recipes
 from snn_extreme_quant.training.run_folder import read_run
+from snn_extreme_quant.training.start import gpt_teacher
 
 TEXT = "the cat sat on the mat and the dog sat on the log. " * 60
 RECIPE = """
@@ -191,10 +195,12 @@ def test_what_means_nothing_is_refused(tmp_path):
         ("gpt.hiden=3", "hidden"),
         ("gpt.vocab=3", "vocab"),
         ("gpt.head=mean", "head"),
-        ("teacher.path=x", "from scratch"),
-        ("student.T=4", "from scratch"),
-        ("start.path=x", "from scratch"),
-        ("base.path=x", "from scratch"),
+        ("teacher.cache=all", "cache"),
+        ("teacher.path=x", r"config\.json"),
+        ("student.T=4", r"\[student\]"),
+        ("start.path=x", r"tokens\.json"),
+        ("base.path=x", r"\[base\]"),
+        ("stage.0.loss.logits=1.0", "teacher"),
         ("task.contxt=3", "context"),
         ("task.context=0", "context"),
         ("task.holdout=1.5", "holdout"),
@@ -206,7 +212,7 @@ def test_what_means_nothing_is_refused(tmp_path):
         ("stage.0.loss.hidden=1.0", "loss"),
         ("stage.1.weights=tenary", "ternary"),
     ):
-        with pytest.raises(ConfigError, match=words):
+        with pytest.raises((ConfigError, CheckpointError, DataError), match=words):
             train(load_recipe(recipe, [change]), tmp_path / "run")
     with pytest.raises(DataError, match="nowhere"):
         train(load_recipe(recipe, ["task.train=nowhere.txt"]), tmp_path / "run")
@@ -214,9 +220,94 @@ def test_what_means_nothing_is_refused(tmp_path):
         train(load_recipe(recipe, ["task.context=100000"]), tmp_path / "run")
 
 
+# A start and a teacher.
+
+
+def test_a_run_starts_from_another_and_learns_from_it(finished, tmp_path):
+    folder, recipe, _, _ = finished
+    last = folder / "run/last"
+    changes = [f"start.path={last}", f"teacher.path={last}", "stage.0.steps=1", "stage.0.lr=1e-12", "stage.1.steps=4"]
+    changes += ["stage.1.loss.logits=1.0", "stage.1.weights=binary", "train.eval_every=1"]
+    figures = []
+    train(load_recipe(recipe, changes), tmp_path, report=lambda p: figures.append((p.losses, p.dev)))
+    given = SpikeGPT.from_pretrained(last)
+    expected = text_figures(given, TextTokens.load(last), TEXT[-round(len(TEXT) * 0.1) :], 4)
+    assert figures[0][1]["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-3)  # it starts as it was left
+    assert set(figures[0][0]) == {"loss", "labels"}
+    assert set(figures[1][0]) == {"loss", "logits"}  # loss.labels is not given there
+    assert figures[-1][0]["loss"] < figures[1][0]["loss"]
+    assert SpikeGPT.from_pretrained(tmp_path / "last").config.weights == "binary"
+
+
+def test_a_teacher_says_what_its_model_does(finished):
+    folder, _, _, _ = finished
+    last = folder / "run/last"
+    model, tokens = SpikeGPT.from_pretrained(last), TextTokens.load(last)
+    teacher = gpt_teacher(str(last), model.config, tokens)
+    ids = torch.from_numpy(tokens.encode(TEXT[:60])).long().view(2, 30)
+    torch.testing.assert_close(teacher(ids), model.eval()(ids))  # though in training mode: no dropout
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    other = TextTokens.of("characters", "".join(chr(200 + i) for i in range(tokens.vocab - 1)))
+    with pytest.raises(ConfigError, match="other tokens"):
+        gpt_teacher(str(last), model.config, other)
+    for change, words in (({"vocab": 9}, "vocab"), ({"head": "mean"}, "head")):
+        with pytest.raises(ConfigError, match=words):
+            gpt_teacher(str(last), SpikeGPTConfig(**{**model.config.to_dict(), **change}), tokens)
+
+
+def test_a_classifier_starts_from_a_language_model(finished, tmp_path):
+    folder, _, _, _ = finished
+    last = folder / "run/last"
+    path = tmp_path / "tiny.toml"
+    path.write_text(CLASSES.format(data=save_task(tmp_path / "data"), head="mean"), encoding="utf-8")
+    changes = [f"start.path={last}", "start.take=['emb.*', 'blocks.*', 'ln_out.*']", "tokens.kind=characters"]
+    changes += ["gpt.layers=2", "stage.0.epochs=0.0", "stage.0.steps=1", "stage.0.lr=1e-12"]
+    train(load_recipe(path, changes), tmp_path / "run")
+    before, after = (load_file(f / "model.safetensors") for f in (last, tmp_path / "run/last"))
+    torch.testing.assert_close(after["blocks.1.ffn.value.weight"], before["blocks.1.ffn.value.weight"])
+    assert after["head.weight"].shape == (2, 32)
+    for change, words in (
+        (["tokens.kind=bytes"], "follow from"),
+        (["gpt.layers=1"], "layers=2"),
+        (["gpt.tau=3.0"], "tau"),
+        (["start.take=['*']"], "head.weight"),
+        (["start.take=['embedding']", "tokens.kind=bytes"], "matches no parameter"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            train(load_recipe(path, [*changes, *change]), tmp_path / "no")
+
+
+def test_dev_rows_are_taken_from_the_table_where_there_is_no_other(tmp_path):
+    rows = [f"{'good' if i % 2 else 'bad'} film number {i}\t{i % 2}" for i in range(60)]
+    (tmp_path / "all.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    text = CLASSES.format(data=tmp_path, head="mean").replace('"sst2"', '"mr"\nmetrics = ["accuracy"]\ntable = "all"')
+    path = tmp_path / "tiny.toml"
+    path.write_text(text, encoding="utf-8")
+    place = Place(tmp_path, torch.device("cpu"), True, None)
+    measured = []
+    for fold in range(4):
+        recipe = load_recipe(path, ["task.holdout=0.25", f"task.fold={fold}", "tokens.kind=bytes"])
+        job = gpt_job(recipe, place)
+        assert (len(job.train), len(job.dev)) == (45, 15)
+        measured += [bytes(job.dev.ids[a:b].astype("uint8")) for a, b in itertools.pairwise(job.dev.starts)]
+    assert sorted(measured) == sorted(row.split("\t")[0].encode() for row in rows)
+    assert measured != sorted(measured)
+    for change, words in (
+        ("task.holdout=1.5", "holdout"),
+        ("task.fold=4", "0 to 3"),
+        ("task.table=''", "table"),
+        ("task.dev=dev", "leave one"),
+        ("task.pair=second", "pairs"),
+        ("task.regression=true", "scores"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            gpt_job(load_recipe(path, ["task.holdout=0.25", change]), place)
+
+
 def test_recipes_of_the_package_are_read_and_documented():
     kinds = ("float", "ternary", "binary", "rwkv")
-    names = {f"{task}_{kind}" for task in ("tinyshakespeare", "wikitext2", "enwiki6m", "sst2_gpt") for kind in kinds}
+    tasks = ("tinyshakespeare", "wikitext2", "enwiki6m", "sst2_gpt", "mr_gpt", "subj_gpt")
+    names = {f"{task}_{kind}" for task in tasks for kind in kinds}
     assert {name for name in shipped_recipes() if load_recipe(name).gpt is not None} == names
     page = (Path(__file__).parents[2] / "docs/spike_gpt.md").read_text(encoding="utf-8")
     for name in names:
@@ -227,3 +318,5 @@ def test_recipes_of_the_package_are_read_and_documented():
         given = recipe.stages[-1].weights
         assert (given["kind"] if isinstance(given, dict) else given or "float") == kind.replace("rwkv", "float")
         assert f"`{name.removesuffix(kind)}float`, `_ternary`, `_binary`, `_rwkv`" in page
+        assert recipe.teacher == ("" if kind in ("float", "rwkv") else f"runs/{name.removesuffix(kind)}float/last")
+        assert (recipe.start.path if recipe.start else "") == recipe.teacher
