@@ -10,6 +10,7 @@ as --teacher, its dev figure is what retention divides by.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +21,30 @@ from snn_extreme_quant.training.run_folder import logged_seconds
 _NAME = "training_runs"
 
 
-def run(folder: Path) -> dict[str, Any]:
-    """Return the record of a finished run."""
-    outcome = json.loads((folder / "result.json").read_text())
-    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    recipe = outcome["recipe"]
+def files_of(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Return what came of a finished run, and the lines of its log."""
+    lines = (folder / "log.jsonl").read_text().splitlines()
+    return json.loads((folder / "result.json").read_text()), [json.loads(line) for line in lines]
+
+
+def stages_of(recipe: dict[str, Any], log: list[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the stages of a run with their steps, losses, and some of their other fields."""
     steps = {line["stage"]: line["step"] for line in log}
-    stages = [
+    return [
         {
             "name": stage["name"],
             "steps": steps[stage["name"]],
-            **{name: stage[name] for name in ("epochs", "lr", "threshold_lr", "weights", "mode")},
+            **{name: stage[name] for name in names},
             "loss": {name: value for name, value in stage["loss"].items() if value},
         }
         for stage in recipe["stages"]
     ]
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """Return the record of a finished run."""
+    outcome, log = files_of(folder)
+    recipe = outcome["recipe"]
     return {
         "task": recipe["task"]["name"],
         "metric": recipe["task"]["metrics"][0],
@@ -42,7 +52,7 @@ def run(folder: Path) -> dict[str, Any]:
         "batch": recipe["train"]["batch"],
         "student": recipe["student"],
         "from_another_student": recipe.get("start") is not None,
-        "stages": stages,
+        "stages": stages_of(recipe, log, ("epochs", "lr", "threshold_lr", "weights", "mode")),
         "seconds_logged": round(logged_seconds(log)),
         "metrics": outcome["metrics"],
         "firing_rate": outcome["firing_rate"],

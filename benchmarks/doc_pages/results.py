@@ -16,6 +16,11 @@ def load(name: str) -> dict[str, Any]:
     return result
 
 
+def is_there(name: str) -> bool:
+    """Whether something has been recorded."""
+    return (_RESULTS / f"{name}.json").is_file()
+
+
 def table(head: list[str], rows: list[list[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,8 +1,10 @@
-"""The table of docs/spike_gpt.md."""
+"""The tables of docs/spike_gpt.md."""
 
 from __future__ import annotations
 
-from .results import load, table
+from typing import Any
+
+from .results import is_there, load, table
 
 
 def wkv() -> str:
@@ -34,5 +36,92 @@ def wkv() -> str:
     )
 
 
+#: Kinds of runs, by the last word of a recipe's name.
+_KINDS = {"float": "float", "ternary": "ternary", "binary": "binary", "rwkv": "RWKV"}
+_UNITS = {"bits_per_character": "bits per character", "accuracy": "accuracy"}
+
+
+def _figure(run: dict[str, Any], metric: str) -> str:
+    value = run["metrics"][metric]
+    return f"{100 * value:.1f} %" if metric == "accuracy" else f"{value:.3f}"
+
+
+def _against(run: dict[str, Any], other: dict[str, Any] | None, metric: str) -> str:
+    """Return a figure, and how far it is from that of another run."""
+    if other is None or other is run:
+        return _figure(run, metric)
+    ours, theirs = run["metrics"][metric], other["metrics"][metric]
+    apart = f"{100 * (ours - theirs):+.1f}" if metric == "accuracy" else f"{100 * (ours / theirs - 1):+.1f} %"
+    return f"{_figure(run, metric)} ({apart})"
+
+
+def _before(all_runs: dict[str, Any], run: dict[str, Any]) -> str:
+    """Return the steps of the run that one went on from."""
+    return f" + {all_runs[run['start']]['steps']:,}" if run["start"] in all_runs else ""
+
+
+def runs() -> str:
+    if not is_there("spike_gpt_runs"):
+        return "None of the recipes has been run to its end yet."
+    result = load("spike_gpt_runs")
+    rows = []
+    for name, run in result["runs"].items():
+        recipe, _, number = name.partition("-")
+        task, _, kind = recipe.rpartition("_")
+        last = f"-{number}" if number else ""
+        metric = run["metric"]
+        # Spikes are compared with the RWKV of their size, few bits with float weights.
+        other = result["runs"].get(f"{task}_{'rwkv' if kind == 'float' else 'float'}{last}")
+        perplexity = run["metrics"].get("perplexity")
+        rows.append([
+            f"{task.removesuffix('_gpt')}{', seed ' + str(run['seed']) if run['seed'] else ''}",
+            _KINDS[kind],
+            _UNITS.get(metric, metric),
+            _figure(run, metric) if kind == "rwkv" else _against(run, other, metric),
+            "-" if perplexity is None else f"{perplexity:.2f}",
+            "-" if run["firing_rate"] is None else f"{run['firing_rate']:.3f}",
+f"{run['steps']:,}" + _before(result["runs"], run),
+            "-" if run["tokens"] is None else f"{run['tokens'] / 1e6:.1f} M",
+            f"{run['seconds_logged'] / 60:.0f} min",
+            f"{run['parameters'] / 1e6:.2f} M",
+            f"{run['state_numbers']:,}",
+        ])  # fmt: skip
+    head = [
+        "text", "weights", "of the dev part", "figure (against)", "perplexity", "firing rate", "steps", "tokens",
+        "time", "parameters", "state",
+    ]  # fmt: skip
+    return (
+        table(head, rows)
+        + "\n\nThe last model of each run. In brackets: float against the RWKV, ternary and binary against float"
+        " (accuracy: in points).\nTernary and binary runs go on from the float one, whose steps are behind the plus;"
+        " tokens and time are of the run alone.\nState: numbers of float32 a sequence"
+        " (`benchmarks/results/spike_gpt_runs.json`)."
+    )
+
+
+def precision() -> str:
+    if not is_there("spike_gpt_precision"):
+        return "This has not been measured yet."
+    parts = []
+    for name, run in load("spike_gpt_precision")["runs"].items():
+        whole = run["rows"][0]
+        rows = [
+            [
+                row["weights"] + (", GPTQ" if row["gptq"] else ""),
+                f"{row['perplexity']:.2f}",
+                f"{row['bits_per_character']:.3f}",
+                f"{100 * (row['bits_per_character'] / whole['bits_per_character'] - 1):+.1f} %",
+                f"{row['bytes'] / 1e3:,.0f} kB",
+            ]
+            for row in run["rows"]
+        ]
+        head = [name, "perplexity", "bits per character", "against float", "file"]
+        parts.append(table(head, rows))
+    return (
+        "\n\n".join(parts)
+        + "\n\nDev text, no training after quantising (`benchmarks/results/spike_gpt_precision.json`)."
+    )
+
+
 #: By the name between their markers.
-TABLES = {"wkv table": wkv}
+TABLES = {"wkv table": wkv, "runs table": runs, "precision table": precision}
