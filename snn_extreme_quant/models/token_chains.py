@@ -215,7 +215,8 @@ class _Added(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None]:
-        passed = _inside(gradients[0], *ctx.saved_tensors, ctx.most)
+        (found,) = ctx.saved_tensors
+        passed = _inside(gradients[0], found, ctx.most)
         return passed, passed, None
 
 
