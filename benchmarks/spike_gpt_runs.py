@@ -2,7 +2,8 @@
 
     python benchmarks/spike_gpt_runs.py NAME=FOLDER ...
 
-A name is that of the recipe, as tinyshakespeare_ternary; runs of other seeds take -1, -2 behind it. Figures are those
+A name is that of the recipe, as tinyshakespeare_ternary; runs of other seeds take -1, -2 behind it. What a run went on
+from is known by the name of that run's folder, which is to be the same. Figures are those
 of a run's last model, which no dev figure chose. Runs recorded before are kept; the same name replaces. The data's
 files must be where the run read them: their SHA-256 is recorded, of what is in them where they are compressed.
 """

@@ -80,7 +80,7 @@ def runs() -> str:
             _figure(run, metric) if kind == "rwkv" else _against(run, other, metric),
             "-" if perplexity is None else f"{perplexity:.2f}",
             "-" if run["firing_rate"] is None else f"{run['firing_rate']:.3f}",
-f"{run['steps']:,}" + _before(result["runs"], run),
+            f"{run['steps']:,}" + _before(result["runs"], run),
             "-" if run["tokens"] is None else f"{run['tokens'] / 1e6:.1f} M",
             f"{run['seconds_logged'] / 60:.0f} min",
             f"{run['parameters'] / 1e6:.2f} M",
