@@ -38,8 +38,8 @@ def form_runtimes() -> str:
     result = load("runtime_matrix_forms")
     return (
         _runs(result)
-        + f"\n\n{result['networks']} networks: integers only, streaming, and the synchronous schedule on counts and"
-        " spike by spike; expected is what\nonnxruntime"
+        + f"\n\n{result['networks']} networks: integers only, streaming, the synchronous schedule on counts and"
+        " spike by spike, SpikingBERT; expected is what\nonnxruntime"
         f" {result['machine']['versions']['onnxruntime']} gave after `sxq.verify` found no difference"
         " (`benchmarks/results/runtime_matrix_forms.json`)."
     )
