@@ -11,6 +11,7 @@ from snn_extreme_quant._version import __version__ as __version__
 from snn_extreme_quant.lazy_names import lazily
 
 if TYPE_CHECKING:
+    from snn_extreme_quant import accounting as accounting
     from snn_extreme_quant import calibrate as calibrate
     from snn_extreme_quant import checkpoints as checkpoints
     from snn_extreme_quant import config as config

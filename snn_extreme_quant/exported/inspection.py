@@ -19,7 +19,7 @@ from .operators import DOMAIN, is_neuron
 from .packed import layer_of, packed_weights, weight_layout
 from .salvage import Salvaged, salvage_file
 
-__all__ = ["FileReport", "LayerContents", "OperatorCount", "Sizes", "StateContents", "inspect_file"]
+__all__ = ["FileReport", "LayerContents", "OperatorCount", "Sizes", "StateContents", "constant_sizes", "inspect_file"]
 
 #: What a layout is called in a table of precisions, and the bits that a code takes.
 _PRECISIONS = {
@@ -172,6 +172,18 @@ def inspect_file(path: str | Path) -> FileReport:
         return _report(path, found)
     except Exception as error:  # what an edited file holds can be anything
         raise ModelFileError(f"{path} is damaged ({type(error).__name__}: {error}); export it again.") from error
+
+
+def constant_sizes(path: Path) -> tuple[int, int]:
+    """Return the bytes of a file's constants, and those of all of it, with what lies beside it.
+
+    Raises:
+        ModelFileError: nothing of it can be read, or it was not written by this package.
+    """
+    found = salvage_file(path)
+    constants = found.model.graph.initializer
+    everything = found.file_bytes + sum(bytes_beside(tensor) for tensor in constants)
+    return sum(_constant_bytes(tensor) for tensor in constants), everything
 
 
 def _report(path: Path, found: Salvaged) -> FileReport:

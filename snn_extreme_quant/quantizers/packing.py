@@ -1,7 +1,7 @@
 r"""Weight codes as bytes.
 
 Codes are a matrix of shape ``(K, N)``: K inputs of a dot product, N outputs. They are packed along N, the first code
-in the lowest digit of the byte, and the last byte of a row is filled up with the code of digit 0.
+in the lowest digit of the byte, and the last byte of a row is filled up with digits 0.
 
 ==============  ==============  ============================  =====================================
 layout          codes           digits                        bytes from codes :math:`c_0, c_1, ...`
@@ -13,6 +13,13 @@ layout          codes           digits                        bytes from codes :
 ``int8``        -127..127       1, digit c+127                :math:`c + 127`
 ``int16``       -32767..32767   1 in 2 bytes, digit c+32767   low byte, then high byte of c+32767
 ==============  ==============  ============================  =====================================
+
+``int3``, ``int5``, ``int6``, ``int7`` and ``int9`` to ``int15``, layouts of b bit, hold codes from -q to q,
+:math:`q = 2^{b-1} - 1`, in *sections*. The low b bits of a code in two's complement, d = c mod 2^b, are cut into the
+powers of two that b is the sum of, the largest first and lowest: 3 = 2 + 1, 6 = 4 + 2, 7 = 4 + 2 + 1, 10 = 8 + 2,
+14 = 8 + 4 + 2. A row is one section after the other, each with a field of s bit for every code of the row: the first
+code in the lowest bits of the section's first byte, the last byte filled up with zeros. So a row of N codes takes
+:math:`\sum_s \lceil N s / 8 \rceil` bytes, and one table for each s unpacks any byte.
 
 The layouts are frozen: a change would get a new name. :data:`LAYOUT_VERSION` counts the set as a whole.
 """
@@ -27,16 +34,19 @@ import numpy.typing as npt
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["LAYOUTS", "LAYOUT_VERSION", "Layout", "pack", "unpack"]
+__all__ = ["LAYOUTS", "LAYOUT_VERSION", "Layout", "layout_for", "pack", "unpack"]
 
-LAYOUT_VERSION = 1
+LAYOUT_VERSION = 2
+_BYTE = 8
+_MOST_BITS = 16
 
 
 @dataclass(frozen=True)
 class Layout:
     """One way to put codes into bytes: ``per_byte`` digits of ``base``; code = digit * ``step`` - ``offset``.
 
-    ``wide`` layouts have one digit in two bytes, low byte first, instead.
+    ``wide`` layouts have one digit in two bytes, low byte first, instead. Layouts with ``sections`` cut a code of
+    ``base`` values, in two's complement, into fields of so many bits, the lowest first; ``per_byte`` is then 0.
     """
 
     name: str
@@ -45,6 +55,7 @@ class Layout:
     step: int
     offset: int
     wide: bool = False
+    sections: tuple[int, ...] = ()
 
     @property
     def top(self) -> int:
@@ -57,13 +68,40 @@ class Layout:
         return self.offset
 
     @property
+    def in_bytes(self) -> bool:
+        """Whether codes fit signed bytes."""
+        return self.largest < 2 ** (_BYTE - 1)
+
+    @property
     def bytes_used(self) -> int:
         """How many of the 256 byte values can occur."""
-        return 256 if self.wide else min(256, int(self.base**self.per_byte))
+        return 256 if self.wide or self.sections else min(256, int(self.base**self.per_byte))
 
     def packed_columns(self, columns: int) -> int:
         """Return the bytes that a row of ``columns`` codes takes."""
+        if self.sections:
+            return sum(self.section_columns(columns))
         return 2 * columns if self.wide else -(-columns // self.per_byte)
+
+    def section_columns(self, columns: int) -> tuple[int, ...]:
+        """Return the bytes that each section of a row of ``columns`` codes takes.
+
+        Example:
+            >>> LAYOUTS["int6"].section_columns(5)
+            (3, 2)
+        """
+        return tuple(-(-columns * bits // _BYTE) for bits in self.sections)
+
+    def fits(self, columns: int) -> bool:
+        """Whether ``columns`` codes fill the bytes of a row, so that nothing is left to cut off."""
+        if self.wide:
+            return False
+        return columns % (_BYTE // min(self.sections) if self.sections else self.per_byte) == 0
+
+
+def _in_sections(bits: int) -> Layout:
+    sections = tuple(size for size in (8, 4, 2, 1) if bits & size)
+    return Layout(f"int{bits}", 0, 2**bits, 1, 2 ** (bits - 1) - 1, sections=sections)
 
 
 LAYOUTS = {
@@ -75,8 +113,24 @@ LAYOUTS = {
         Layout("int4", 2, 16, 1, 7),
         Layout("int8", 1, 256, 1, 127),
         Layout("int16", 1, 65536, 1, 32767, wide=True),
+        *(_in_sections(bits) for bits in (3, 5, 6, 7, *range(9, _MOST_BITS))),
     )
 }
+
+
+def layout_for(bits: int) -> str:
+    """Return the layout of codes of so many bits, as :attr:`WeightConfig.bits` counts them: of 1 binary, of 2 ternary.
+
+    Raises:
+        ConfigError: there is none.
+
+    Example:
+        >>> layout_for(1), layout_for(2), layout_for(6)
+        ('binary8', 'ternary4', 'int6')
+    """
+    if type(bits) is not int or not 1 <= bits <= _MOST_BITS:
+        raise ConfigError(f"No packing layout holds codes of {bits!r} bit; they have 1 to {_MOST_BITS}.")
+    return {1: "binary8", 2: "ternary4"}.get(bits, f"int{bits}")
 
 
 def _layout(name: str) -> Layout:
@@ -93,7 +147,7 @@ def pack(codes: npt.ArrayLike, layout: str) -> npt.NDArray[np.uint8]:
         layout: a key of :data:`LAYOUTS`.
 
     Returns:
-        Bytes of shape ``(K, ceil(N / per_byte))``; ``(K, 2 N)`` in layout ``int16``.
+        Bytes of shape ``(K, packed_columns(N))``.
 
     Raises:
         ConfigError: the layout is unknown, the shape is not a matrix, or a code does not fit the layout.
@@ -103,6 +157,8 @@ def pack(codes: npt.ArrayLike, layout: str) -> npt.NDArray[np.uint8]:
         [[164, 1]]
         >>> pack([[-7, 7, 0]], "int4").tolist(), pack([[1]], "int16").tolist()
         ([[224, 7]], [[0, 128]])
+        >>> pack([[-3, 1, 2]], "int3").tolist()  # d = 5, 1, 2: low bits 1, 1, 2 and high bits 1, 0, 0
+        [[37, 1]]
     """
     kind = _layout(layout)
     codes = np.asarray(codes)
@@ -111,14 +167,25 @@ def pack(codes: npt.ArrayLike, layout: str) -> npt.NDArray[np.uint8]:
     if not np.isin(codes, np.arange(kind.top + 1) * kind.step - kind.offset).all():
         raise ConfigError(f"Codes {np.unique(codes)[:6].tolist()} do not fit the layout {layout!r}.")
     rows, columns = codes.shape
+    if kind.sections:
+        values = codes.astype(np.int64) % kind.base
+        parts = []
+        for bits in kind.sections:
+            parts.append(_digits_to_bytes(values % 2**bits, _BYTE // bits, 2**bits))
+            values //= 2**bits
+        return np.concatenate(parts, 1)
     numbers = (codes.astype(np.int64) + kind.offset) // kind.step
     if kind.wide:
         return np.ascontiguousarray(numbers, "<u2").view(np.uint8).reshape(rows, 2 * columns)
-    width = kind.packed_columns(columns)
-    digits = np.zeros((rows, width, kind.per_byte), np.int64)
-    digits.reshape(rows, width * kind.per_byte)[:, :columns] = numbers
-    places = kind.base ** np.arange(kind.per_byte)
-    packed: npt.NDArray[np.uint8] = (digits * places).sum(-1).astype(np.uint8)
+    return _digits_to_bytes(numbers, kind.per_byte, kind.base)
+
+
+def _digits_to_bytes(numbers: npt.NDArray[np.int64], per_byte: int, base: int) -> npt.NDArray[np.uint8]:
+    rows, columns = numbers.shape
+    width = -(-columns // per_byte)
+    digits = np.zeros((rows, width, per_byte), np.int64)
+    digits.reshape(rows, width * per_byte)[:, :columns] = numbers
+    packed: npt.NDArray[np.uint8] = (digits * base ** np.arange(per_byte)).sum(-1).astype(np.uint8)
     return packed
 
 
@@ -131,7 +198,7 @@ def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDAr
         layout: a key of :data:`LAYOUTS`.
 
     Returns:
-        Codes of shape ``(K, columns)``, int8 (int16 in layout ``int16``).
+        Codes of shape ``(K, columns)``, int8 (int16 in layouts of more than 8 bit).
 
     Raises:
         ConfigError: shape and ``columns`` do not fit, or a byte holds no codes (the data is damaged).
@@ -149,15 +216,39 @@ def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDAr
             f"unpack() of {columns} columns in layout {layout!r} takes uint8 (K, {width});"
             f" got {packed.dtype} {packed.shape}."
         )
+    if kind.sections:
+        codes = _from_sections(packed, columns, kind)
+        damaged = bool((codes < -kind.largest).any())
+    else:
+        codes, damaged = _from_digits(packed, columns, kind)
+    if damaged:
+        raise ConfigError(f"A byte of the packed weights is not of layout {layout!r}: the data is damaged.")
+    return codes.astype(np.int8 if kind.in_bytes else np.int16)
+
+
+def _from_digits(packed: npt.NDArray[np.uint8], columns: int, kind: Layout) -> tuple[npt.NDArray[np.int64], bool]:
+    """Return the codes, and whether a byte holds what is none."""
     rows = packed.shape[0]
     if kind.wide:
         digits = np.ascontiguousarray(packed).view("<u2").reshape(rows, columns).astype(np.int64)
         spare = False
     else:
-        places = kind.base ** np.arange(kind.per_byte)
-        digits = ((packed[:, :, None].astype(np.int64) // places) % kind.base).reshape(rows, width * kind.per_byte)
+        digits = _digits_of(packed, kind.per_byte, kind.base)
         spare = bool((packed.astype(np.int64) >= kind.bytes_used).any())
-    if spare or (digits > kind.top).any():
-        raise ConfigError(f"A byte of the packed weights is not of layout {layout!r}: the data is damaged.")
-    codes = (digits * kind.step - kind.offset)[:, :columns]
-    return codes.astype(np.int16 if kind.wide else np.int8)
+    return (digits * kind.step - kind.offset)[:, :columns], spare or bool((digits > kind.top).any())
+
+
+def _from_sections(packed: npt.NDArray[np.uint8], columns: int, kind: Layout) -> npt.NDArray[np.int64]:
+    """Return the codes, among them -base/2 where a field is damaged; what fills a section's last byte is free."""
+    values = np.zeros((packed.shape[0], columns), np.int64)
+    start, weight = 0, 1
+    for bits, width in zip(kind.sections, kind.section_columns(columns), strict=True):
+        values += _digits_of(packed[:, start : start + width], _BYTE // bits, 2**bits)[:, :columns] * weight
+        start, weight = start + width, weight * 2**bits
+    return np.where(values >= kind.base // 2, values - kind.base, values)
+
+
+def _digits_of(packed: npt.NDArray[np.uint8], per_byte: int, base: int) -> npt.NDArray[np.int64]:
+    rows, width = packed.shape
+    digits: npt.NDArray[np.int64] = packed[:, :, None].astype(np.int64) // base ** np.arange(per_byte) % base
+    return digits.reshape(rows, width * per_byte)

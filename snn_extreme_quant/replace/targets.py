@@ -31,12 +31,15 @@ TORCH_LAYERS: dict[type[nn.Module], type[nn.Module]] = {
 _OWN_WEIGHTS = (nn.RNNBase, nn.RNNCellBase, nn.MultiheadAttention)
 
 
-def target_of(module: nn.Module, known: Mapping[type[nn.Module], type[nn.Module]]) -> tuple[type | None, str]:
+def target_of(
+    module: nn.Module, known: Mapping[type[nn.Module], type[nn.Module]], loaded: bool = True
+) -> tuple[type | None, str]:
     """Return the class that takes ``module``'s place, or None and the reason.
 
     Args:
         module: any module.
         known: float classes with the quantised class of each; a subclass counts if it computes what its base does.
+        loaded: whether its weight must hold numbers; on the meta device it has only a shape.
     """
     cls = type(module)
     if isinstance(module, IntegerFirst):
@@ -51,7 +54,7 @@ def target_of(module: nn.Module, known: Mapping[type[nn.Module], type[nn.Module]
     if isinstance(module, nn.modules.lazy.LazyModuleMixin):
         return None, "lazy and not initialised; run the model once first"
     target = known[base]
-    reason = _unlike_its_base(module, base) or _weight_trouble(module) or _unfit(module, target)
+    reason = _unlike_its_base(module, base) or _weight_trouble(module, loaded) or _unfit(module, target)
     return (None, reason) if reason else (target, "")
 
 
@@ -63,11 +66,11 @@ def _unlike_its_base(module: nn.Module, base: type[nn.Module]) -> str:
     return "its forward() was replaced on the instance" if "forward" in vars(module) else ""
 
 
-def _weight_trouble(module: nn.Module) -> str:
+def _weight_trouble(module: nn.Module, loaded: bool) -> str:
     weight = module._parameters.get("weight")
     if weight is None:
         return "its weight is computed (weight_norm or the like); remove that first"
-    if weight.is_meta:
+    if weight.is_meta and loaded:
         return "its weight is on the meta device; load it first"
     return "" if weight.is_floating_point() else f"its weight is {weight.dtype}"
 

@@ -1,0 +1,274 @@
+r"""What the weights of an exported file take, by arithmetic: from a model, or from shapes on paper.
+
+The codes of a matrix are stored as :math:`(K, N)`, inputs first, each of the K rows from a byte of its own on (of an
+embedding: a row for each entry of the table), and each output has a float32 scale:
+
+.. math:: \text{bytes} = K\,\mathrm{row}_b(N) + 4 N G
+
+with :math:`\mathrm{row}_b(N)` about :math:`N b / 8` (:mod:`snn_extreme_quant.quantizers.packing` says exactly) and G
+groups of inputs with scales of their own. All other parameters are float32. ``docs/quantisers.md``, *Memory*, says
+what is counted and what is not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
+
+from snn_extreme_quant.config import Float, PrecisionPlan, WeightConfig
+from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.quantizers.packing import LAYOUTS, layout_for
+from snn_extreme_quant.registry import suggest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = ["FileMemory", "MatrixMemory", "WeightKind", "WeightMemory", "WeightShape", "file_memory", "weight_memory"]
+
+WeightKind = Literal["Linear", "Conv", "ConvTranspose", "Embedding", "Parameter"]
+_FLOAT_BYTES = 4
+_PACKINGS = {"2bit": "ternary4", "1.6bit": "ternary5"}
+
+
+class WeightShape(NamedTuple):
+    """A weight on paper.
+
+    Args:
+        name: of its layer, for the plan.
+        shape: of its codes: outputs first, ``(N, K)`` or ``(N, C / groups, kernel ...)``, also of a transposed
+            convolution; of an embedding ``(entries, width)``; of a parameter any.
+        kind: what reads it; a ``"Parameter"`` stays float32 whatever the plan says.
+        config: the precision that it has, where no plan is given.
+        aliases: more names of a shared layer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: WeightKind = "Linear"
+    config: WeightConfig = Float()
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class MatrixMemory:
+    """What one matrix takes.
+
+    Args:
+        name: of its layer.
+        kind: what reads it.
+        shape: of its codes.
+        config: its precision.
+        layout: how its codes are packed; "" where it is float.
+        codes: bytes of the codes, or of the floats.
+        scales: bytes of the scales.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    config: WeightConfig
+    layout: str
+    codes: int
+    scales: int
+
+    @property
+    def total(self) -> int:
+        """Bytes of codes and scales."""
+        return self.codes + self.scales
+
+    @property
+    def as_float(self) -> int:
+        """Bytes of the matrix in float32."""
+        return _FLOAT_BYTES * math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class WeightMemory:
+    """What all weights take. Printing it gives a table.
+
+    Args:
+        matrices: in the order of the model.
+        other: bytes of all other parameters, float32.
+    """
+
+    matrices: tuple[MatrixMemory, ...]
+    other: int
+
+    @property
+    def codes(self) -> int:
+        """Bytes of codes, and of matrices that are float."""
+        return sum(matrix.codes for matrix in self.matrices)
+
+    @property
+    def scales(self) -> int:
+        """Bytes of scales."""
+        return sum(matrix.scales for matrix in self.matrices)
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.codes + self.scales + self.other
+
+    @property
+    def as_float(self) -> int:
+        """Bytes of the same weights in float32."""
+        return sum(matrix.as_float for matrix in self.matrices) + self.other
+
+    @property
+    def reduction(self) -> float:
+        """The part of the memory of float32 that is saved, 0 to 1."""
+        return 1 - self.total / self.as_float if self.as_float else 0.0
+
+    def __str__(self) -> str:
+        """Render as a plain table."""
+        rows = [
+            (m.name, m.kind, "x".join(map(str, m.shape)), m.layout or "float", f"{m.total:,} B") for m in self.matrices
+        ]
+        widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
+        lines = ["  ".join((*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4])) for row in rows]
+        parts = f"codes {self.codes:,}, scales {self.scales:,}, other parameters {self.other:,}"
+        head = f"{self.total / 1e6:.2f} MB, {self.reduction:.1%} below float32 ({parts} B)"
+        return "\n".join((head, *lines))
+
+
+@dataclass(frozen=True)
+class FileMemory:
+    """What an exported file takes.
+
+    Args:
+        weights: bytes of its constants: codes, scales, floats.
+        graph: the rest: nodes, bodies of operators, names, metadata.
+    """
+
+    weights: int
+    graph: int
+
+    @property
+    def total(self) -> int:
+        """The size of the file, with the files of its weights where they lie beside it."""
+        return self.weights + self.graph
+
+
+def weight_memory(
+    model: nn.Module | Iterable[WeightShape | tuple[str, Sequence[int], str]],
+    plan: PrecisionPlan | WeightConfig | None = None,
+    *,
+    ternary_packing: str = "2bit",
+) -> WeightMemory:
+    """Say what the weights of a model take in an exported file, without exporting it.
+
+    Args:
+        model: a model, quantised or not, on any device (meta too); or its weights on paper, as
+            :class:`WeightShape` or ``(name, shape, kind)``. :func:`weight_shapes` gives those of a model, for many
+            plans at once.
+        plan: the precisions, by the names of layers, or one for all; by default what the layers have. A layer that
+            is quantised already gets the plan's precision.
+        ternary_packing: as for :func:`~snn_extreme_quant.export_onnx`.
+
+    Raises:
+        ConfigError: a shape, kind or packing that there is not; a precision whose codes no layout holds.
+        UnmatchedNameError: a name in the plan matches no layer that can be quantised.
+
+    Example:
+        >>> from snn_extreme_quant.config import Binary, Ternary
+        >>> paper = [("hidden", (256, 64), "Linear"), ("hidden.bias", (256,), "Parameter"), ("out", (10, 256), "Linear")]
+        >>> memory = weight_memory(paper, PrecisionPlan({"out": Ternary()}, default=Binary()))
+        >>> [(m.codes, m.scales) for m in memory.matrices], memory.other, memory.total
+        ([(2048, 1024), (768, 40)], 1024, 4904)
+    """
+    if ternary_packing not in _PACKINGS:
+        raise ConfigError(f"ternary_packing={ternary_packing!r}: {suggest(str(ternary_packing), _PACKINGS)}")
+    if plan is not None and not isinstance(plan, (PrecisionPlan, WeightConfig)):
+        raise ConfigError(f"weight_memory() takes a PrecisionPlan, Binary(), Ternary() or Uniform(); got {plan!r}.")
+    given = _shapes_of(model)
+    found = [weight for weight in given if weight.kind != "Parameter"]
+    if isinstance(plan, PrecisionPlan):
+        names = [name for weight in found for name in (weight.name, *weight.aliases)]
+        unfit = {weight.name: "it is no matrix of a layer" for weight in given if weight.kind == "Parameter"}
+        plan.check_names(names, unfit)
+    matrices = tuple(_matrix(weight, _config(weight, plan), ternary_packing) for weight in found)
+    return WeightMemory(matrices, sum(_FLOAT_BYTES * math.prod(w.shape) for w in given if w.kind == "Parameter"))
+
+
+def file_memory(path: str | Path) -> FileMemory:
+    """Measure what the weights of an exported file take, and the rest of it.
+
+    Raises:
+        ModelFileError: nothing of it can be read.
+
+    Example:
+        >>> file_memory("net.onnx").weights  # doctest: +SKIP
+        4904
+    """
+    from snn_extreme_quant.exported.inspection import constant_sizes
+
+    weights, everything = constant_sizes(Path(path))
+    return FileMemory(weights, everything - weights)
+
+
+def _shapes_of(model: nn.Module | Iterable[WeightShape | tuple[str, Sequence[int], str]]) -> tuple[WeightShape, ...]:
+    if hasattr(model, "named_modules"):
+        from snn_extreme_quant.accounting.shapes import weight_shapes
+
+        return weight_shapes(cast("nn.Module", model))
+    try:
+        entries = [_on_paper(entry) for entry in cast("Iterable[WeightShape]", model)]
+    except TypeError as error:
+        raise ConfigError(
+            f"weight_memory() takes a model, or weights as (name, shape, kind); got {type(model).__name__}."
+        ) from error
+    names = [entry.name for entry in entries]
+    twice = next((name for name in names if names.count(name) > 1), None) if len(set(names)) < len(names) else None
+    if twice is not None:
+        raise ConfigError(f"Two weights are called {twice!r}; give each a name of its own.")
+    return tuple(entries)
+
+
+def _on_paper(entry: WeightShape | tuple[str, Sequence[int], str]) -> WeightShape:
+    if not isinstance(entry, tuple) or not 2 <= len(entry) <= len(WeightShape._fields):
+        raise ConfigError(f"A weight on paper is (name, shape, kind); got {entry!r}.")
+    weight = WeightShape(*cast("WeightShape", entry))
+    kinds = get_args(WeightKind)
+    if weight.kind not in kinds:
+        raise ConfigError(f"Weight {weight.name!r}: no kind is called {weight.kind!r}. {suggest(weight.kind, kinds)}")
+    shape = tuple(weight.shape)
+    axes = {"Linear": (2, 2), "Embedding": (2, 2), "Parameter": (0, math.inf)}.get(weight.kind, (3, 5))
+    if not all(type(size) is int and size >= 0 for size in shape) or not axes[0] <= len(shape) <= axes[1]:
+        raise ConfigError(
+            f"Weight {weight.name!r}: a {weight.kind} has no shape {shape}; give whole numbers,"
+            f" {'outputs first, ' if weight.kind != 'Parameter' else ''}{axes[0]} axes or more."
+        )
+    return weight._replace(shape=shape)
+
+
+def _config(weight: WeightShape, plan: PrecisionPlan | WeightConfig | None) -> WeightConfig:
+    if not isinstance(plan, PrecisionPlan):
+        return weight.config if plan is None else plan
+    configs = {plan.config_for(name) for name in (weight.name, *weight.aliases)}
+    if len(configs) > 1:
+        shared = " = ".join((weight.name, *weight.aliases))
+        raise ConfigError(f"The plan gives the shared layer {shared} different precisions.")
+    return configs.pop()
+
+
+def _matrix(weight: WeightShape, config: WeightConfig, ternary_packing: str) -> MatrixMemory:
+    if isinstance(config, Float):
+        size = _FLOAT_BYTES * math.prod(weight.shape)
+        return MatrixMemory(weight.name, weight.kind, weight.shape, config, "", size, 0)
+    try:
+        layout = layout_for(config.bits)
+    except ConfigError as error:
+        raise ConfigError(f"Weight {weight.name!r}, {config!r}: {error}") from error
+    layout = _PACKINGS[ternary_packing] if layout == _PACKINGS["2bit"] else layout
+    rows, inputs, *kernel = weight.shape
+    size = getattr(config, "group_size", None) or max(inputs, 1)
+    widths = [min(size, inputs - start) for start in range(0, inputs, size)]
+    if weight.kind == "Embedding":  # looked up by rows
+        codes = rows * sum(LAYOUTS[layout].packed_columns(width) for width in widths)
+    else:
+        codes = inputs * math.prod(kernel) * LAYOUTS[layout].packed_columns(rows)
+    scales = _FLOAT_BYTES * rows * len(widths)
+    return MatrixMemory(weight.name, weight.kind, weight.shape, config, layout, codes, scales)
