@@ -26,9 +26,7 @@ _PRECISIONS = {
     "binary8": "binary, 1 bit",
     "ternary4": "ternary, 2 bit",
     "ternary5": "ternary, 1.6 bit",
-    "int4": "4 bit",
-    "int8": "8 bit",
-    "int16": "16 bit",
+    **{f"int{bits}": f"{bits} bit" for bits in range(3, 17)},
 }
 #: What a file said that lost its metadata.
 _UNKNOWN = "unknown"

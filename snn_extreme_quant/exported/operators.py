@@ -24,9 +24,7 @@ KINDS = {
     "binary8": "Binary",
     "ternary4": "Ternary",
     "ternary5": "Ternary5",
-    "int4": "Int4",
-    "int8": "Int8",
-    "int16": "Int16",
+    **{f"int{bits}": f"Int{bits}" for bits in range(3, 17)},
 }
 LAYER_PREFIXES = tuple(KINDS.values())
 #: Layers of synchronous neurons in integer files of models of tokens: they give counts, or the spikes of all steps.

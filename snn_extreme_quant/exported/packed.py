@@ -11,7 +11,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, TensorProto, numpy_helper
 from onnx.external_data_helper import uses_external_data
 
-from snn_extreme_quant.quantizers.packing import LAYOUTS, Layout
+from snn_extreme_quant.quantizers.packing import LAYOUTS, Layout, has_spare_codes
 
 from .operators import DOMAIN, KINDS, is_layer, layout_of
 
@@ -73,7 +73,7 @@ def packed_weights(node: NodeProto, constants: Mapping[str, TensorProto]) -> Pac
     if shape or columns:
         whole = shape or (*columns, rows)
         return PackedWeights(packed, layout, whole, whole[0])
-    most = stored // 2 if layout.wide else stored * layout.per_byte
+    most = layout.most_columns(stored)
     # The scales are as many as the outputs: among the constants that fit, the first vector behind the codes.
     behind = list(node.input)[list(node.input).index(packed.name) + 1 :]
     outputs = next((constants[n].dims[0] for n in behind if n in constants and len(constants[n].dims) == 1), most)
@@ -104,7 +104,7 @@ def damaged_weights(model: onnx.ModelProto, folder: str | Path = "") -> Iterator
 def _holds_codes(weights: PackedWeights, folder: str | Path) -> bool:
     """Whether bytes are codes; digits that only fill up a row's last byte are free."""
     layout, tensor = weights.layout, weights.tensor
-    if layout.wide or uses_external_data(tensor) or not tensor.HasField("raw_data"):
+    if layout.wide or layout.sections or uses_external_data(tensor) or not tensor.HasField("raw_data"):
         return _each_holds_codes(weights, folder)
     if len(tensor.raw_data) != tensor.dims[0] * tensor.dims[1]:
         return False
@@ -126,6 +126,8 @@ def _each_holds_codes(weights: PackedWeights, folder: str | Path) -> bool:
         return False
     if packed.shape[1] != layout.packed_columns(weights.columns):
         return False
+    if layout.sections:
+        return not has_spare_codes(packed, weights.columns, layout)
     if layout.wide:
         return not bool((np.ascontiguousarray(packed).view("<u2") > layout.top).any())
     if bool((packed >= layout.bytes_used).any()):

@@ -8,7 +8,7 @@ from pathlib import Path
 from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.models.config import SpikingBertConfig
-from snn_extreme_quant.models.packed import load_packed, packed_tensors
+from snn_extreme_quant.models.packed import PACKED_METADATA, load_packed, packed_tensors
 from snn_extreme_quant.models.spiking_bert import SpikingBert
 from snn_extreme_quant.output_files import write_whole
 
@@ -26,7 +26,7 @@ def save(model: SpikingBert, folder: Path, packed: bool) -> None:
     if packed:
         from safetensors.torch import save as to_bytes
 
-        write_whole(folder / "model.safetensors", to_bytes(packed_tensors(model), {"format": "pt"}))
+        write_whole(folder / "model.safetensors", to_bytes(packed_tensors(model), PACKED_METADATA))
     else:
         save_checkpoint(model, folder / "model.safetensors")
     facts = {"format": _FORMAT, "version": _VERSION, "packed": packed, "config": model.config.to_dict()}

@@ -11,12 +11,15 @@ from torch import Tensor, nn
 
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.layers import Embedding, IntegerFirst
-from snn_extreme_quant.quantizers.packing import pack, unpack
+from snn_extreme_quant.quantizers.packing import LAYOUT_VERSION, LAYOUTS, pack, unpack
 
-__all__ = ["load_packed", "packed_tensors"]
+__all__ = ["PACKED_METADATA", "load_packed", "packed_tensors"]
 
 #: Of each quantised layer, named and laid out as in an exported file, which can then read them from here.
 _CODES, _SCALE = ".packed", ".scale"
+_VERSION_KEY = "snn_extreme_quant.layouts"
+#: What a file says beside its tensors; files of the first set of layouts say nothing.
+PACKED_METADATA = {"format": "pt", _VERSION_KEY: str(LAYOUT_VERSION)}
 
 
 def packed_tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -41,17 +44,26 @@ def _quantised(model: nn.Module) -> dict[str, Any]:
     return {name: module for name, module in model.named_modules() if isinstance(module, IntegerFirst)}
 
 
+def _first_layout(layout: str) -> str:
+    """Return where the first set of layouts, which had none in sections, kept the codes of a layout."""
+    kind = LAYOUTS[layout]
+    if not kind.sections:
+        return layout
+    return next(name for name in ("int4", "int8", "int16") if LAYOUTS[name].largest >= kind.largest)
+
+
 def load_packed(model: nn.Module, path: Path) -> None:
     """Load what :func:`packed_tensors` gave; the latent weights become codes times scales.
 
     Raises:
         CheckpointError: the file cannot be read, or is of another model or other precisions.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors import SafetensorError, safe_open
 
     try:
-        tensors = load_file(path)
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dictionary
+            first = _VERSION_KEY not in (file.metadata() or {})
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
     scales = {}
@@ -63,7 +75,11 @@ def load_packed(model: nn.Module, path: Path) -> None:
         packed = tensors.pop(name + _CODES).numpy()
         try:
             table = isinstance(layer, Embedding)
-            codes = unpack(packed, weight.shape[1] if table else weight.shape[0], layer.quantizer.layout)
+            layout = layer.quantizer.layout
+            layout = _first_layout(layout) if first else layout
+            codes = unpack(packed, weight.shape[1] if table else weight.shape[0], layout)
+            if (abs(codes) > layer.quantizer.largest).any():
+                raise ConfigError(f"its codes are larger than {layer.config!r} has")
             codes = codes if table else np.ascontiguousarray(codes.T)
             scale = tensors.pop(name + _SCALE)
             layer.quantizer.fix_scale(scale)

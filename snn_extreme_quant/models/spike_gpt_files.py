@@ -11,7 +11,7 @@ from torch import nn
 from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.layers import IntegerFirst
-from snn_extreme_quant.models.packed import load_packed, packed_tensors
+from snn_extreme_quant.models.packed import PACKED_METADATA, load_packed, packed_tensors
 from snn_extreme_quant.models.spike_gpt import SpikeGPT
 from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
 from snn_extreme_quant.output_files import write_whole
@@ -43,7 +43,7 @@ def save(model: SpikeGPT, folder: Path, packed: bool) -> None:
             config = replace(config, tied=False)  # one latent table, but two of codes
         elif config.tied:
             del tensors["head.weight"]
-        write_whole(folder / "model.safetensors", to_bytes(tensors, {"format": "pt"}))
+        write_whole(folder / "model.safetensors", to_bytes(tensors, PACKED_METADATA))
     else:
         save_checkpoint(model, folder / "model.safetensors")
     facts = {"format": _FORMAT, "version": _VERSION, "packed": packed, "config": config.to_dict()}

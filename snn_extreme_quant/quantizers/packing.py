@@ -34,11 +34,13 @@ import numpy.typing as npt
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["LAYOUTS", "LAYOUT_VERSION", "Layout", "layout_for", "pack", "unpack"]
+__all__ = ["LAYOUTS", "LAYOUT_VERSION", "Layout", "has_spare_codes", "layout_for", "pack", "unpack"]
 
 LAYOUT_VERSION = 2
 _BYTE = 8
 _MOST_BITS = 16
+#: Codes that are looked at together.
+_AT_A_TIME = 2**20
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class Layout:
         return self.offset
 
     @property
+    def zero(self) -> int:
+        """What added to a code makes it unsigned in bodies: it is 0 or more, with whatever a damaged field holds."""
+        return self.base // 2 if self.sections else self.offset
+
+    @property
     def in_bytes(self) -> bool:
         """Whether codes fit signed bytes."""
         return self.largest < 2 ** (_BYTE - 1)
@@ -82,6 +89,12 @@ class Layout:
         if self.sections:
             return sum(self.section_columns(columns))
         return 2 * columns if self.wide else -(-columns // self.per_byte)
+
+    def most_columns(self, stored: int) -> int:
+        """Return how many codes fit a row of so many bytes."""
+        if self.sections:
+            return stored * _BYTE // sum(self.sections)
+        return stored // 2 if self.wide else stored * self.per_byte
 
     def section_columns(self, columns: int) -> tuple[int, ...]:
         """Return the bytes that each section of a row of ``columns`` codes takes.
@@ -218,7 +231,7 @@ def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDAr
         )
     if kind.sections:
         codes = _from_sections(packed, columns, kind)
-        damaged = bool((codes < -kind.largest).any())
+        damaged = bool((codes < -kind.offset).any())
     else:
         codes, damaged = _from_digits(packed, columns, kind)
     if damaged:
@@ -246,6 +259,37 @@ def _from_sections(packed: npt.NDArray[np.uint8], columns: int, kind: Layout) ->
         values += _digits_of(packed[:, start : start + width], _BYTE // bits, 2**bits)[:, :columns] * weight
         start, weight = start + width, weight * 2**bits
     return np.where(values >= kind.base // 2, values - kind.base, values)
+
+
+def has_spare_codes(packed: npt.NDArray[np.uint8], columns: int, layout: Layout) -> bool:
+    """Whether bytes of a layout in sections hold -base/2, the one value that is no code.
+
+    Args:
+        packed: bytes ``(K, packed_columns(columns))``.
+        columns: codes in a row.
+        layout: a layout in sections.
+
+    Example:
+        >>> has_spare_codes(np.array([[0b01, 0b0]], np.uint8), 1, LAYOUTS["int3"])
+        False
+        >>> has_spare_codes(np.array([[0b00, 0b1]], np.uint8), 1, LAYOUTS["int3"])  # two low bits, then the sign
+        True
+    """
+    step = max(1, _AT_A_TIME // max(columns, 1))
+    return any(_spare(packed[start : start + step], columns, layout) for start in range(0, len(packed), step))
+
+
+def _spare(packed: npt.NDArray[np.uint8], columns: int, layout: Layout) -> bool:
+    """Look at one section after the other: it is that value where all fields are 0 but the last, its sign alone."""
+    found = np.ones((len(packed), columns), bool)
+    start = 0
+    for i, (bits, width) in enumerate(zip(layout.sections, layout.section_columns(columns), strict=True)):
+        last = i == len(layout.sections) - 1
+        table = _digits_of(np.arange(256, dtype=np.uint8)[:, None], _BYTE // bits, 2**bits)
+        hits = (table == (2 ** (bits - 1) if last else 0))[packed[:, start : start + width]]
+        found &= hits.reshape(len(packed), -1)[:, :columns]
+        start += width
+    return bool(found.any())
 
 
 def _digits_of(packed: npt.NDArray[np.uint8], per_byte: int, base: int) -> npt.NDArray[np.int64]:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.quantizers.core import LEAST_SCALE, Options, WeightQuant
+from snn_extreme_quant.quantizers.packing import layout_for
 
 __all__ = ["UniformWeightQuant"]
 
@@ -14,9 +15,6 @@ __all__ = ["UniformWeightQuant"]
 _CANDIDATES = 100
 _IMPROVEMENTS = 10
 _AT_A_TIME = 2**17
-
-#: The packing layout by the number of bits.
-_LAYOUTS = ((2, "ternary4"), (4, "int4"), (8, "int8"), (16, "int16"))
 
 #: Up to which number of bits a type represents all codes.
 _EXACT_BITS = {torch.bfloat16: 9, torch.float16: 12}
@@ -100,7 +98,7 @@ class UniformWeightQuant(WeightQuant):
             raise ConfigError(f"bit_width={bit_width!r}: use 2 to 16.")
         self.bits = bit_width
         self.largest = 2 ** (bit_width - 1) - 1
-        self.layout = next(name for most, name in _LAYOUTS if bit_width <= most)
+        self.layout = layout_for(bit_width)
 
     def statistic(self, weight: Tensor) -> Tensor:
         """Return the scale of ``self.scale``'s rule."""

@@ -40,7 +40,7 @@ OrtStatus* sxq_embedding_create(const sxq_operator* op, const OrtApi* api, const
 typedef struct {
   const embedding_kernel* kernel;
   sxq_tensor ids, packed, factor;
-  uint8_t* repacked; /* room for a row of two bits a digit, where the file has five digits a byte */
+  uint8_t* repacked; /* room for a row as kernels read it, where the file keeps it otherwise */
 } lookup;
 
 static OrtStatus* read_inputs(const embedding_kernel* kernel, OrtKernelContext* context, lookup* l) {
@@ -69,8 +69,8 @@ static const uint8_t* codes_of_row(const lookup* l, size_t row) {
   const sxq_layout* layout = l->kernel->head.op->layout;
   const size_t columns = (size_t)l->kernel->columns;
   const uint8_t* codes = (const uint8_t*)l->packed.data + row * sxq_file_row_bytes(layout, columns);
-  if (!layout->fives) return sxq_codes_valid(layout, codes, 1, columns) ? codes : NULL;
-  return sxq_repack_fives(l->kernel->fives, codes, 1, columns, l->repacked) ? l->repacked : NULL;
+  if (!l->repacked) return sxq_codes_valid(layout, codes, 1, columns) ? codes : NULL;
+  return sxq_repack(layout, l->kernel->fives, codes, 1, columns, l->repacked) ? l->repacked : NULL;
 }
 
 /* y[i] = codes of row ids[i] times the row's factor, place by place of the output. */
@@ -119,7 +119,7 @@ OrtStatus* sxq_embedding_compute(void* self, OrtKernelContext* context) {
   void* y = NULL;
   status = sxq_output(head->api, context, 0, l.ids.shape, l.ids.rank + 1, &y);
   if (status || !y) return status;
-  if (kernel->fives) {
+  if (sxq_is_repacked(head->op->layout)) {
     l.repacked = malloc(sxq_row_bytes(head->op->layout, (size_t)kernel->columns) + 1);
     if (!l.repacked) return sxq_out_of_memory(head->api, head->op->name);
   }

@@ -5,7 +5,7 @@
 #include "layout.h"
 #include "spec.h"
 
-/* Packed codes of a layer, where onnxruntime keeps them; of five digits a byte, repacked. */
+/* Packed codes of a layer, where onnxruntime keeps them; or repacked (layout.h). */
 typedef struct {
   const sxq_layout* layout;
   const uint8_t* packed;

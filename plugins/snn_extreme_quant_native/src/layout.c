@@ -3,20 +3,41 @@
 #include <string.h>
 
 const sxq_layout sxq_layouts[SXQ_LAYOUTS] = {
-    {"Binary", 1, 2, 1, false},
-    {"Ternary", 2, 1, 1, false},
-    {"Ternary5", 2, 1, 1, true},
-    {"Int4", 4, 1, 7, false},
-    {"Int8", 8, 1, 127, false},
-    {"Int16", 16, 1, 32767, false},
+    {"Binary", 1, 2, 1, false, 0},
+    {"Ternary", 2, 1, 1, false, 0},
+    {"Ternary5", 2, 1, 1, true, 0},
+    {"Int3", 4, 1, 7, false, 3},
+    {"Int4", 4, 1, 7, false, 0},
+    {"Int5", 8, 1, 127, false, 5},
+    {"Int6", 8, 1, 127, false, 6},
+    {"Int7", 8, 1, 127, false, 7},
+    {"Int8", 8, 1, 127, false, 0},
+    {"Int9", 16, 1, 32767, false, 9},
+    {"Int10", 16, 1, 32767, false, 10},
+    {"Int11", 16, 1, 32767, false, 11},
+    {"Int12", 16, 1, 32767, false, 12},
+    {"Int13", 16, 1, 32767, false, 13},
+    {"Int14", 16, 1, 32767, false, 14},
+    {"Int15", 16, 1, 32767, false, 15},
+    {"Int16", 16, 1, 32767, false, 0},
 };
 
 size_t sxq_row_bytes(const sxq_layout* layout, size_t columns) {
   return (columns * (size_t)layout->bits + 7) / 8;
 }
 
+bool sxq_is_repacked(const sxq_layout* layout) { return layout->fives || layout->cut_bits; }
+
+int sxq_code_bits(const sxq_layout* layout) { return layout->cut_bits ? layout->cut_bits : layout->bits; }
+
 size_t sxq_file_row_bytes(const sxq_layout* layout, size_t columns) {
-  return layout->fives ? (columns + 4) / 5 : sxq_row_bytes(layout, columns);
+  if (layout->fives) return (columns + 4) / 5;
+  if (!layout->cut_bits) return sxq_row_bytes(layout, columns);
+  size_t bytes = 0;
+  for (int bits = 8; bits; bits /= 2) {
+    if (layout->cut_bits & bits) bytes += (columns * (size_t)bits + 7) / 8;
+  }
+  return bytes;
 }
 
 void sxq_fill_fives(sxq_fives_table* table) {
@@ -27,7 +48,7 @@ void sxq_fill_fives(sxq_fives_table* table) {
   }
 }
 
-bool sxq_repack_fives(
+static bool repack_fives(
     const sxq_fives_table* table, const uint8_t* packed, size_t rows, size_t columns, uint8_t* to) {
   const size_t from_bytes = (columns + 4) / 5, to_bytes = (columns + 3) / 4;
   for (size_t k = 0; k < rows; ++k, packed += from_bytes, to += to_bytes) {
@@ -42,6 +63,46 @@ bool sxq_repack_fives(
     if (out < to_bytes) to[out] = (uint8_t)bits;
   }
   return true;
+}
+
+/* Rows of sections: the fields of a code lie in one section after the other, the lowest in the first one. */
+static bool repack_sections(const sxq_layout* layout, const uint8_t* packed, size_t rows, size_t columns, uint8_t* to) {
+  const size_t from_bytes = sxq_file_row_bytes(layout, columns), to_bytes = sxq_row_bytes(layout, columns);
+  const unsigned sign = 1u << (layout->cut_bits - 1);
+  unsigned spare = 0;
+  for (size_t k = 0; k < rows; ++k, packed += from_bytes, to += to_bytes) {
+    if (layout->bits < 8) memset(to, 0, to_bytes);
+    for (size_t n = 0; n < columns; ++n) {
+      const uint8_t* section = packed;
+      unsigned value = 0, place = 0;
+      for (unsigned bits = 8; bits; bits /= 2) {
+        if (!((unsigned)layout->cut_bits & bits)) continue;
+        const size_t bit = n * bits;
+        value |= (((unsigned)section[bit / 8] >> (bit % 8)) & ((1u << bits) - 1)) << place;
+        section += (columns * bits + 7) / 8;
+        place += bits;
+      }
+      spare |= value == sign; /* the one value that is no code */
+      const unsigned digit = (value ^ sign) - sign + (unsigned)layout->offset; /* the sign, carried on */
+      if (layout->bits == 16) {
+        to[2 * n] = (uint8_t)digit;
+        to[2 * n + 1] = (uint8_t)(digit >> 8);
+      } else if (layout->bits == 8) {
+        to[n] = (uint8_t)digit;
+      } else {
+        const size_t bit = n * (size_t)layout->bits;
+        to[bit / 8] = (uint8_t)(to[bit / 8] | (digit & 15u) << (bit % 8));
+      }
+    }
+  }
+  return !spare;
+}
+
+bool sxq_repack(
+    const sxq_layout* layout, const sxq_fives_table* table, const uint8_t* packed, size_t rows, size_t columns,
+    uint8_t* to) {
+  return layout->fives ? repack_fives(table, packed, rows, columns, to)
+                       : repack_sections(layout, packed, rows, columns, to);
 }
 
 static inline unsigned digit_at(const sxq_layout* layout, const uint8_t* row, size_t column) {

@@ -6,14 +6,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Kernels read digits of 1, 2, 4, 8 or 16 bits. Codes that a file keeps otherwise are repacked when it is loaded. */
 typedef struct {
   const char* prefix; /* of the operators' names */
-  int bits;           /* of a digit */
+  int bits;           /* of a digit, as kernels read it */
   int step, offset;   /* code = digit * step - offset */
-  bool fives;         /* a file's byte holds five digits of base 3; kernels repack them as digits of two bits */
+  bool fives;         /* a file's byte holds five digits of base 3 */
+  int cut_bits;       /* of a code that a file keeps in sections; 0 for none */
 } sxq_layout;
 
-enum { SXQ_LAYOUTS = 6 };
+enum { SXQ_LAYOUTS = 17 };
 extern const sxq_layout sxq_layouts[SXQ_LAYOUTS];
 
 /* Bytes that a row of N codes takes. */
@@ -22,6 +24,12 @@ size_t sxq_row_bytes(const sxq_layout* layout, size_t columns);
 /* The same in a file. */
 size_t sxq_file_row_bytes(const sxq_layout* layout, size_t columns);
 
+/* Whether a file keeps the codes otherwise than kernels read them. */
+bool sxq_is_repacked(const sxq_layout* layout);
+
+/* The bits of a code, at least: of what its operators are called after. */
+int sxq_code_bits(const sxq_layout* layout);
+
 /* The five digits of a byte, two bits each, for the bytes that stand for any. */
 enum { SXQ_BYTES_OF_FIVE = 243 };
 typedef struct {
@@ -29,9 +37,11 @@ typedef struct {
 } sxq_fives_table;
 void sxq_fill_fives(sxq_fives_table* table);
 
-/* From K rows of five digits a byte to rows of two bits a digit; false if a byte holds no five digits. */
-bool sxq_repack_fives(
-    const sxq_fives_table* table, const uint8_t* packed, size_t rows, size_t columns, uint8_t* to);
+/* From K rows as a file keeps them to rows as kernels read them; false if what is stored is no code. The table is for
+ * codes five to a byte; others take NULL. */
+bool sxq_repack(
+    const sxq_layout* layout, const sxq_fives_table* table, const uint8_t* packed, size_t rows, size_t columns,
+    uint8_t* to);
 
 /* Copy columns first .. first + count - 1 of all rows to a matrix of their own. */
 void sxq_take_columns(

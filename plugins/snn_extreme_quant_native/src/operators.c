@@ -174,7 +174,7 @@ static void add_layers(void) {
   } kinds[] = {
       {SXQ_LINEAR, "Linear", false, 16},
       {SXQ_LINEAR_INTEGER, "LinearInteger", true, 8},
-      {SXQ_LINEAR_INTEGER, "LinearIntegerSigned", true, 4},
+      {SXQ_LINEAR_INTEGER, "LinearIntegerSigned", true, 7},
       {SXQ_CONV, "Conv", true, 16},
       {SXQ_CONV_INTEGER, "ConvInteger", true, 16},
       {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned", true, 16},
@@ -185,7 +185,7 @@ static void add_layers(void) {
   for (int l = 0; l < SXQ_LAYOUTS; ++l) {
     sxq_fill_table(&sxq_layouts[l], &tables[l]);
     for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
-      if (sxq_layouts[l].bits > kinds[k].most_bits) continue;
+      if (sxq_code_bits(&sxq_layouts[l]) > kinds[k].most_bits) continue;
       sxq_operator* op = add(kinds[k].kind, sums_integers(kinds[k].kind) ? 2 : 3, 1);
       snprintf(op->name, sizeof op->name, "%s%s", sxq_layouts[l].prefix, kinds[k].suffix);
       op->layout = &sxq_layouts[l];

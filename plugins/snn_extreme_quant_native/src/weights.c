@@ -20,14 +20,14 @@ OrtStatus* sxq_check_codes(
   const size_t rows = (size_t)packed->shape[0];
   sxq_codes found = {.layout = layout, .packed = packed->data, .rows = rows, .columns = columns};
   sxq_fives_table fives;
-  if (layout->fives) {
-    sxq_fill_fives(&fives);
+  if (sxq_is_repacked(layout)) {
+    if (layout->fives) sxq_fill_fives(&fives);
     found.owned = malloc(rows * sxq_row_bytes(layout, columns) + 1);
     if (!found.owned) return sxq_out_of_memory(api, operator_name);
     found.packed = found.owned;
   }
-  const bool valid = layout->fives ? sxq_repack_fives(&fives, packed->data, rows, columns, found.owned)
-                                   : sxq_codes_valid(layout, packed->data, rows, columns);
+  const bool valid = found.owned ? sxq_repack(layout, &fives, packed->data, rows, columns, found.owned)
+                                 : sxq_codes_valid(layout, packed->data, rows, columns);
   if (!valid) {
     sxq_release_codes(&found);
     return sxq_error(

@@ -1,7 +1,7 @@
 """Integer sums in standard ONNX operators: packed layers without a scale, lookups, and poolings.
 
 onnxruntime multiplies unsigned bytes. So signed inputs are shifted by 128, with that zero point, and wide ones are cut
-into signed digits of base 128, which go through one product as one more axis. Weights of up to 4 bit are signed bytes
+into signed digits of base 128, which go through one product as one more axis. Weights of up to 7 bit are signed bytes
 in matrix products (the fast kernel, whose pairs of products they cannot overflow) and unsigned bytes with a zero point
 elsewhere: of 8 bit because pairs could overflow on processors without VNNI, in convolutions because onnxruntime
 before 1.20 has no others and later ones no faster.
@@ -13,7 +13,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from snn_extreme_quant.deploy.lowering.layer_functions import IDS_LINES, unpack_lines
+from snn_extreme_quant.deploy.lowering.layer_functions import IDS_LINES
+from snn_extreme_quant.deploy.lowering.unpacking import two_bytes_lines, unpack_lines
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.quantizers.packing import LAYOUTS
@@ -37,6 +38,8 @@ _NAME = re.compile(
 )
 #: The base of the digits into which wide inputs are cut: with a sign and the shift by 128 they are bytes.
 _DIGIT = 128
+#: Two products of a byte with smaller codes fit 16 bits.
+_PAIRS_FIT = 64
 
 
 @dataclass(frozen=True)
@@ -143,28 +146,21 @@ def weight_bytes(
 
     Args:
         layout: packing layout.
-        signed: signed bytes, of layouts of up to 4 bit.
+        signed: signed bytes, of layouts of up to 7 bit.
         source: name of the packed bytes.
         count: a line that gives ``count``, the number N in a list.
     """
-    if layout == "int16":
-        lines = [
-            count,
-            "in_pairs = Constant <value_ints: ints = [0, -1, 2]> ()",
-            f"pairs = Reshape ({source}, in_pairs)",
-            "low_at = Constant <value: tensor = int64 {0}> ()",
-            "high_at = Constant <value: tensor = int64 {1}> ()",
-            "low = Gather <axis: int = 2> (pairs, low_at)",
-            "high = Gather <axis: int = 2> (pairs, high_at)",
-            "zero_low = Constant <value: tensor = uint8 {255}> ()",
-            "zero_high = Constant <value: tensor = uint8 {127}> ()",
+    if not LAYOUTS[layout].in_bytes:
+        lines, low, high = two_bytes_lines(layout, source, count)
+        lines += [
+            f"zero_low = Constant <value: tensor = uint8 {{{low}}}> ()",
+            f"zero_high = Constant <value: tensor = uint8 {{{high}}}> ()",
         ]
-        # low + 256 high - 32767 = (low - 255) + 256 (high - 127)
         return lines, [WeightBytes("low", "zero_low"), WeightBytes("high", "zero_high", 256)]
-    if signed and LAYOUTS[layout].largest < 2**6:
+    if signed and LAYOUTS[layout].largest < _PAIRS_FIT:
         return unpack_lines(layout, source, count), [WeightBytes("codes", "")]
     lines = unpack_lines(layout, source, count, unsigned=True)
-    lines.append(f"zero_code = Constant <value: tensor = uint8 {{{LAYOUTS[layout].offset}}}> ()")
+    lines.append(f"zero_code = Constant <value: tensor = uint8 {{{LAYOUTS[layout].zero}}}> ()")
     return lines, [WeightBytes("codes", "zero_code")]
 
 
@@ -366,7 +362,7 @@ def _embedding(layer: IntegerLayer) -> list[str]:
     return [
         *IDS_LINES,
         "rows = Gather <axis: int = 0> (packed, ids)",
-        *([count] if layer.layout == "int16" else []),
+        *([count] if LAYOUTS[layer.layout].wide else []),
         *unpack_lines(layer.layout, "rows", count),
         "row_codes = Cast <to: int = 6> (codes)",
         "row_multiplier = Gather <axis: int = 0> (multiplier, ids)",

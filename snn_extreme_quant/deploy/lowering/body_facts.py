@@ -76,9 +76,10 @@ def body_facts(operator: str, graph: onnx.GraphProto) -> BodyFacts:
 
 def _fills_bytes(node: onnx.NodeProto, layout: str, shapes: Mapping[str, Sequence[int]]) -> bool:
     packed, scale = (shapes.get(name) for name in (*node.input, "", "")[1:3])
-    if not packed or not scale or LAYOUTS[layout].wide:
+    if not packed or not scale:
         return False
-    return packed[-1] * LAYOUTS[layout].per_byte == scale[0]
+    kind = LAYOUTS[layout]
+    return kind.fits(scale[0]) and packed[-1] == kind.packed_columns(scale[0])
 
 
 def _read_by_neurons(graph: onnx.GraphProto, results: set[str]) -> bool:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts
+from snn_extreme_quant.deploy.lowering.unpacking import unpack_lines
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS, layout_of
-from snn_extreme_quant.quantizers.packing import LAYOUTS, Layout
+from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-__all__ = ["IDS_LINES", "KINDS", "layer_operator", "layer_operators", "layer_text", "unpack_lines"]
+__all__ = ["IDS_LINES", "KINDS", "layer_operator", "layer_operators", "layer_text"]
 
 
 def layer_operator(kind: str, layout: str, integer_input: bool = False, signed: bool = False) -> str:
@@ -22,67 +21,6 @@ def layer_operator(kind: str, layout: str, integer_input: bool = False, signed: 
         'TernaryLinearInteger'
     """
     return f"{KINDS[layout]}{kind}" + ("Integer" if integer_input else "") + ("Signed" if signed else "")
-
-
-def unpack_lines(
-    layout_name: str,
-    source: str = "packed",
-    count: str = "count = Shape (scale)",
-    *,
-    unsigned: bool = False,
-    full: bool = False,
-) -> list[str]:
-    """From bytes ``(K, bytes)`` to ``codes`` ``(K, N)``, int8 or (of 16 bit) int32.
-
-    Only constants go in, so a runtime does this once when it loads the file. Up to 8 bits it goes by a table of what
-    each byte holds, which stands in the body: computing it would be a dozen operators more for every layer, and a
-    runtime takes as long to load those as to unpack the weights.
-
-    Args:
-        layout_name: packing layout, up to 8 bits if ``unsigned``.
-        source: name of the bytes.
-        count: a line that gives ``count``, how many of the unpacked columns there are.
-        unsigned: give digits times their step as uint8, without taking off the zero.
-        full: the columns fill their bytes; ``count`` is then left out.
-    """
-    if layout_name == "int16":
-        return [
-            f"wide = Cast <to: int = 6> ({source})",
-            "in_pairs = Constant <value_ints: ints = [0, -1, 2]> ()",
-            "pairs = Reshape (wide, in_pairs)",
-            "weights_of = Constant <value: tensor = int32[2] {1, 256}> ()",
-            "weighted = Mul (pairs, weights_of)",
-            "inner = Constant <value_ints: ints = [2]> ()",
-            "digits = ReduceSum <keepdims: int = 0> (weighted, inner)",
-            f"zero_digit = Constant <value: tensor = int32 {{{LAYOUTS[layout_name].offset}}}> ()",
-            "codes = Sub (digits, zero_digit)",
-        ]
-    return [
-        f"table = Constant <value: tensor = {_table(LAYOUTS[layout_name], unsigned=unsigned)}> ()",
-        f"index = Cast <to: int = 6> ({source})",
-        "groups = Gather <axis: int = 0> (table, index)",
-        "rows_columns = Constant <value_ints: ints = [0, -1]> ()",
-        *(["codes = Reshape (groups, rows_columns)"] if full else _cut(count)),
-    ]
-
-
-def _cut(count: str) -> list[str]:
-    """Take off what fills the last byte of a row."""
-    return [
-        "padded = Reshape (groups, rows_columns)",
-        "origin = Constant <value_ints: ints = [0]> ()",
-        "behind = Constant <value_ints: ints = [1]> ()",
-        count,
-        "codes = Slice (padded, origin, count, behind)",
-    ]
-
-
-def _table(layout: Layout, *, unsigned: bool) -> str:
-    """The codes of every byte value, one row a byte; of values that hold none whatever fits 8 bits."""
-    values = np.arange(256)[:, None] // layout.base ** np.arange(layout.per_byte) % layout.base * layout.step
-    kind = np.dtype(np.uint8 if unsigned else np.int8)
-    rows = (values if unsigned else values - layout.offset).astype(kind)
-    return f"{kind}[256, {layout.per_byte}] {{{', '.join(map(str, rows.ravel()))}}}"
 
 
 #: The product with the scale, kept apart from the sums by an Unsqueeze: onnxruntime would otherwise fold the scale
@@ -127,8 +65,9 @@ def layer_operators() -> list[str]:
     """
     kinds = ("Linear", *_INTEGER_BODIES, *(kind for kind in _BODIES if kind != "Linear"))
     every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in kinds)
-    # Codes of 16 bit do not fit the bytes of an integer product; 8-bit codes with bytes up to 255 not its pairs.
-    none = {f"{KINDS['int16']}LinearInteger", *(f"{KINDS[n]}LinearIntegerSigned" for n in ("int8", "int16"))}
+    # Codes of more than 8 bit do not fit the bytes of an integer product; those of 8 with bytes up to 255 not its pairs.
+    wide = [kind for name, kind in KINDS.items() if not LAYOUTS[name].in_bytes]
+    none = {*(f"{kind}LinearInteger" for kind in wide), *(f"{kind}LinearIntegerSigned" for kind in ("Int8", *wide))}
     return [name for name in every if name not in none]
 
 
@@ -140,7 +79,7 @@ def layer_text(operator: str, facts: BodyFacts = GENERAL) -> str:
     """
     layout = layout_of(operator)
     kind = operator.removeprefix(KINDS[layout])
-    of_counts = kind in _COUNT_BODIES and layout != "int16"
+    of_counts = kind in _COUNT_BODIES and LAYOUTS[layout].in_bytes
     if operator not in layer_operators() and not of_counts:
         raise ConfigError(f"{operator!r} is not the operator of a layer.")
     attributes, inputs, lines = (

@@ -10,7 +10,8 @@ import re
 from dataclasses import dataclass
 
 from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts
-from snn_extreme_quant.deploy.lowering.layer_functions import KINDS, unpack_lines
+from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
+from snn_extreme_quant.deploy.lowering.unpacking import unpack_lines
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.neurons import NeuronSpec
 
