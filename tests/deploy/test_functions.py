@@ -13,7 +13,7 @@ SPEC = NeuronSpec("leak", "gt", "subtract", "delayed")
 
 
 @pytest.mark.parametrize("kind", ["Linear", "Conv", "ConvTranspose", "Embedding"])
-@pytest.mark.parametrize("layout", ["binary8", "ternary4", "ternary5", "int4", "int8", "int16"])
+@pytest.mark.parametrize("layout", ["binary8", "ternary4", "ternary5", "int4", "int6", "int8", "int10", "int16"])
 def test_layers(kind: str, layout: str) -> None:
     name = functions.layer_operator(kind, layout)
     assert functions.is_layer(name)

@@ -17,6 +17,7 @@ from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, 
 from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
 from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 from tests.deploy.bodies import Array, bits, model_of
+from tests.layouts import each_layout
 from tests.operators.layers import GEOMETRIES, stored
 
 from .running import KERNEL_LAYOUTS, assert_same, both, native_session
@@ -74,7 +75,7 @@ def integer_sums(x: Array, codes: Array, weight: tuple[int, ...], attributes: di
     return sums.numpy()
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 @pytest.mark.parametrize(("axes", "stride", "pads", "dilation", "groups", "_"), GEOMETRIES)
 def test_integers(
     library: Any, layout: str, axes: int, stride: int, pads: int, dilation: int, groups: int, _: int

@@ -14,6 +14,7 @@ from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, 
 from snn_extreme_quant.deploy.lowering.layer_functions import KINDS
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 from tests.deploy.bodies import Array
+from tests.layouts import each_layout
 
 from .running import KERNEL_LAYOUTS, assert_same, native_session
 
@@ -58,7 +59,7 @@ BYTES = {
 SHAPES = [(1, 1), (7, 1), (1, 9), (15, 10), (17, 257), (130, 33), (300, 1030), (4200, 5)]
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 @pytest.mark.parametrize("kind", BYTES)
 def test_sums_of_bytes(library: Any, layout: str, kind: str) -> None:
     for size, (k, n) in enumerate(SHAPES):
@@ -222,7 +223,7 @@ def test_fixed_point_neurons_with_each_instruction_set(instruction_set: str, ope
     check_neuron(operator, (3, 300), 6)
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
 def test_integer_embedding(library: Any, layout: str, kind: type[np.signedinteger[Any]]) -> None:
     """Rows of codes times 32-bit multipliers, which wrap around."""

@@ -12,6 +12,7 @@ from snn_extreme_quant.deploy.lowering import operators
 from snn_extreme_quant.deploy.lowering.layer_functions import layer_operator
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 from tests.deploy.bodies import Array, bits, model_of
+from tests.layouts import each_layout
 from tests.operators.layers import GEOMETRIES, stored, tensors
 
 from .running import KERNEL_LAYOUTS, assert_same, both, native_session
@@ -35,7 +36,7 @@ def exact(layout: str, x: Array) -> bool:
     return bool(np.abs(x * 8).sum(-1).max(initial=0) * LAYOUTS[layout].largest < 2**24)
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 @pytest.mark.parametrize("inputs", INPUTS)
 def test_linear(library: Any, layout: str, inputs: str) -> None:
     tested = 0
@@ -52,7 +53,7 @@ def test_linear(library: Any, layout: str, inputs: str) -> None:
     assert tested >= 2
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 def test_linear_with_each_instruction_set(instruction_set: str, layout: str) -> None:
     for k, n in [(1, 1), (17, 257), (130, 33), (4100, 5)]:
         _, packed, scale = stored(layout, k, n)
@@ -71,7 +72,7 @@ def test_any_number_of_rows(library: Any, shape: tuple[int, ...]) -> None:
     assert found[0].shape == (*shape[:-1], 6)
 
 
-@pytest.mark.parametrize("layout", ["binary8", "ternary4", "ternary5", "int4", "int8"])
+@pytest.mark.parametrize("layout", ["binary8", "ternary4", "ternary5", "int4", "int6", "int8"])
 @pytest.mark.parametrize("grid", [1.0, 0.0625])
 def test_integer_linear(library: Any, layout: str, grid: float) -> None:
     most = min(255, (2**14 - 1) // LAYOUTS[layout].largest)
@@ -82,7 +83,7 @@ def test_integer_linear(library: Any, layout: str, grid: float) -> None:
         assert_same(name, {"x": x}, {"packed": packed, "scale": scale}, [3], grid=grid, inverse_grid=1 / grid)
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 def test_real_inputs_agree_to_rounding(library: Any, layout: str) -> None:
     """Real numbers, in some rows alone; the order of the additions is each runtime's own."""
     _, packed, scale = stored(layout, 130, 37)
@@ -118,7 +119,7 @@ def test_two_threads(library: Any) -> None:
     assert np.array_equal(bits(one), bits(two))
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 @pytest.mark.parametrize(("axes", "stride", "pads", "dilation", "groups", "_"), GEOMETRIES)
 def test_conv(library: Any, layout: str, axes: int, stride: int, pads: int, dilation: int, groups: int, _: int) -> None:
     """Each axis has a length and a kernel of its own, and padding that differs at its end."""
@@ -138,7 +139,7 @@ def test_conv(library: Any, layout: str, axes: int, stride: int, pads: int, dila
         assert_same(name, {"x": x}, {"packed": packed, "scale": scale}, [axes + 2], **attributes)
 
 
-@pytest.mark.parametrize("layout", KERNEL_LAYOUTS)
+@pytest.mark.parametrize("layout", each_layout(KERNEL_LAYOUTS))
 @pytest.mark.parametrize("kind", [np.int64, np.int32])
 def test_embedding(library: Any, layout: str, kind: type[np.signedinteger[Any]]) -> None:
     for rows, columns in [(1, 1), (9, 10), (5, 130)]:

@@ -35,7 +35,7 @@ def all_specs() -> list[NeuronSpec]:
 SPECS = all_specs()
 PLAIN = [spec for spec in SPECS if spec.feedback in ("none", "elementwise")]
 RECURRENT = [spec for spec in SPECS if spec.feedback in ("linear", "conv")]
-LAYOUTS_OF_FEEDBACK = ("binary8", "ternary4", "ternary5", "int4", "int8", "int16", "float")
+LAYOUTS_OF_FEEDBACK = ("binary8", "ternary4", "ternary5", "int3", "int4", "int8", "int12", "int16", "float")
 
 #: Multiples of 1/8 where sums should meet thresholds exactly, others where roundings should show.
 VALUES = {

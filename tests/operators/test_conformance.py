@@ -24,6 +24,7 @@ from snn_extreme_quant.exported.operators import KINDS, TOKEN_INTEGERS
 from snn_extreme_quant.neurons import NeuronSpec
 from tests.deploy.test_repacking import IDS, build
 from tests.deploy.test_synchronous_networks import made
+from tests.layouts import each_operator
 
 from .cases import Case, check, kernels
 from .integers import SPECS as INTEGER_SPECS
@@ -56,7 +57,7 @@ def cases(operator: str) -> Iterator[Case]:
     return layer_cases(operator) if is_layer(operator) else neuron_cases(NeuronFunction.from_name(operator))
 
 
-@pytest.mark.parametrize("operator", layer_operators())
+@pytest.mark.parametrize("operator", each_operator(layer_operators()))
 def test_layers(operator: str) -> None:
     ran = Counter(runtime for case in cases(operator) for runtime in check(case))
     assert ran["onnxruntime"] >= ran["onnx.reference"] >= 4
@@ -78,7 +79,7 @@ def test_neurons(spec: NeuronSpec) -> None:
         check(found[(turn // 2 + index) % len(found)])
 
 
-@pytest.mark.parametrize("operator", all_synchronous())
+@pytest.mark.parametrize("operator", each_operator(all_synchronous()))
 def test_the_synchronous_schedule(operator: str) -> None:
     ran = Counter(runtime for case in synchronous_cases(operator) for runtime in check(case))
     assert ran["onnxruntime"] == ran["onnx.reference"] >= 2
@@ -101,7 +102,7 @@ def test_integers_of_tokens(operator: str) -> None:
     assert is_float_free(found[0])
 
 
-@pytest.mark.parametrize("operator", all_sums())
+@pytest.mark.parametrize("operator", each_operator(all_sums()))
 def test_integer_sums(operator: str) -> None:
     found = list(integer_sum_cases(operator))
     ran = Counter(runtime for case in found for runtime in check(case))

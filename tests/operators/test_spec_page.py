@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
 import pytest
 
 from snn_extreme_quant.deploy.lowering.functions import function_body
@@ -35,8 +36,8 @@ def numbers(text: str) -> list[int]:
 
 
 def test_worked_bytes() -> None:
-    rows = table("layout | codes of a row")
-    assert [row[0].strip("`") for row in rows] == list(LAYOUTS)
+    rows = table("layout | codes of a row | digits | bytes")
+    assert [row[0].strip("`") for row in rows] == [name for name, layout in LAYOUTS.items() if not layout.sections]
     for name, codes, digits, packed in rows:
         layout = LAYOUTS[name.strip("`")]
         assert numbers(digits) == [(code + layout.offset) // layout.step for code in numbers(codes)]
@@ -45,11 +46,30 @@ def test_worked_bytes() -> None:
             assert eval(total[0]) == int(total[1])
 
 
+def test_worked_bytes_of_sections() -> None:
+    rows = table("layout | codes of a row | digits | fields,")
+    assert len(rows) == 7
+    for name, *cells in rows:
+        layout = LAYOUTS[name.strip("`")]
+        codes, digits, fields, packed = ([[int(n) for n in part.split()] for part in c.split(";")] for c in cells)
+        assert digits == [[code % layout.base for code in codes[0]]]
+        places = np.cumsum([0, *layout.sections[:-1]])
+        cut = zip(places, layout.sections, strict=True)
+        assert fields == [[digit >> place & 2**bits - 1 for digit in digits[0]] for place, bits in cut]
+        assert [len(part) for part in packed] == list(layout.section_columns(len(codes[0])))
+        assert pack(codes, layout.name).tolist() == [[byte for part in packed for byte in part]]
+
+
 def test_packings_and_their_names() -> None:
     rows = {row[1].strip("`"): row for row in table("operator | layout")}
     assert {layout: row[0].strip("`").rstrip(".") for layout, row in rows.items()} == KINDS
     for name, row in rows.items():
-        assert row[3] == ("1/2" if LAYOUTS[name].wide else str(LAYOUTS[name].per_byte))
+        layout = LAYOUTS[name]
+        assert numbers(row[2].replace(" to ", ","))[-1] == layout.largest
+        if layout.sections:
+            assert row[3:] == ["in sections", f"code mod 2^{name[3:]}", f"{' + '.join(map(str, layout.sections))} bit"]
+        else:
+            assert row[3] == ("1/2" if layout.wide else str(layout.per_byte))
 
 
 @pytest.mark.parametrize("operator", layer_operators())

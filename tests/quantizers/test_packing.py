@@ -8,17 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.quantizers.packing import LAYOUT_VERSION, LAYOUTS, pack, unpack
+from snn_extreme_quant.quantizers.packing import LAYOUT_VERSION, LAYOUTS, has_spare_codes, layout_for, pack, unpack
 
 CODES = {
     "binary8": (-1, 1),
     "ternary4": (-1, 0, 1),
     "ternary5": (-1, 0, 1),
-    "int4": range(-7, 8),
-    "int8": range(-127, 128),
-    "int16": range(-32767, 32768),
+    **{f"int{bits}": range(1 - 2 ** (bits - 1), 2 ** (bits - 1)) for bits in range(3, 17)},
 }
-BYTE_LAYOUTS = [name for name in CODES if name != "int16"]
+BYTE_LAYOUTS = ["binary8", "ternary4", "ternary5", "int4", "int8"]
+SECTIONS = {name: layout.sections for name, layout in LAYOUTS.items() if layout.sections}
 
 
 @st.composite
@@ -34,10 +33,9 @@ def test_round_trip(case) -> None:
     layout, codes = case
     packed = pack(codes, layout)
     assert packed.dtype == np.uint8
-    width = 2 * codes.shape[1] if layout == "int16" else -(-codes.shape[1] // LAYOUTS[layout].per_byte)
-    assert packed.shape == (codes.shape[0], width) == (codes.shape[0], LAYOUTS[layout].packed_columns(codes.shape[1]))
+    assert packed.shape == (codes.shape[0], LAYOUTS[layout].packed_columns(codes.shape[1]))
     again = unpack(packed, codes.shape[1], layout)
-    assert again.dtype == (np.int16 if layout == "int16" else np.int8)
+    assert again.dtype == (np.int8 if max(CODES[layout]) < 128 else np.int16)
     assert np.array_equal(again, codes)
 
 
@@ -76,7 +74,7 @@ def test_largest_code(layout) -> None:
 def test_columns_that_are_views_unpack() -> None:
     """Part of a larger array, as an embedding reads rows."""
     codes = np.arange(-6, 6).reshape(4, 3)
-    for layout in ("int4", "int8", "int16"):
+    for layout in ("int4", "int5", "int8", "int12", "int16"):
         assert np.array_equal(unpack(pack(codes, layout)[1::2], 3, layout), codes[1::2])
 
 
@@ -89,13 +87,64 @@ def test_columns_that_are_views_unpack() -> None:
         ("int4", [-7, 7, 0], [0 + 14 * 16, 7]),
         ("int8", [-127, 0, 127], [0, 127, 254]),
         ("int16", [-32767, 0, 1, 32767], [0, 0, 0xFF, 0x7F, 0x00, 0x80, 0xFE, 0xFF]),
+        ("int3", [-3, 0, 1, 3, -1], [0b11010001, 0b11, 0b10001]),
+        ("int5", [-15, 15, 1], [0xF1, 0x01, 0b001]),
+        ("int6", [-31, 31, 2], [0xF1, 0x02, 0b000110]),
+        ("int7", [-63, 63, 16], [0xF1, 0x00, 0b011100, 0b001]),
+        ("int9", [-255, 255, 0], [0x01, 0xFF, 0x00, 0b001]),
+        ("int10", [-511, 511, -1], [0x01, 0xFF, 0xFF, 0b110110]),
+        ("int11", [-1023, 1023, 256], [0x01, 0xFF, 0x00, 0b011100, 0b001]),
+        ("int12", [-2047, 2047, -256], [0x01, 0xFF, 0x00, 0x78, 0x0F]),
+        ("int13", [-4095, 4095, 0], [0x01, 0xFF, 0x00, 0xF0, 0x00, 0b001]),
+        ("int14", [-8191, 8191, 0], [0x01, 0xFF, 0x00, 0xF0, 0x00, 0b000110]),
+        ("int15", [-16383, 16383, 0], [0x01, 0xFF, 0x00, 0xF0, 0x00, 0b001100, 0b001]),
     ],
 )
 def test_layouts_are_frozen(layout, codes, frozen) -> None:
     """Files hold these bytes: a change here needs a new layout name."""
     assert pack([codes], layout).tolist() == [frozen]
-    assert LAYOUT_VERSION == 1
-    assert sorted(LAYOUTS) == ["binary8", "int16", "int4", "int8", "ternary4", "ternary5"]
+    assert unpack(np.array([frozen], np.uint8), len(codes), layout).tolist() == [codes]
+    assert LAYOUT_VERSION == 2
+    assert sorted(LAYOUTS) == sorted(CODES)
+
+
+@pytest.mark.parametrize("layout", SECTIONS)
+def test_sections(layout) -> None:
+    """As wide as the codes, and the lowest first; a byte counts how many codes begin it."""
+    sections, bits = SECTIONS[layout], int(layout.removeprefix("int"))
+    assert sum(sections) == bits
+    assert sorted(sections, reverse=True) == list(sections)
+    assert LAYOUTS[layout].packed_columns(64) == 8 * bits
+    assert LAYOUTS[layout].section_columns(3) == tuple({8: 3, 4: 2, 2: 1, 1: 1}[size] for size in sections)
+    assert LAYOUTS[layout].most_columns(8 * bits) == 64
+    assert [n for n in range(1, 17) if LAYOUTS[layout].fits(n)] == list(range(8 // sections[-1], 17, 8 // sections[-1]))
+
+
+@pytest.mark.parametrize("columns", [1, 5, 8, 40])
+@pytest.mark.parametrize("layout", SECTIONS)
+def test_the_one_value_of_sections_that_is_no_code(layout, columns) -> None:
+    """The sign alone; what fills a section's last byte may be anything."""
+    kind, least = LAYOUTS[layout], -max(CODES[layout])
+    codes = np.full((3, columns), least)
+    codes[0] = 0
+    packed = pack(codes, layout)
+    assert not has_spare_codes(packed, columns, kind)
+    ends = np.cumsum(kind.section_columns(columns)) - 1
+    for end, bits in zip(ends, kind.sections, strict=True):
+        filled = columns * bits % 8
+        packed[:, end] |= (256 - 2**filled) % 256 if filled else 0
+    assert not has_spare_codes(packed, columns, kind)
+    assert np.array_equal(unpack(packed, columns, layout), codes)
+    packed[1, 0] &= 0xFE  # the least code is the sign and a 1
+    assert has_spare_codes(packed, columns, kind)
+    with pytest.raises(ConfigError, match=f"not of layout '{layout}': the data is damaged"):
+        unpack(packed, columns, layout)
+
+
+@pytest.mark.parametrize("bits", [0, 17, 32, 2.0, None, True])
+def test_bits_without_a_layout(bits) -> None:
+    with pytest.raises(ConfigError, match=r"No packing layout holds codes of .* bit; they have 1 to 16"):
+        layout_for(bits)
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.int64, np.float32, np.float64])
@@ -114,6 +163,8 @@ def test_any_number_type_that_holds_codes_is_packed(dtype) -> None:
         ([[1e20]], "ternary4"),
         ([[8]], "int4"),
         ([[-8]], "int4"),
+        ([[-4]], "int3"),
+        ([[512]], "int10"),
         ([[-128]], "int8"),
         ([[-32768]], "int16"),
     ],
