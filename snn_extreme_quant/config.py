@@ -33,7 +33,7 @@ class WeightConfig:
 
     @property
     def bits(self) -> int:
-        """Bits a stored weight takes (32 for float; a ternary weight of 1.58 bit is stored in 2)."""
+        """Bits a stored weight takes (32 for float; a ternary weight of 1.58 bit is stored in 2, or packed in 1.6)."""
         return 32
 
     def to_dict(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ class Ternary(_Scaled):
 
     @property
     def bits(self) -> int:
-        """2: what a code takes in memory."""
+        """2: what a code takes in a file; 1.6 with ``ternary_packing="1.6bit"``."""
         return 2
 
 
@@ -181,7 +181,7 @@ class Uniform(_Scaled):
     Jacob et al. 2018, section 3.
 
     Args:
-        bits: b, 2 to 16.
+        bits: b, 2 to 16; a file stores exactly so many (2 as ternary codes, which they are).
         per: ``"channel"`` (one scale an output channel), ``"tensor"`` or ``"group"``.
         scale: ``"max"`` or ``"mse"``.
         group_size: as for :class:`Binary`.

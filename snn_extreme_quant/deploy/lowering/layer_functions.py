@@ -65,7 +65,7 @@ def layer_operators() -> list[str]:
     """
     kinds = ("Linear", *_INTEGER_BODIES, *(kind for kind in _BODIES if kind != "Linear"))
     every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in kinds)
-    # Codes of more than 8 bit do not fit the bytes of an integer product; those of 8 with bytes up to 255 not its pairs.
+    # Codes of more than 8 bit do not fit the bytes of an integer product; of 8, with bytes up to 255, not its pairs.
     wide = [kind for name, kind in KINDS.items() if not LAYOUTS[name].in_bytes]
     none = {*(f"{kind}LinearInteger" for kind in wide), *(f"{kind}LinearIntegerSigned" for kind in ("Int8", *wide))}
     return [name for name in every if name not in none]
