@@ -47,8 +47,8 @@ _AT_A_TIME = 2**20
 class Layout:
     """One way to put codes into bytes: ``per_byte`` digits of ``base``; code = digit * ``step`` - ``offset``.
 
-    ``wide`` layouts have one digit in two bytes, low byte first, instead. Layouts with ``sections`` cut a code of
-    ``base`` values, in two's complement, into fields of so many bits, the lowest first; ``per_byte`` is then 0.
+    Layouts with ``sections`` cut a code of ``base`` values, in two's complement, into fields of so many bits, the
+    lowest first, instead; another ``wide`` one has a digit in two bytes, low byte first. ``per_byte`` is then 0.
     """
 
     name: str
@@ -56,7 +56,6 @@ class Layout:
     base: int
     step: int
     offset: int
-    wide: bool = False
     sections: tuple[int, ...] = ()
 
     @property
@@ -75,14 +74,14 @@ class Layout:
         return self.base // 2 if self.sections else self.offset
 
     @property
-    def in_bytes(self) -> bool:
-        """Whether codes fit signed bytes."""
-        return self.largest < 2 ** (_BYTE - 1)
+    def wide(self) -> bool:
+        """Whether codes do not fit signed bytes."""
+        return self.largest >= 2 ** (_BYTE - 1)
 
     @property
     def bytes_used(self) -> int:
         """How many of the 256 byte values can occur."""
-        return 256 if self.wide or self.sections else min(256, int(self.base**self.per_byte))
+        return min(256, int(self.base**self.per_byte)) if self.per_byte else 256
 
     def packed_columns(self, columns: int) -> int:
         """Return the bytes that a row of ``columns`` codes takes."""
@@ -107,9 +106,8 @@ class Layout:
 
     def fits(self, columns: int) -> bool:
         """Whether ``columns`` codes fill the bytes of a row, so that nothing is left to cut off."""
-        if self.wide:
-            return False
-        return columns % (_BYTE // min(self.sections) if self.sections else self.per_byte) == 0
+        at_once = _BYTE // min(self.sections) if self.sections else self.per_byte
+        return at_once > 0 and columns % at_once == 0
 
 
 def _in_sections(bits: int) -> Layout:
@@ -125,7 +123,7 @@ LAYOUTS = {
         Layout("ternary5", 5, 3, 1, 1),
         Layout("int4", 2, 16, 1, 7),
         Layout("int8", 1, 256, 1, 127),
-        Layout("int16", 1, 65536, 1, 32767, wide=True),
+        Layout("int16", 0, 65536, 1, 32767),
         *(_in_sections(bits) for bits in (3, 5, 6, 7, *range(9, _MOST_BITS))),
     )
 }
@@ -236,7 +234,7 @@ def unpack(packed: npt.NDArray[np.uint8], columns: int, layout: str) -> npt.NDAr
         codes, damaged = _from_digits(packed, columns, kind)
     if damaged:
         raise ConfigError(f"A byte of the packed weights is not of layout {layout!r}: the data is damaged.")
-    return codes.astype(np.int8 if kind.in_bytes else np.int16)
+    return codes.astype(np.int16 if kind.wide else np.int8)
 
 
 def _from_digits(packed: npt.NDArray[np.uint8], columns: int, kind: Layout) -> tuple[npt.NDArray[np.int64], bool]:

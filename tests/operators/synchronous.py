@@ -25,7 +25,7 @@ SHAPES = [(7,), (3, 5), (2, 1, 4, 6), (2, 0, 3)]
 
 def all_synchronous() -> list[str]:
     """The names of all operators of the synchronous schedule."""
-    layouts = [name for name, layout in LAYOUTS.items() if layout.in_bytes]
+    layouts = [name for name, layout in LAYOUTS.items() if not layout.wide]
     sums = [layer_operator(kind, layout) for kind in ("LinearSums", "LinearCounts") for layout in layouts]
     return [*synchronous_operators(), *sums]
 

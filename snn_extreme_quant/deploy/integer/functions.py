@@ -150,7 +150,7 @@ def weight_bytes(
         source: name of the packed bytes.
         count: a line that gives ``count``, the number N in a list.
     """
-    if not LAYOUTS[layout].in_bytes:
+    if LAYOUTS[layout].wide:
         lines, low, high = two_bytes_lines(layout, source, count)
         lines += [
             f"zero_low = Constant <value: tensor = uint8 {{{low}}}> ()",
@@ -362,7 +362,7 @@ def _embedding(layer: IntegerLayer) -> list[str]:
     return [
         *IDS_LINES,
         "rows = Gather <axis: int = 0> (packed, ids)",
-        *([count] if LAYOUTS[layer.layout].wide else []),
+        *([count] if layer.layout == "int16" else []),
         *unpack_lines(layer.layout, "rows", count),
         "row_codes = Cast <to: int = 6> (codes)",
         "row_multiplier = Gather <axis: int = 0> (multiplier, ids)",

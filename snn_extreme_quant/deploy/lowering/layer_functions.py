@@ -66,7 +66,7 @@ def layer_operators() -> list[str]:
     kinds = ("Linear", *_INTEGER_BODIES, *(kind for kind in _BODIES if kind != "Linear"))
     every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in kinds)
     # Codes of more than 8 bit do not fit the bytes of an integer product; of 8, with bytes up to 255, not its pairs.
-    wide = [kind for name, kind in KINDS.items() if not LAYOUTS[name].in_bytes]
+    wide = [kind for name, kind in KINDS.items() if LAYOUTS[name].wide]
     none = {*(f"{kind}LinearInteger" for kind in wide), *(f"{kind}LinearIntegerSigned" for kind in ("Int8", *wide))}
     return [name for name in every if name not in none]
 
@@ -79,7 +79,7 @@ def layer_text(operator: str, facts: BodyFacts = GENERAL) -> str:
     """
     layout = layout_of(operator)
     kind = operator.removeprefix(KINDS[layout])
-    of_counts = kind in _COUNT_BODIES and LAYOUTS[layout].in_bytes
+    of_counts = kind in _COUNT_BODIES and not LAYOUTS[layout].wide
     if operator not in layer_operators() and not of_counts:
         raise ConfigError(f"{operator!r} is not the operator of a layer.")
     attributes, inputs, lines = (

@@ -65,7 +65,7 @@ def translations(exactness: Mapping[str, LayerExactness], states_used: set[str])
 
 def fits_pairs(units: float, layout: str) -> bool:
     """Whether products of bytes may be added in pairs of 16 bit, as onnxruntime does on processors without VNNI."""
-    return LAYOUTS[layout].in_bytes and 2 * units * LAYOUTS[layout].largest < 2**15
+    return not LAYOUTS[layout].wide and 2 * units * LAYOUTS[layout].largest < 2**15
 
 
 def _layers(exactness: Mapping[str, LayerExactness]) -> _Table:

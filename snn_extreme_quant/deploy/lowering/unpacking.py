@@ -35,7 +35,7 @@ def unpack_lines(
         full: the columns fill their bytes; what only cuts them off is then left out.
     """
     layout = LAYOUTS[layout_name]
-    if layout.wide:
+    if layout.wide and not layout.sections:
         return [
             f"wide = Cast <to: int = 6> ({source})",
             "in_pairs = Constant <value_ints: ints = [0, -1, 2]> ()",
@@ -55,7 +55,7 @@ def unpack_lines(
             "rows_columns = Constant <value_ints: ints = [0, -1]> ()",
             *(["codes = Reshape (groups, rows_columns)"] if full else _cut(count)),
         ]
-    if layout.in_bytes:
+    if not layout.wide:
         return _sections(layout, source, count, into="codes", unsigned=unsigned, full=full)
     return [
         *_sections(layout, source, count, into="high", unsigned=False, full=full),
@@ -74,7 +74,7 @@ def two_bytes_lines(layout_name: str, source: str, count: str) -> tuple[list[str
         The lines, and the zero points of both: code = (low - zero) + 256 (high - zero).
     """
     layout = LAYOUTS[layout_name]
-    if layout.wide:
+    if not layout.sections:
         lines = [
             count,
             "in_pairs = Constant <value_ints: ints = [0, -1, 2]> ()",
