@@ -16,21 +16,24 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast, get_args
+from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
 from snn_extreme_quant.config import Float, PrecisionPlan, WeightConfig
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.quantizers.packing import LAYOUTS, layout_for
 from snn_extreme_quant.registry import suggest
 
-if TYPE_CHECKING:
-    from torch import nn
-
 __all__ = ["FileMemory", "MatrixMemory", "WeightKind", "WeightMemory", "WeightShape", "file_memory", "weight_memory"]
 
 WeightKind = Literal["Linear", "Conv", "ConvTranspose", "Embedding", "Parameter"]
 _FLOAT_BYTES = 4
 _PACKINGS = {"2bit": "ternary4", "1.6bit": "ternary5"}
+
+
+class _Model(Protocol):
+    """A ``torch.nn.Module``, told without torch."""
+
+    def named_modules(self) -> Iterable[Any]: ...
 
 
 class WeightShape(NamedTuple):
@@ -153,7 +156,7 @@ class FileMemory:
 
 
 def weight_memory(
-    model: nn.Module | Iterable[WeightShape | tuple[str, Sequence[int], str]],
+    model: _Model | Iterable[WeightShape | tuple[str, Sequence[int], str]],
     plan: PrecisionPlan | WeightConfig | None = None,
     *,
     ternary_packing: str = "2bit",
@@ -209,11 +212,11 @@ def file_memory(path: str | Path) -> FileMemory:
     return FileMemory(weights, everything - weights)
 
 
-def _shapes_of(model: nn.Module | Iterable[WeightShape | tuple[str, Sequence[int], str]]) -> tuple[WeightShape, ...]:
+def _shapes_of(model: _Model | Iterable[WeightShape | tuple[str, Sequence[int], str]]) -> tuple[WeightShape, ...]:
     if hasattr(model, "named_modules"):
         from snn_extreme_quant.accounting.shapes import weight_shapes
 
-        return weight_shapes(cast("nn.Module", model))
+        return weight_shapes(cast("Any", model))
     try:
         entries = [_on_paper(entry) for entry in cast("Iterable[WeightShape]", model)]
     except TypeError as error:
