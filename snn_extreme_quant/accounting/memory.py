@@ -184,8 +184,7 @@ def weight_memory(
     """
     if ternary_packing not in _PACKINGS:
         raise ConfigError(f"ternary_packing={ternary_packing!r}: {suggest(str(ternary_packing), _PACKINGS)}")
-    if plan is not None and not isinstance(plan, (PrecisionPlan, WeightConfig)):
-        raise ConfigError(f"weight_memory() takes a PrecisionPlan, Binary(), Ternary() or Uniform(); got {plan!r}.")
+    _check_plan(plan)
     given = _shapes_of(model)
     found = [weight for weight in given if weight.kind != "Parameter"]
     if isinstance(plan, PrecisionPlan):
@@ -212,6 +211,11 @@ def file_memory(path: str | Path) -> FileMemory:
     return FileMemory(weights, everything - weights)
 
 
+def _check_plan(plan: object) -> None:
+    if plan is not None and not isinstance(plan, (PrecisionPlan, WeightConfig)):
+        raise ConfigError(f"weight_memory() takes a PrecisionPlan, Binary(), Ternary() or Uniform(); got {plan!r}.")
+
+
 def _shapes_of(model: _Model | Iterable[WeightShape | tuple[str, Sequence[int], str]]) -> tuple[WeightShape, ...]:
     if hasattr(model, "named_modules"):
         from snn_extreme_quant.accounting.shapes import weight_shapes
@@ -230,7 +234,7 @@ def _shapes_of(model: _Model | Iterable[WeightShape | tuple[str, Sequence[int], 
     return tuple(entries)
 
 
-def _on_paper(entry: WeightShape | tuple[str, Sequence[int], str]) -> WeightShape:
+def _on_paper(entry: object) -> WeightShape:
     if not isinstance(entry, tuple) or not 2 <= len(entry) <= len(WeightShape._fields):
         raise ConfigError(f"A weight on paper is (name, shape, kind); got {entry!r}.")
     weight = WeightShape(*cast("WeightShape", entry))

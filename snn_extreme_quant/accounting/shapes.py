@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from snn_extreme_quant.accounting.memory import WeightKind, WeightShape
 from snn_extreme_quant.config import Float
@@ -46,7 +47,7 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
     found: list[WeightShape] = []
     seen: set[int] = set()
     for site in sites:
-        if isinstance(site.module, nn.modules.lazy.LazyModuleMixin) and site.module.has_uninitialized_params():
+        if any(is_lazy(parameter) for parameter in site.module._parameters.values()):
             raise UnsupportedModelError(f"Layer {site.names[0]!r} is lazy and has no shape yet; run the model once.")
         swappable = isinstance(site.module, IntegerFirst) or (
             why_blocked(site, regions) is None and target_of(site.module, known, loaded=False)[0] is not None

@@ -7,7 +7,10 @@ load those as to unpack the weights.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 
 from snn_extreme_quant.quantizers.packing import LAYOUTS, Layout
 
@@ -160,7 +163,7 @@ def _fields(layout: Layout, section: int, place: int, *, unsigned: bool) -> str:
     return _bytes_text(values << place, unsigned=unsigned)
 
 
-def _bytes_text(rows: np.ndarray[tuple[int, ...], np.dtype[np.int64]], *, unsigned: bool) -> str:
+def _bytes_text(rows: npt.NDArray[Any], *, unsigned: bool) -> str:
     kind = np.dtype(np.uint8 if unsigned else np.int8)
     numbers = ", ".join(map(str, rows.astype(kind).ravel()))
     return f"{kind}[256, {rows.shape[1]}] {{{numbers}}}"
