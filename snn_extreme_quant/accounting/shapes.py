@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import nn
@@ -83,5 +82,5 @@ def _others(site: Site, matrix: str, seen: set[int]) -> list[WeightShape]:
     return [
         WeightShape(f"{name}.{key}" if name else key, tuple(value.shape), "Parameter")
         for key, value in new
-        if not inner and math.prod(value.shape)
+        if not inner and value.numel()
     ]

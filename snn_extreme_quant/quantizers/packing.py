@@ -39,6 +39,7 @@ __all__ = ["LAYOUTS", "LAYOUT_VERSION", "Layout", "has_spare_codes", "layout_for
 LAYOUT_VERSION = 2
 _BYTE = 8
 _MOST_BITS = 16
+_MOST_IN_BYTE = 127
 #: Codes that are looked at together.
 _AT_A_TIME = 2**20
 
@@ -76,7 +77,7 @@ class Layout:
     @property
     def wide(self) -> bool:
         """Whether codes do not fit signed bytes."""
-        return self.largest >= 2 ** (_BYTE - 1)
+        return self.largest > _MOST_IN_BYTE
 
     @property
     def bytes_used(self) -> int:
