@@ -46,7 +46,7 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
     found: list[WeightShape] = []
     seen: set[int] = set()
     for site in sites:
-        if any(is_lazy(parameter) for parameter in site.module._parameters.values()):
+        if any(p is not None and is_lazy(p) for p in site.module._parameters.values()):
             raise UnsupportedModelError(f"Layer {site.names[0]!r} is lazy and has no shape yet; run the model once.")
         swappable = isinstance(site.module, IntegerFirst) or (
             why_blocked(site, regions) is None and target_of(site.module, known, loaded=False)[0] is not None
