@@ -42,12 +42,48 @@ void fill(OrtValue* value, int kind) {
   }
 }
 
-/* Random codes; what fills a row's last byte is random. */
+static unsigned bits_at(const uint8_t* bytes, size_t bit, size_t count) {
+  unsigned found = 0;
+  for (size_t i = 0; i < count; ++i, ++bit) found |= (unsigned)(bytes[bit / 8] >> (bit % 8) & 1) << i;
+  return found;
+}
+
+int code_at(const sxq_layout* layout, const OrtValue* packed, int64_t k, int64_t columns, int64_t n) {
+  static const int powers[] = {1, 3, 9, 27, 81};
+  const uint8_t* row = (uint8_t*)packed->data + k * packed->shape[1];
+  if (layout->fives) return row[n / 5] / powers[n % 5] % 3 - 1;
+  const size_t column = (size_t)n;
+  if (!layout->cut_bits) {
+    return (int)bits_at(row, column * (size_t)layout->bits, (size_t)layout->bits) * layout->step - layout->offset;
+  }
+  int value = 0, place = 0;
+  for (int bits = 8; bits; bits /= 2) {
+    if (!(layout->cut_bits & bits)) continue;
+    value |= (int)bits_at(row, column * (size_t)bits, (size_t)bits) << place;
+    place += bits;
+    row += (columns * bits + 7) / 8;
+  }
+  return value >> (place - 1) ? value - (1 << place) : value;
+}
+
+/* Make a 1 of the lowest bit of what would be a sign alone, which is no code. */
+static void mend_sections(const sxq_layout* layout, OrtValue* packed, int64_t rows, int64_t columns) {
+  int lowest = 8;
+  while (!(layout->cut_bits & lowest)) lowest /= 2;
+  for (int64_t k = 0; k < rows; ++k) {
+    for (int64_t n = 0; n < columns; ++n) {
+      if (code_at(layout, packed, k, columns, n) != -(1 << (layout->cut_bits - 1))) continue;
+      ((uint8_t*)packed->data)[k * packed->shape[1] + n * lowest / 8] |= (uint8_t)(1 << (n * lowest % 8));
+    }
+  }
+}
+
 OrtValue* packed_codes(const sxq_layout* layout, int64_t rows, int64_t columns) {
   const int64_t shape[] = {rows, (int64_t)sxq_file_row_bytes(layout, (size_t)columns)};
   OrtValue* made = tensor(ORT_TYPE_UINT8, 2, shape);
   fill(made, 0);
-  if (layout->bits == 1) return made;
+  if (layout->cut_bits) mend_sections(layout, made, rows, columns);
+  if (layout->cut_bits || layout->bits == 1) return made;
   uint8_t* byte = made->data;
   for (size_t i = 0; i < count_of(made); ++i) {
     if (layout->fives) byte[i] = (uint8_t)draw(243);

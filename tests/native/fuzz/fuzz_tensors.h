@@ -13,6 +13,9 @@ void fill(OrtValue* value, int kind);
 /* Random codes; what fills a row's last byte is random. */
 OrtValue* packed_codes(const sxq_layout* layout, int64_t rows, int64_t columns);
 
+/* The code in row k, column n of what packed_codes gave, found bit by bit as docs/operators.md has it. */
+int code_at(const sxq_layout* layout, const OrtValue* packed, int64_t k, int64_t columns, int64_t n);
+
 /* Damage in one of many ways: another byte, another shape, another rank. */
 void damage(OrtValue* value);
 
