@@ -172,7 +172,7 @@ def export_onnx(
 ) -> ExportReport:
     """Write a trained model as one ONNX file that stock onnxruntime runs.
 
-    The file holds packed weights (1, 1.6 or 2 bit), operators of the domain ``snn.extreme_quant`` and, for runtimes
+    The file holds packed weights (1 to 16 bit), operators of the domain ``snn.extreme_quant`` and, for runtimes
     without our library, their bodies in standard operators. It takes any number of samples and, where the model does,
     any number of time steps. The model is left as it was; state in its neurons does not enter the file.
 

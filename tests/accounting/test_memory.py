@@ -2,6 +2,7 @@
 
 import math
 
+import onnx
 import pytest
 import snntorch as snn
 import torch
@@ -11,7 +12,7 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant import Binary, Float, PrecisionPlan, Ternary, Uniform
 from snn_extreme_quant.accounting import WeightShape, file_memory, weight_memory, weight_shapes
 from snn_extreme_quant.errors import ConfigError, UnmatchedNameError, UnsupportedModelError
-from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
+from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, SpikingBert, SpikingBertConfig, zoo
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 
 CONFIGS = (Binary(), Ternary(), *(Uniform(bits) for bits in range(2, 17)))
@@ -171,3 +172,28 @@ def test_prediction_is_within_a_percent_of_the_file(tmp_path, plan, packing) -> 
     assert stored.weights == pytest.approx(predicted.total, rel=0.01)
     assert stored.total == (tmp_path / "net.onnx").stat().st_size > stored.weights
     assert math.isclose(predicted.as_float, 4 * sum(p.numel() for p in net.parameters()), rel_tol=0.01)
+
+
+@pytest.mark.parametrize("form", ["sequence", "counts"])
+def test_prediction_of_a_spiking_bert(tmp_path, form) -> None:
+    """Mixed widths, tables among them; parameters differ, as of a trained model: equal ones are stored once."""
+    rules = {"embeddings.words": Uniform(6), "embeddings.positions": Uniform(11), "*.intermediate": Uniform(3)}
+    plan = PrecisionPlan({**rules, "*.attention.*": Binary(), "encoder.1.output": Uniform(5)}, default=Uniform(12))
+    torch.manual_seed(0)
+    sizes = {"vocab": 2000, "positions": 64, "layers": 2, "hidden": 96, "heads": 4, "ffn": 384, "T": 8}
+    model = SpikingBert(SpikingBertConfig(**sizes, weights=plan)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.01 * torch.rand_like(parameter))
+    sxq.export_onnx(model, torch.randint(1, 2000, (2, 12)), tmp_path / "bert.onnx", form=form)
+    predicted = weight_memory(model)
+    constants = onnx.load(tmp_path / "bert.onnx").graph.initializer
+    packed = {c.name.removesuffix(".packed"): len(c.raw_data) for c in constants if c.name.endswith(".packed")}
+    assert packed == {m.name: m.codes for m in predicted.matrices}
+    assert file_memory(tmp_path / "bert.onnx").weights == pytest.approx(predicted.total, rel=0.01)
+
+
+@pytest.mark.parametrize("name", zoo.names())
+def test_prediction_of_trained_models(name) -> None:
+    stored = file_memory(zoo.path(name) / "model.onnx").weights
+    assert stored == pytest.approx(weight_memory(zoo.load(name)).total, rel=0.01)
