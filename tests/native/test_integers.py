@@ -125,10 +125,28 @@ def test_what_does_not_fit_is_refused(library: Any, columns: list[int], x: Array
         kernel_only("TernaryMatMulInteger", {"x": x}, {"packed": packed}, columns=columns)
 
 
-def test_damaged_codes_are_refused(library: Any) -> None:
-    packed = np.full((20, 2), 255, np.uint8)
-    with pytest.raises(Exception, match="TernaryMatMulInteger: a byte of the packed codes holds what is no code"):
-        kernel_only("TernaryMatMulInteger", {"x": np.zeros((2, 20), np.uint8)}, {"packed": packed}, columns=[6])
+def damaged(packed: Array, layout: str, row: int) -> Array:
+    """Put what is no code in a row: digits that are none, or in sections a sign alone, the least code less 1."""
+    columns = 10
+    packed = packed.copy()
+    if LAYOUTS[layout].sections:
+        packed[row] = pack([[-LAYOUTS[layout].largest] * columns], layout)
+        packed[row, 0] &= 0xFE
+    else:
+        packed[row, 0] = 255
+    return packed
+
+
+SECTIONS = [name for name, layout in LAYOUTS.items() if layout.sections]
+
+
+@pytest.mark.parametrize("layout", ["ternary4", *SECTIONS])
+def test_damaged_codes_are_refused(library: Any, layout: str) -> None:
+    packed = damaged(pack(codes_of(layout, 20, 10), layout), layout, 7)
+    with pytest.raises(Exception, match="MatMulInteger: a byte of the packed codes holds what is no code"):
+        kernel_only(
+            KINDS[layout] + "MatMulInteger", {"x": np.zeros((2, 20), np.uint8)}, {"packed": packed}, columns=[10]
+        )
 
 
 # Fixed-point neurons -------------------------------------------------------------------------------------------------
@@ -242,10 +260,9 @@ def test_integer_embedding(library: Any, layout: str, kind: type[np.signedintege
 
 
 @pytest.mark.parametrize("operator", ["Embedding", "EmbeddingInteger"])
-@pytest.mark.parametrize("layout", ["ternary4", "ternary5"])
+@pytest.mark.parametrize("layout", ["ternary4", "ternary5", *SECTIONS])
 def test_a_damaged_row_is_refused_when_it_is_looked_up(library: Any, layout: str, operator: str) -> None:
-    packed = pack(codes_of(layout, 3, 10).astype(np.int32), layout)
-    packed[1, 0] = 255
+    packed = damaged(pack(codes_of(layout, 3, 10).astype(np.int32), layout), layout, 1)
     factor = np.ones(3, np.float32 if operator == "Embedding" else np.int32)
     constants = {"packed": packed, "factor": factor}
     kernel_only(KINDS[layout] + operator, {"x": np.array([0, 2])}, constants, columns=[10])
