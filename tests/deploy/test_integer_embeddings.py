@@ -10,17 +10,18 @@ import torch
 from torch import Tensor, nn
 
 import snn_extreme_quant as sxq
+from snn_extreme_quant.config import WeightConfig
 from snn_extreme_quant.errors import UnsupportedModelError
 
 
-def _model(scales: Tensor) -> nn.Module:
+def _model(scales: Tensor, config: WeightConfig | None = None) -> nn.Module:
     torch.manual_seed(0)
     model = nn.Sequential(
         nn.Embedding(len(scales), 12), snn.Leaky(beta=0.9, threshold=0.001, init_hidden=True),
         nn.Linear(12, 4), snn.Leaky(beta=0.9, threshold=0.1, init_hidden=True),
     )  # fmt: skip
     model[0].weight.data = torch.randn(len(scales), 12) * scales.unsqueeze(1)
-    sxq.quantize_(model, sxq.Ternary())
+    sxq.quantize_(model, config or sxq.Ternary())
     return model.eval()
 
 
@@ -46,3 +47,18 @@ def test_a_row_that_would_be_rounded_away(tmp_path: Path) -> None:
         UnsupportedModelError, match=r"Embedding '0': the scale of row 4.*one scale for the whole tensor"
     ):
         sxq.export_onnx(_model(scales), ids, tmp_path / "net.onnx", integer=True)
+
+
+@pytest.mark.parametrize("bits", [8, 12, 13, 16])
+def test_wide_codes(tmp_path: Path, bits: int) -> None:
+    """Up to 12 bit rows have factors of their own; beyond, the tensor needs one scale."""
+    scales, ids = torch.linspace(0.1, 1.0, 11), torch.arange(11).repeat(6, 1)
+    if bits > 12:
+        with pytest.raises(UnsupportedModelError, match="12 bit at most"):
+            sxq.export_onnx(_model(scales, sxq.Uniform(bits)), ids, tmp_path / "net.onnx", integer=True)
+    model = _model(scales, sxq.Uniform(bits) if bits <= 12 else sxq.Uniform(bits, per="tensor"))
+    sxq.export_onnx(model, ids, tmp_path / "net.onnx", integer=True)
+    report = sxq.verify(model, tmp_path / "net.onnx", ids)
+    assert report.ok
+    assert report.integer is not None
+    assert report.integer.agreement > 0.98

@@ -25,9 +25,6 @@ _FIXED = (_OURS.fixed_neuron_step.default, _OURS.fixed_neuron_sequence.default)
 
 #: Relative to the largest value. Units are exact to 53 bits; float32 sums are rounded in each term.
 _TOLERANCE = 1e-4
-#: Relative to the largest value that there can be, in the sample or not: rows of an embedding are rounded to a unit
-#: that is so much smaller than the largest row.
-_ROUNDING = 2.0**-22
 
 
 class IntegerSpikes(fx.Interpreter):
@@ -76,8 +73,9 @@ class _SideBySide(fx.Interpreter):
         call, layer = self.integer.calls[n], str(n.args[-1])
         ours = self.values.decoded(call.current)
         if ours is not None:
-            furthest = float(call.current.magnitude().max()) if ours.numel() else 0.0
-            _compare(ours, self.env_of(n.args[0]), f"the current of neuron layer {layer!r}", _ROUNDING * furthest)
+            # Relative to the largest value that there can be, in the sample or not.
+            rounding = self.integer.rounding * float(call.current.magnitude().max()) if ours.numel() else 0.0
+            _compare(ours, self.env_of(n.args[0]), f"the current of neuron layer {layer!r}", rounding)
         outputs = [self.values.decoded(value) for value in call.outputs]
         return [r if o is None else o.to(r.dtype).expand(r.shape) for o, r in zip(outputs, result, strict=True)]
 

@@ -27,6 +27,7 @@ class IntegerGraph:
         inputs: by quantised layer, the integers that it reads ("" stands for poolings).
         calls: by call of a neuron layer in the recorded graph, what it reads and gives in this one.
         fed: by neuron layer, what feeds it in all calls, for which it is proved.
+        rounding: by how much rows of embeddings are rounded, relative to the largest value that there can be.
     """
 
     graph: fx.GraphModule
@@ -34,6 +35,7 @@ class IntegerGraph:
     inputs: Mapping[str, Term]
     calls: Mapping[fx.Node, NeuronValues]
     fed: Mapping[str, NeuronCalls]
+    rounding: float
 
 
 def integer_graph(
@@ -65,4 +67,4 @@ def integer_graph(
     folded = {name: calls.folded(name, options.decay_bits, steps) for name, calls in survey.calls.items()}
     writer = Rewriter(module, shapes, spikes=spikes, max_steps=steps, folded=folded)
     graph = writer.run()
-    return IntegerGraph(graph, folded, writer.inputs, writer.neurons, survey.calls)
+    return IntegerGraph(graph, folded, writer.inputs, writer.neurons, survey.calls, writer.rounding)

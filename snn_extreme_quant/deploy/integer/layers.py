@@ -26,6 +26,8 @@ _OURS = torch.ops.snn_xq
 _ROW_LIMIT = 2**24
 #: Rows of less than this part of the largest scale are rounded by more than 2^-4 of themselves, and refused.
 _LEAST_FACTOR = 8
+#: Factors of the largest row have at least this many values, so that none is rounded by more than 2^-14 of it.
+_FEWEST_FACTORS = 2**13
 
 
 @dataclass(frozen=True)
@@ -136,16 +138,25 @@ def transposed_convolution(rewriter: Rewriter, node: fx.Node, given: Arguments) 
     return _convolution(rewriter, node, given, _OURS.packed_conv_transpose_sum.default, sums)
 
 
-def _row_factors(scales: Tensor, largest: float, layer: str) -> tuple[float, Tensor]:
-    """Return a unit, and whole factors that bring the rows' scales to it: as fine as their range allows.
+def _row_factors(scales: Tensor, largest: float, layer: str) -> tuple[float, Tensor, float]:
+    """Return a unit, whole factors that bring the rows' scales to it, and the rounding relative to the largest scale.
+
+    Factors are as fine as their range allows.
 
     Raises:
-        UnsupportedModelError: rows differ so much that a small one would be rounded away.
+        UnsupportedModelError: rows differ so much that a small one would be rounded away, or codes are so wide that
+            they leave no room for factors.
     """
     most = _ROW_LIMIT // max(int(largest), 1)
     found = rational_multiples(scales)
     if found is not None and float(found[1].abs().max()) <= most:
-        return found
+        return *found, 0.0
+    if most < _FEWEST_FACTORS:
+        raise UnsupportedModelError(
+            f"Embedding {layer!r}: codes up to {int(largest)} leave too little of 32 bits for rows of different scales."
+            " Quantise the embedding with one scale for the whole tensor, or to 12 bit at most, or export without"
+            " integer=True."
+        )
     unit = float(scales.abs().max()) / most
     factors = (scales / unit).round()
     small = (scales != 0) & (factors.abs() < _LEAST_FACTOR)
@@ -156,7 +167,7 @@ def _row_factors(scales: Tensor, largest: float, layer: str) -> tuple[float, Ten
             f" {float(scales.abs().max()):.3g}, for both to be multiples of one unit in 32 bits. Quantise the embedding"
             " with one scale for the whole tensor, raise or zero the small rows, or export without integer=True."
         )
-    return unit, factors
+    return unit, factors, 0.5 / most
 
 
 def embedding(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
@@ -166,7 +177,8 @@ def embedding(rewriter: Rewriter, node: fx.Node, given: Arguments) -> Value:
         raise NotIntegerError("numbers of rows are not computed")
     scales = scale.value.double()
     plain = torch.from_numpy(unpack(packed.value.numpy(), columns, layout)).double()
-    unit, factors = _row_factors(scales, float(plain.abs().max()) if plain.numel() else 1.0, layer)
+    unit, factors, rounding = _row_factors(scales, float(plain.abs().max()) if plain.numel() else 1.0, layer)
+    rewriter.rounding = max(rewriter.rounding, rounding)
     codes = plain * factors.unsqueeze(1)
     node = rewriter.emitter.call(
         _OURS.packed_embedding_sum.default,

@@ -84,6 +84,8 @@ class Rewriter:
         self.emitter = Emitter()
         self.values: dict[fx.Node, Any] = {}
         self.calls: dict[str, NeuronCalls] = {}
+        #: Of rows of embeddings, relative to the largest value that there can be.
+        self.rounding = 0.0
         self.neurons: dict[fx.Node, NeuronValues] = {}
         self.inputs: dict[str, Term] = {}
         self.inside = self._before_neurons()

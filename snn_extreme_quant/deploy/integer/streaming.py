@@ -73,7 +73,7 @@ def integer_step(
     graph = writer.run()
     for layer, calls in writer.calls.items():
         _check_feed(layer, calls, sequence.fed[layer])
-    integer = IntegerGraph(graph, sequence.neurons, writer.inputs, writer.neurons, writer.calls)
+    integer = IntegerGraph(graph, sequence.neurons, writer.inputs, writer.neurons, writer.calls, writer.rounding)
     return IntegerStep(integer, states.states, states.forms, states.most_steps)
 
 
