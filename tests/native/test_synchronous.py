@@ -9,10 +9,13 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.deploy.lowering.functions import DOMAIN
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, function_body
 from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
+from snn_extreme_quant.deploy.runtime.native_steps import STEP_COUNTS, STEP_SUMS
+from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
 from tests.deploy.bodies import Array, model_of
 from tests.deploy.test_synchronous_networks import made
 from tests.operators.synchronous import currents
@@ -29,6 +32,7 @@ def check_neurons(steps: int, signed: bool, shape: tuple[int, ...], channels: in
     lowest = -float(steps) if signed else 0.0
     rates = {"steps": float(steps), "lowest": lowest, "inverse_steps": 1 / steps}
     assert_same("SynchronousRates", x, constants, [len(shape)], **rates)
+    assert_same("SynchronousSpikes", x, constants, [len(shape) + 1], steps=float(steps), lowest=lowest)
     name = "SynchronousCounts_signed" if signed else "SynchronousCounts"
     counts = {"steps": float(steps), **({"lowest": lowest} if signed else {})}
     assert_same(name, x, constants, [len(shape)], output_type=UINT8, **counts)
@@ -104,3 +108,90 @@ def test_networks_run_natively(library: Any, name: str, signed: bool, tmp_path: 
     # Neurons by our kernels; products of counts by onnxruntime's own.
     assert left
     assert set(left) <= {"SynchronousFolded", "SynchronousCounts", "SynchronousRates"}
+
+
+@pytest.mark.parametrize(("name", "signed"), [("perceptron", True), ("attention", False), ("convolutional", False)])
+@pytest.mark.parametrize("config", [sxq.Ternary(), sxq.Binary(), sxq.Uniform(4)], ids=str)
+def test_all_steps_run_natively(library: Any, name: str, signed: bool, config: Any, tmp_path: Path) -> None:
+    """Every spike is the same, and the steps are added before the products of the model's inside."""
+    net, spikes = made(name, 8, signed, config)
+    path = tmp_path / "net.onnx"
+    sxq.export_onnx(net, spikes, path, form="sequence", input="spikes")
+    report = sxq.verify(net, path, spikes, native=True)
+    assert report.ok, str(report)
+    assert report.firing_rate > 0
+    model = onnx.load(str(path))
+    opened, names = choose_kernels(model).applied(model)
+    operators = [node.op_type for node in opened.graph.node]
+    counted = [operator for operator in operators if operator.endswith("LinearCounts")]
+    assert bool(counted) == (config != sxq.Uniform(4))  # wider codes might saturate in pairs of products
+    assert STEP_COUNTS in names if counted else STEP_COUNTS not in operators
+
+
+def network_of_steps(signed: bool, steps: float, scale: float, grid: float = 1.0, read: str = "y") -> onnx.ModelProto:
+    """Synchronous neurons and a product of theirs, whose steps are added."""
+    kind = "TernaryLinearIntegerSigned" if signed else "TernaryLinearInteger"
+    scales = ", ".join(3 * [f"{scale}"])
+    lowest = -steps if signed else 0.0
+    graph = onnx.parser.parse_graph(
+        f"""net (float[n, 4] x) => (float[n, 3] {read})
+        <float threshold = {{0.5}}, float[3] scale = {{{scales}}}, int64[1] front = {{0}},
+         uint8[4, 1] packed = {{33, 18, 9, 36}}> {{
+            spikes = {DOMAIN}.SynchronousSpikes <steps: float = {steps}, lowest: float = {lowest}> (x, threshold)
+            product = {DOMAIN}.{kind} <grid: float = {grid}, inverse_grid: float = {1 / grid}> (spikes, packed, scale)
+            summed = ReduceSum <keepdims: int = 0> (product, front)
+            all = ReduceSum <keepdims: int = 0> (spikes, front)
+            y = Identity (summed)
+            z = Identity (all)
+        }}"""
+    )
+    functions = [function_body("SynchronousSpikes"), function_body(kind)]
+    opsets = [onnx.helper.make_opsetid("", 18), onnx.helper.make_opsetid(DOMAIN, 1)]
+    return onnx.helper.make_model(graph, functions=functions, opset_imports=opsets, ir_version=8)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("steps", "fits"), [(1.0, True), (64.0, True), (128.0, None)])
+def test_sums_of_steps_fit_a_byte(library: Any, signed: bool, steps: float, fits: bool | None) -> None:
+    model = network_of_steps(signed, steps, 1.0)
+    x = {"x": np.random.default_rng(0).normal(0, 1, (5, 4)).astype(np.float32)}
+    _, names = choose_kernels(model).applied(model)
+    assert (STEP_COUNTS in names) == (not signed if fits is None else fits)
+    expected, found = (sxq.deploy.session(model, native=native).run(None, x) for native in (False, True))
+    assert np.array_equal(expected[0], found[0])
+    assert np.abs(expected[0]).max() >= 1
+
+
+@pytest.mark.parametrize(("options", "message"), [({"scale": 0.5}, "a scale"), ({"scale": 1.0, "grid": 2.0}, "a grid")])
+def test_rounded_products_keep_their_steps(library: Any, options: dict[str, float], message: str) -> None:
+    """Only sums of whole numbers do not depend on the order."""
+    _, names = choose_kernels(model := network_of_steps(True, 8.0, **options)).applied(model)
+    assert STEP_COUNTS not in names, message
+
+
+@pytest.mark.parametrize("shape", [(3,), (1, 4), (0, 5), (4, 0, 2), (8, 3, 33), (2, 9, 700), (64, 5000)])
+def test_steps_are_added(instruction_set: str, shape: tuple[int, ...]) -> None:
+    spikes = np.random.default_rng(0).integers(-1, 2, shape).astype(np.float32)
+    expected = spikes.sum(0)
+    for operator, kind, told in ((STEP_SUMS, 1, {}), (STEP_COUNTS, UINT8, {"zero_point": 64})):
+        node = onnx.helper.make_node(operator, ["x"], ["y"], domain=DOMAIN, **told)
+        graph = onnx.helper.make_graph(
+            [node], "net", [onnx.helper.make_tensor_value_info("x", 1, shape)],
+            [onnx.helper.make_tensor_value_info("y", kind, shape[1:])],
+        )  # fmt: skip
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(DOMAIN, 1)], ir_version=8)
+        (found,) = native_session(model, operator).run(None, {"x": spikes})
+        assert np.array_equal(found, expected + told.get("zero_point", 0))
+
+
+def test_a_spiking_bert_of_all_steps(library: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = SpikingBertConfig(
+        vocab=40, layers=2, hidden=32, heads=2, ffn=48, profile="integer", T=4, weights="ternary"
+    )
+    model, ids = SpikingBert(config).eval(), torch.randint(40, (3, 9))
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    sxq.export_onnx(model, batch, tmp_path / "net.onnx", form="sequence")
+    report = sxq.verify(model, tmp_path / "net.onnx", [batch], native=True)
+    assert report.ok, str(report)
+    assert report.firing_rate > 0.02

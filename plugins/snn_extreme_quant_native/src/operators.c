@@ -36,7 +36,9 @@ static bool sums_integers(sxq_kind kind) {
 static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   const sxq_spec* spec = &of(op)->spec;
-  if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS || kind == SXQ_COUNTS) return ORT_TYPE_UINT8;
+  if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS || kind == SXQ_COUNTS || kind == SXQ_STEP_COUNTS) {
+    return ORT_TYPE_UINT8;
+  }
   if (kind == SXQ_SHIFT_NORM) return ORT_TYPE_INT32;
   if ((kind == SXQ_FUSED || kind == SXQ_CURRENTS) && index == 0) return of(op)->spikes;
   if (kind == SXQ_NEURON && spec->integer && index == 0) {
@@ -102,7 +104,10 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_CURRENTS: return sxq_currents_create(op, api, info, kernel);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
-    case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_create(op, api, info, kernel);
+    case SXQ_SYNCHRONOUS_RATES:
+    case SXQ_SYNCHRONOUS_SPIKES: return sxq_synchronous_create(op, api, info, kernel);
+    case SXQ_STEP_SUMS:
+    case SXQ_STEP_COUNTS: return sxq_step_sums_create(op, api, info, kernel);
     case SXQ_SHIFT_NORM:
     case SXQ_SHIFT_SOFTMAX: return sxq_shift_create(op, api, info, kernel);
     case SXQ_MATMUL_INTEGER:
@@ -127,7 +132,10 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_CURRENTS: return sxq_currents_compute(kernel, context);
     case SXQ_SYNCHRONOUS_FOLDED:
     case SXQ_SYNCHRONOUS_COUNTS:
-    case SXQ_SYNCHRONOUS_RATES: return sxq_synchronous_compute(kernel, context);
+    case SXQ_SYNCHRONOUS_RATES:
+    case SXQ_SYNCHRONOUS_SPIKES: return sxq_synchronous_compute(kernel, context);
+    case SXQ_STEP_SUMS:
+    case SXQ_STEP_COUNTS: return sxq_step_sums_compute(kernel, context);
     case SXQ_SHIFT_NORM:
     case SXQ_SHIFT_SOFTMAX: return sxq_shift_compute(kernel, context);
     case SXQ_MATMUL_INTEGER:
@@ -232,7 +240,10 @@ static void add_synchronous(void) {
       {SXQ_SYNCHRONOUS_FOLDED, "SynchronousFolded", 3, false},
       {SXQ_SYNCHRONOUS_COUNTS, "SynchronousCounts", 2, false},
       {SXQ_SYNCHRONOUS_COUNTS, "SynchronousCounts_signed", 2, true},
-      {SXQ_SYNCHRONOUS_RATES, "SynchronousRates", 2, false}};
+      {SXQ_SYNCHRONOUS_RATES, "SynchronousRates", 2, false},
+      {SXQ_SYNCHRONOUS_SPIKES, "SynchronousSpikes", 2, false},
+      {SXQ_STEP_SUMS, "StepSums", 1, false},
+      {SXQ_STEP_COUNTS, "StepCounts", 1, false}};
   for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
     sxq_operator* op = add(kinds[k].kind, kinds[k].inputs, 1);
     snprintf(op->name, sizeof op->name, "%s", kinds[k].name);

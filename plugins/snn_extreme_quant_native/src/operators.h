@@ -8,7 +8,7 @@
 typedef enum {
   SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_CONV_INTEGER, SXQ_CONV_INTEGER_SIGNED, SXQ_EMBEDDING,
   SXQ_EMBEDDING_INTEGER, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_NEURON,
-  SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES,
+  SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES, SXQ_SYNCHRONOUS_SPIKES, SXQ_STEP_SUMS, SXQ_STEP_COUNTS,
   SXQ_SHIFT_NORM, SXQ_SHIFT_SOFTMAX, SXQ_FUSED, SXQ_ATTENTION,
   SXQ_SOFT_ATTENTION, SXQ_CURRENTS, SXQ_COUNTS, SXQ_VALUES
 } sxq_kind;
@@ -57,6 +57,8 @@ OrtStatus* sxq_attention_create(const sxq_operator*, const OrtApi*, const OrtKer
 OrtStatus* sxq_attention_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_synchronous_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_synchronous_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_step_sums_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_step_sums_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_currents_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_currents_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_soft_attention_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);

@@ -1,6 +1,8 @@
-/* Synchronous...: layers of neurons that take in all steps before they fire, from currents or from integer sums. */
+/* Synchronous...: layers of neurons that take in all steps before they fire, from currents or from integer sums, and
+ * give counts, rates or the spikes of all steps. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "count_bytes.h"
 #include "operators.h"
@@ -9,6 +11,13 @@ typedef struct {
   sxq_kernel head;
   float steps, lowest, inverse_steps, top;
 } synchronous_kernel;
+
+/* The bodies' sums of steps are exact far beyond. */
+enum { MOST_STEPS = 65536 };
+
+static bool gives_floats(sxq_kind kind) {
+  return kind == SXQ_SYNCHRONOUS_RATES || kind == SXQ_SYNCHRONOUS_SPIKES;
+}
 
 OrtStatus* sxq_synchronous_create(const sxq_operator* op, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
   synchronous_kernel* made = calloc(1, sizeof *made);
@@ -20,13 +29,16 @@ OrtStatus* sxq_synchronous_create(const sxq_operator* op, const OrtApi* api, con
   } else {
     status = sxq_attribute_float(api, info, "steps", &made->steps);
     if (!status && op->signed_counts) status = sxq_attribute_float(api, info, "lowest", &made->lowest);
+    if (!status && gives_floats(op->kind)) status = sxq_attribute_float(api, info, "lowest", &made->lowest);
     if (!status && op->kind == SXQ_SYNCHRONOUS_RATES) {
-      status = sxq_attribute_float(api, info, "lowest", &made->lowest);
-      if (!status) status = sxq_attribute_float(api, info, "inverse_steps", &made->inverse_steps);
+      status = sxq_attribute_float(api, info, "inverse_steps", &made->inverse_steps);
     }
     made->top = made->steps + (op->signed_counts ? made->steps : 0.0f);
   }
-  if (!status && op->kind != SXQ_SYNCHRONOUS_RATES && !(made->top >= 0.0f && made->top <= 255.0f)) {
+  if (!status && op->kind == SXQ_SYNCHRONOUS_SPIKES && !(made->steps >= 1.0f && made->steps <= MOST_STEPS)) {
+    status = sxq_error(api, "%s has from 1 to %d steps, not %g.", op->name, MOST_STEPS, (double)made->steps);
+  }
+  if (!status && !gives_floats(op->kind) && !(made->top >= 0.0f && made->top <= 255.0f)) {
     status = sxq_error(api, "%s gives counts of up to %g, which is no byte.", op->name, (double)made->top);
   }
   if (status) {
@@ -45,6 +57,8 @@ typedef struct {
   const float *gain, *offset, *threshold;
   size_t count, columns, a_task;
 } job;
+
+enum { BLOCK = 512 };
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -66,10 +80,14 @@ ALWAYS_INLINE void folded(const job* j, size_t first, size_t last) {
   }
 }
 
-ALWAYS_INLINE float rate_of(float x, float threshold, float steps, float lowest, float inverse) {
+ALWAYS_INLINE float limited(float x, float threshold, float steps, float lowest) {
   float n = sxq_whole_count(x, threshold, steps);
   n = n < lowest ? lowest : n;
-  return (n > steps ? steps : n) * inverse;
+  return n > steps ? steps : n;
+}
+
+ALWAYS_INLINE float rate_of(float x, float threshold, float steps, float lowest, float inverse) {
+  return limited(x, threshold, steps, lowest) * inverse;
 }
 
 ALWAYS_INLINE void counted(const job* j, size_t first, size_t last) {
@@ -110,12 +128,38 @@ ALWAYS_INLINE void rated(const job* j, size_t first, size_t last) {
   }
 }
 
+/* The spikes of all steps, n first: s_t = [n > t] - [-n > t]. Neurons go in blocks, whose numbers are computed once. */
+ALWAYS_INLINE void emitted(const job* j, size_t first, size_t last) {
+  const float steps = j->kernel->steps, lowest = j->kernel->lowest;
+  const size_t columns = j->columns, many = (size_t)steps;
+  const float* restrict x = j->x;
+  float whole[BLOCK];
+  for (size_t start = first, size; start < last; start += size) {
+    size = last - start < BLOCK ? last - start : BLOCK;
+    if (columns != 1) {
+      const size_t column = start % columns;
+      if (size > columns - column) size = columns - column;
+      const float* restrict threshold = j->threshold + column;
+      for (size_t i = 0; i < size; ++i) whole[i] = limited(x[start + i], threshold[i], steps, lowest);
+    } else {
+      const float threshold = *j->threshold;
+      for (size_t i = 0; i < size; ++i) whole[i] = limited(x[start + i], threshold, steps, lowest);
+    }
+    for (size_t t = 0; t < many; ++t) {
+      float* restrict spikes = (float*)j->y + t * j->count + start;
+      const float step = (float)t;
+      for (size_t i = 0; i < size; ++i) spikes[i] = (float)((whole[i] > step) - (-whole[i] > step));
+    }
+  }
+}
+
 ALWAYS_INLINE void run(const job* j, size_t index) {
   const size_t first = index * j->a_task;
   const size_t last = j->count - first < j->a_task ? j->count : first + j->a_task;
   switch (j->kernel->head.op->kind) {
     case SXQ_SYNCHRONOUS_FOLDED: folded(j, first, last); return;
     case SXQ_SYNCHRONOUS_COUNTS: counted(j, first, last); return;
+    case SXQ_SYNCHRONOUS_SPIKES: emitted(j, first, last); return;
     default: rated(j, first, last);
   }
 }
@@ -184,7 +228,15 @@ OrtStatus* sxq_synchronous_compute(void* self, OrtKernelContext* context) {
   if (status) return status;
   status = kernel->head.op->kind == SXQ_SYNCHRONOUS_FOLDED ? channels(api, context, &x, &j)
                                                            : thresholds(api, context, &x, &j);
-  if (!status) status = sxq_output(api, context, 0, x.shape, x.rank, &j.y);
+  if (status) return status;
+  if (kernel->head.op->kind == SXQ_SYNCHRONOUS_SPIKES) {
+    int64_t shape[SXQ_MAX_RANK] = {(int64_t)kernel->steps};
+    if (x.rank + 1 > SXQ_MAX_RANK) return sxq_error(api, "%s takes up to %d axes.", kernel->head.op->name, SXQ_MAX_RANK - 1);
+    memcpy(shape + 1, x.shape, x.rank * sizeof *shape);
+    status = sxq_output(api, context, 0, shape, x.rank + 1, &j.y);
+  } else {
+    status = sxq_output(api, context, 0, x.shape, x.rank, &j.y);
+  }
   if (status || !j.y || x.count == 0) return status;
   j.x = x.data;
   j.count = x.count;

@@ -20,6 +20,7 @@ from snn_extreme_quant.deploy.runtime.native_attention import fuse_attention
 from snn_extreme_quant.deploy.runtime.native_currents import COUNTS, CURRENTS, VALUES, fuse_currents
 from snn_extreme_quant.deploy.runtime.native_fusion import FUSED, fuse
 from snn_extreme_quant.deploy.runtime.native_soft_attention import fuse_soft_attention
+from snn_extreme_quant.deploy.runtime.native_steps import sum_steps_first
 
 __all__ = ["NativeChoice", "choose_kernels"]
 
@@ -67,13 +68,14 @@ class NativeChoice:
         made = model if own else onnx.ModelProto()
         if not own:
             made.CopyFrom(model)
+        names = set(self.operators) | sum_steps_first(made, self.spikes)
         products = {
             node.output[0]
             for node in made.graph.node
             if node.domain == DOMAIN and (node.output[0] in self.nodes or node.op_type in self.operators)
             and node.op_type.removesuffix("Signed").endswith(_FUSED_PRODUCTS)
         }  # fmt: skip
-        names = set(self.operators) | fuse(made, products) | fuse_attention(made, self.spikes)
+        names |= fuse(made, products) | fuse_attention(made, self.spikes)
         names |= fuse_soft_attention(made, self.spikes, counts=wide) | fuse_currents(made, set(self.operators))
         for node in made.graph.node:
             if (

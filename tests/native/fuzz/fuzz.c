@@ -217,11 +217,40 @@ static void fuzz_synchronous(const sxq_operator* op) {
   const int ran = run(op, &info, &context);
   const float top = info.steps + (op->signed_counts ? info.steps : 0.0f);
   if (!ran && !damaged && top < 256.0f) fail(op->name, "refuses what is in order");
-  if (ran && op->kind != SXQ_SYNCHRONOUS_RATES) {
+  if (ran && op->kind == SXQ_SYNCHRONOUS_SPIKES) {
+    const float* spikes = context.output[0].data;
+    for (size_t i = 0; i < count_of(context.input[0]) * (size_t)info.steps; ++i) {
+      if (spikes[i] != 0.0f && spikes[i] != 1.0f && spikes[i] != -1.0f) fail(op->name, "gives what is no spike");
+    }
+  } else if (ran && op->kind != SXQ_SYNCHRONOUS_RATES) {
     if (top > 255.0f) fail(op->name, "gives counts beyond a byte");
     const uint8_t* counts = context.output[0].data;
     for (size_t i = 0; i < count_of(context.input[0]); ++i) {
       if (counts[i] > top) fail(op->name, "a count is beyond the steps");
+    }
+  }
+  finish(&context);
+}
+
+/* Sums over the first axis, held against sums taken one by one. */
+static void fuzz_steps(const sxq_operator* op) {
+  int64_t shape[4];
+  const size_t axes = draw(5), longest = draw(8);
+  for (size_t i = 0; i < axes; ++i) shape[i] = i == longest ? 5000 : draw(6);
+  OrtKernelInfo info = {.zero_point = one_in(10) ? 256 : draw(128)};
+  OrtKernelContext context = {0};
+  context.input[0] = tensor(ORT_TYPE_FLOAT, axes, shape);
+  fill(context.input[0], 2);
+  const int ran = run(op, &info, &context), bytes = op->kind == SXQ_STEP_COUNTS;
+  if (ran != (axes && !(bytes && info.zero_point > 255))) fail(op->name, "refuses what is in order, or takes what is not");
+  const float* spikes = context.input[0]->data;
+  const size_t count = ran && shape[0] ? count_of(context.input[0]) / (size_t)shape[0] : 0;
+  for (size_t i = 0; i < count; ++i) {
+    float sum = bytes ? (float)info.zero_point : 0.0f;
+    for (size_t t = 0; t < (size_t)shape[0]; ++t) sum += spikes[t * count + i];
+    if (bytes) sum = sum < 0.0f ? 0.0f : sum > 255.0f ? 255.0f : sum;
+    if (sum != (bytes ? (float)((uint8_t*)context.output[0].data)[i] : ((float*)context.output[0].data)[i])) {
+      fail(op->name, "gives another sum");
     }
   }
   finish(&context);
@@ -258,6 +287,7 @@ int main(int argc, char** argv) {
   for (long round = 0; round < rounds / 8; ++round) {
     const sxq_operator* op = (const sxq_operator*)registered[others - 1 - draw((uint32_t)synchronous)];
     if (op->kind == SXQ_SHIFT_NORM || op->kind == SXQ_SHIFT_SOFTMAX) fuzz_shift(op);
+    else if (op->kind == SXQ_STEP_SUMS || op->kind == SXQ_STEP_COUNTS) fuzz_steps(op);
     else fuzz_synchronous(op);
   }
   for (long round = 0; round < rounds / 2; ++round) {
