@@ -1,6 +1,6 @@
 """What packing a trained SpikingBERT's tables costs: dev accuracy and bytes by bits and by the rule for the scale.
 
-Usage: python benchmarks/packed_embeddings.py MODEL DATA. MODEL is a folder with latent weights and a tokenizer (`best`
+Usage: python benchmarks/packed_embeddings.py MODEL DATA. MODEL is a folder with latent weights and a tokenizer (`last`
 of a run of `sxq train`), DATA one with the dev split of SST-2. The result goes to results/packed_embeddings.json.
 """
 
