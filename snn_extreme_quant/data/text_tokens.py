@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -110,10 +111,32 @@ class TextTokens:
 
     def save(self, folder: Path) -> None:
         """Write ``tokens.json``, and ``tokenizer.json`` of BPE, into a folder."""
-        facts = {"format": _FORMAT, "kind": self.kind, "characters": self.characters}
-        write_whole(folder / "tokens.json", json.dumps(facts).encode())
+        write_whole(folder / "tokens.json", json.dumps(self._facts()).encode())
         if self.tokenizer is not None:
             write_whole(folder / "tokenizer.json", self.tokenizer.to_str().encode())
+
+    def _facts(self) -> dict[str, Any]:
+        return {"format": _FORMAT, "kind": self.kind, "characters": self.characters}
+
+    def to_data(self) -> dict[str, Any]:
+        """Return all of it as JSON-ready data, of BPE with the whole ``tokenizer.json``.
+
+        Example:
+            >>> TextTokens.from_data(TextTokens.of("characters", "ab").to_data()).decode([1, 0])
+            'ba'
+        """
+        return {**self._facts(), "tokenizer": None if self.tokenizer is None else self.tokenizer.to_str()}
+
+    @classmethod
+    def from_data(cls, data: Any, source: str = "The data") -> TextTokens:
+        """Return what :meth:`to_data` gave; raises :class:`DataError` if it is something else."""
+        known = isinstance(data, dict) and data.get("format") == _FORMAT and isinstance(data.get("characters"), str)
+        if not known or data.get("kind") not in get_args(Kind):
+            raise DataError(f"{source} does not say what a token is.")
+        tokenizer = None
+        if data["kind"] == "bpe":
+            tokenizer = _parsed(str(data.get("tokenizer")), source)
+        return cls(data["kind"], data["characters"], tokenizer)
 
     @classmethod
     def load(cls, folder: Path) -> TextTokens:
@@ -160,10 +183,18 @@ def _trained(text: str, vocab: int) -> Any:
 
 
 def _read(path: Path) -> Any:
+    try:
+        raw = path.read_bytes()
+        text = (gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8")
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise DataError(f"{path} is no tokenizer.json: {error}.") from error
+    return _parsed(text, str(path))
+
+
+def _parsed(text: str, source: str) -> Any:
     from tokenizers import Tokenizer
 
     try:
-        raw = path.read_bytes()
-        return Tokenizer.from_str((gzip.decompress(raw) if path.suffix == ".gz" else raw).decode("utf-8"))
+        return Tokenizer.from_str(text)
     except Exception as error:  # the package raises plain Exception
-        raise DataError(f"{path} is no tokenizer.json: {error}.") from error
+        raise DataError(f"{source} is no tokenizer.json: {error}.") from error

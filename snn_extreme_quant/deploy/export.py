@@ -213,7 +213,7 @@ def export_onnx(
     Example:
         >>> report = export_onnx(net, torch.zeros(8, 1, 784), "net.onnx")  # doctest: +SKIP
     """
-    path = _checked_path(path)
+    path = as_path(path)
     if calling not in ("auto", "step", "sequence"):
         raise ExportError(f"calling={calling!r}: use 'auto', 'step' or 'sequence'.")
     if input not in ("real", "spikes"):
@@ -288,7 +288,8 @@ def write_file(
     )
 
 
-def _checked_path(path: object) -> Path:
+def as_path(path: object) -> Path:
+    """Return where to write, if a file can be written there."""
     if not isinstance(path, (str, Path)):
         raise OutputPathError(f"The path is a {type(path).__name__}; give a str or a pathlib.Path.")
     path = Path(path)

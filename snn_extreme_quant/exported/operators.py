@@ -6,9 +6,11 @@ __all__ = [
     "DOMAIN",
     "DOMAIN_VERSION",
     "KINDS",
+    "LANGUAGE",
     "LAYER_PREFIXES",
     "TOKEN_INTEGERS",
     "is_integer_neuron",
+    "is_language",
     "is_layer",
     "is_neuron",
     "is_token_integer",
@@ -34,6 +36,19 @@ TOKEN_INTEGERS = (
     *_TOKEN_NEURONS, "IntScale", "IntResidual", "IntShiftNorm", "IntShiftSoftmax",
     "IntProduct", "IntProductSigned", "IntProductWide",
 )  # fmt: skip
+
+#: What files of language models compute with beside packed layers and neurons.
+LANGUAGE = ("ExactSigmoid", "TokenNorm", "WeightedAverage", "StepWeightedAverage", "FloatLinearRounded")
+
+
+def is_language(operator: str) -> bool:
+    """Whether an operator of our domain is one of language models.
+
+    Example:
+        >>> is_language("WeightedAverage"), is_language("TernaryLinearRounded")
+        (True, False)
+    """
+    return operator in LANGUAGE
 
 
 def is_layer(operator: str) -> bool:

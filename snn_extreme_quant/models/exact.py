@@ -11,18 +11,19 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from snn_extreme_quant.exported.exponentials import LEAST_EXPONENT, LN2_PARTS, LOG2E, MOST_EXPONENT, SERIES
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.layers.integer_first import state_of
 
 __all__ = [
-    "PIECE", "STREAM_BITS", "exponential", "norm", "on_grid", "product", "raised", "raised_sigmoid", "reach",
-    "read_type", "sigmoid", "sum_of",
-]  # fmt: skip
+    "PIECE", "STREAM_BITS", "epsilon_of", "exponential", "is_packed", "norm", "on_grid", "product", "raised",
+    "raised_sigmoid", "reach", "read_type", "rounded_weight", "sigmoid", "sum_of",
 
 #: The stream between layers: multiples of 2^-10 up to +-2^10.
 STREAM_BITS = 10
@@ -80,14 +81,14 @@ class _Wide(Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func is F.linear and args[2:] in ((), (None,)) and not kwargs:
                 x, weight = args[:2]
-                return F.linear(x.as_subclass(Tensor).double(), _rounded(weight)).float()
+                return F.linear(x.as_subclass(Tensor).double(), rounded_weight(weight)).float()
             return func(*args, **(kwargs or {}))
 
 
 _rounded_weights: Any = WeakIdKeyDictionary()
 
 
-def _rounded(weight: Tensor) -> Tensor:
+def rounded_weight(weight: Tensor) -> Tensor:
     """Return a weight with 22 bits below its row's largest, in float64."""
     trained = torch.is_grad_enabled() and weight.requires_grad
     key = (state_of(weight), torch.is_inference_mode_enabled())
@@ -113,13 +114,13 @@ def reach(layer: nn.Module, inputs: int, kind: str) -> tuple[int, float]:
         inputs: how many are summed.
         kind: ``"norm"`` or ``"square"``.
     """
-    packed = _is_packed(layer)
+    packed = is_packed(layer)
     power = _REACH[kind][0 if packed else 1]
     total = _FLOAT32_BITS if packed else _WIDE_BITS - _WEIGHT_BITS
     return total - math.ceil(math.log2(inputs)) - power, 2.0**power
 
 
-def _is_packed(layer: nn.Module) -> bool:
+def is_packed(layer: nn.Module) -> bool:
     """Whether sums over the layer's codes are exact in float32."""
     return isinstance(layer, IntegerFirst) and layer.quantizer.largest == 1
 
@@ -128,7 +129,7 @@ def read_type(layer: nn.Module, device: str) -> torch.dtype:
     """Return the type in which a layer reads its inputs: float32, or autocast's where it computes in that."""
     if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
         return torch.float32
-    wide = not _is_packed(layer) and (isinstance(layer, IntegerFirst) or not layer.training)
+    wide = not is_packed(layer) and (isinstance(layer, IntegerFirst) or not layer.training)
     return torch.float32 if wide else torch.get_autocast_dtype(device)
 
 
@@ -148,7 +149,7 @@ def product(layer: nn.Module, x: Tensor, kind: str | None = None, raw: bool = Fa
     """
     if kind is not None:
         x = on_grid(x, *reach(layer, x.shape[-1], kind))
-    if not (_is_packed(layer) or layer.training):
+    if not (is_packed(layer) or layer.training):
         x = x.as_subclass(_Wide)
     found: Tensor = layer(x)
     return found if raw else found.float()
@@ -191,6 +192,11 @@ class _Norm(torch.autograd.Function):
         return (*found, None)
 
 
+def epsilon_of(layer: nn.LayerNorm) -> float:
+    """Return what is added to the variance: the layer's number as files hold it, rounded to float32."""
+    return float(np.float32(layer.eps))
+
+
 def norm(layer: nn.LayerNorm, stream: Tensor) -> Tensor:
     """Normalise a stream on its grid with the parameters of a ``LayerNorm``.
 
@@ -200,27 +206,20 @@ def norm(layer: nn.LayerNorm, stream: Tensor) -> Tensor:
         True
     """
     found: Tensor = _Norm.apply(  # type: ignore[no-untyped-call]
-        stream.contiguous(), layer.weight.float(), layer.bias.float(), layer.eps
+        stream.contiguous(), layer.weight.float(), layer.bias.float(), epsilon_of(layer)
     )
     return found
 
 
 # Exponentials.
 
-_LOG2E = 1.44269504088896340736
-#: ln 2 in two parts; whole numbers up to 2^8 times the first one are exact.
-_LN2 = (0.693359375, -2.12194440e-4)
-#: (e^r - 1 - r) / r^2 for |r| up to ln(2)/2: Taylor's series, the error of which is below 2^-26.
-_SERIES = tuple(1.0 / math.factorial(n) for n in range(7, 1, -1))
-_LEAST, _MOST = -87.0, 88.0
-
 
 def raised(x: Tensor, out: Tensor) -> None:
     """Write :func:`exponential` of numbers within its bounds to ``out``, without a gradient."""
-    whole = (x * _LOG2E).round_()
-    rest = (x - whole * _LN2[0]).sub_(whole * _LN2[1])
-    series = torch.full_like(rest, _SERIES[0])
-    for term in _SERIES[1:]:
+    whole = (x * LOG2E).round_()
+    rest = (x - whole * LN2_PARTS[0]).sub_(whole * LN2_PARTS[1])
+    series = torch.full_like(rest, SERIES[0])
+    for term in SERIES[1:]:
         series.mul_(rest).add_(term)
     series.mul_(rest).mul_(rest).add_(rest).add_(1.0)
     # 2^n by its bits: the exponent n + 127 above 23 bits of 0; as a float32 that number is exact.
@@ -230,7 +229,7 @@ def raised(x: Tensor, out: Tensor) -> None:
 
 def raised_sigmoid(x: Tensor, out: Tensor) -> None:
     """Write :func:`sigmoid` to ``out``, without a gradient."""
-    raised((-x).clamp_(_LEAST, _MOST), out)
+    raised((-x).clamp_(LEAST_EXPONENT, MOST_EXPONENT), out)
     out.add_(1.0).reciprocal_()
 
 
@@ -238,7 +237,7 @@ def _exp(x: Tensor) -> Tensor:
     """Return the exponential of any numbers, a piece after the other."""
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     for part, into in zip(torch.split(x.reshape(-1), PIECE), torch.split(y.view(-1), PIECE), strict=True):
-        raised(part.clamp(_LEAST, _MOST), into)
+        raised(part.clamp(LEAST_EXPONENT, MOST_EXPONENT), into)
     return y
 
 
@@ -246,7 +245,7 @@ class _Exponential(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         y = _exp(x)
-        ctx.save_for_backward(y, (x >= _LEAST) & (x <= _MOST))
+        ctx.save_for_backward(y, (x >= LEAST_EXPONENT) & (x <= MOST_EXPONENT))
         return y
 
     @staticmethod

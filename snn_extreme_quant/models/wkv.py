@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from snn_extreme_quant.exported.exponentials import MOST_KEY
 from snn_extreme_quant.models.exact import exponential, raised
 
-__all__ = ["MOST_BONUS", "MOST_KEY", "weighted_average"]
+__all__ = ["MOST_BONUS", "factors", "weighted_average"]
 
-MOST_KEY, MOST_BONUS = 60.0, 20.0
+MOST_BONUS = 20.0
 #: Numbers of a chunk: what is computed of them stays in a processor's cache.
 _CHUNK = 1 << 16
 #: Of time_decay: what is larger forgets at once, e^w being below 2^-120.
@@ -112,6 +113,12 @@ def _by_channel(x: Tensor) -> Tensor:
     return x.sum(tuple(range(x.dim() - 1)))
 
 
+def factors(time_decay: Tensor, time_first: Tensor) -> tuple[Tensor, Tensor]:
+    """Return e^w and e^u, ``(d,)``."""
+    decay = exponential(-exponential(time_decay.clamp(max=_MOST_DECAY)))
+    return decay, exponential(time_first.clamp(-MOST_BONUS, MOST_BONUS))
+
+
 def weighted_average(
     time_decay: Tensor, time_first: Tensor, key: Tensor, value: Tensor, numerator: Tensor, denominator: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,8 +141,7 @@ def weighted_average(
         >>> weighted_average(never, torch.zeros(1), key, value, zero, zero)[0].flatten().tolist()
         [1.0, 1.5, 3.0]
     """
-    decay = exponential(-exponential(time_decay.clamp(max=_MOST_DECAY)))
-    bonus = exponential(time_first.clamp(-MOST_BONUS, MOST_BONUS))
+    decay, bonus = factors(time_decay, time_first)
     average, a, b = _WeightedAverage.apply(  # type: ignore[no-untyped-call]
         decay, bonus, key.contiguous(), value.contiguous(), numerator, denominator
     )

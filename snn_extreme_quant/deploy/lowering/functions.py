@@ -12,6 +12,7 @@ from onnx import FunctionProto, numpy_helper, parser
 
 from snn_extreme_quant.deploy.integer.functions import integer_text, is_integer_layer
 from snn_extreme_quant.deploy.integer.neuron_functions import IntegerNeuron, integer_neuron_text
+from snn_extreme_quant.deploy.language.functions import language_text
 from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts
 from snn_extreme_quant.deploy.lowering.layer_functions import layer_operator, layer_text
 from snn_extreme_quant.deploy.lowering.neuron_functions import NeuronFunction, neuron_text
@@ -22,6 +23,7 @@ from snn_extreme_quant.exported.operators import (
     DOMAIN,
     DOMAIN_VERSION,
     is_integer_neuron,
+    is_language,
     is_layer,
     is_neuron,
     is_token_integer,
@@ -80,6 +82,8 @@ def _text(operator: str, facts: BodyFacts) -> str:
         return synchronous_text(operator)
     if is_token_integer(operator):
         return token_integer_text(operator)
+    if is_language(operator):
+        return language_text(operator)
     if is_shift(operator):
         return shift_text(operator)
     if is_layer(operator):

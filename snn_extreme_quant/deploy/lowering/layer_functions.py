@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from snn_extreme_quant.deploy.language.functions import rounded_lines
 from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts
 from snn_extreme_quant.deploy.lowering.unpacking import unpack_lines
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.operators import KINDS, layout_of
 from snn_extreme_quant.quantizers.packing import LAYOUTS
 
-__all__ = ["IDS_LINES", "KINDS", "layer_operator", "layer_operators", "layer_text"]
+__all__ = ["IDS_LINES", "KINDS", "digit_base", "layer_operator", "layer_operators", "layer_text"]
 
 
 def layer_operator(kind: str, layout: str, integer_input: bool = False, signed: bool = False) -> str:
@@ -63,7 +64,7 @@ def layer_operators() -> list[str]:
         >>> layer_operators()[:2]
         ['BinaryLinear', 'BinaryLinearInteger']
     """
-    kinds = ("Linear", *_INTEGER_BODIES, *(kind for kind in _BODIES if kind != "Linear"))
+    kinds = ("Linear", *_INTEGER_BODIES, *_ROUNDED_BODIES, *(kind for kind in _BODIES if kind != "Linear"))
     every = (f"{prefix}{kind}" for prefix in KINDS.values() for kind in kinds)
     # Codes of more than 8 bit do not fit the bytes of an integer product; of 8, with bytes up to 255, not its pairs.
     wide = [kind for name, kind in KINDS.items() if LAYOUTS[name].wide]
@@ -85,7 +86,7 @@ def layer_text(operator: str, facts: BodyFacts = GENERAL) -> str:
     attributes, inputs, lines = (
         _INTEGER_BODIES[kind](layout, facts)
         if kind in _INTEGER_BODIES
-        else (_COUNT_BODIES if of_counts else _BODIES)[kind](layout)
+        else (_COUNT_BODIES if of_counts else _BODIES | _ROUNDED_BODIES)[kind](layout)
     )
     head = f"{operator} <{', '.join(attributes)}>" if attributes else operator
     return f"{head} ({', '.join(inputs)}) => (y) " + "{\n  " + "\n  ".join(lines) + "\n}"
@@ -228,6 +229,74 @@ def _embedding(layout: str) -> _Parts:
     return ["columns"], _INPUTS, lines
 
 
+def _linear_rounded(layout: str) -> _Parts:
+    """Any ``x`` on a grid: its bytes times the codes, exact on every processor."""
+    attributes = ["grid", "inverse_grid", "most", "digits"]
+    if layout == "int16":
+        product = [
+            "codes_d = Cast <to: int = 11> (codes)",
+            "total = MatMul (x_d, codes_d)",
+            "total_f = Cast <to: int = 1> (total)",
+        ]
+        behind = ["y = Mul (on_grid, scale)"]
+        return attributes, _INPUTS, [*unpack_lines(layout), *rounded_lines(), *product, *_GRID, *behind]
+    base = digit_base(layout)
+    product = [
+        "powers_f = Constant <value_floats: floats = @digits> ()",
+        "powers = Cast <to: int = 11> (powers_f)",
+        f"half = Constant <value: tensor = double {{{base // 2}.0}}> ()",
+        "halves = Mul (powers, half)",
+        "offset = ReduceSum <keepdims: int = 0> (halves)",
+        "x_o = Add (x_d, offset)",
+        "x_m = Flatten <axis: int = -1> (x_o)",
+        "first_axis = Constant <value_ints: ints = [0]> ()",
+        "x_1 = Unsqueeze (x_m, first_axis)",
+        "two_axes = Constant <value_ints: ints = [1, 2]> ()",
+        "powers_3 = Unsqueeze (powers, two_axes)",
+        "shares = Div (x_1, powers_3)",
+        "wholes = Floor (shares)",
+        f"base = Constant <value: tensor = double {{{base}.0}}> ()",
+        "upper_shares = Div (wholes, base)",
+        "uppers = Floor (upper_shares)",
+        "lowers = Mul (uppers, base)",
+        "digits_d = Sub (wholes, lowers)",
+        "digits_u = Cast <to: int = 2> (digits_d)",
+        "digit_rows = Flatten <axis: int = 2> (digits_u)",
+        f"zero_point = Constant <value: tensor = uint8 {{{base // 2}}}> ()",
+        "sums_i = MatMulInteger (digit_rows, codes, zero_point)",
+        "sums_d = Cast <to: int = 11> (sums_i)",
+        "digit_count = Shape (powers)",
+        "row_count = Shape <end: int = 1> (x_m)",
+        "column_count = Shape (scale)",
+        "sums_shape = Concat <axis: int = 0> (digit_count, row_count, column_count)",
+        "sums = Reshape <allowzero: int = 1> (sums_d, sums_shape)",
+        "parts = Mul (sums, powers_3)",
+        "total = ReduceSum <keepdims: int = 0> (parts, first_axis)",
+        "total_f = Cast <to: int = 1> (total)",
+    ]
+    behind = [
+        "y_m = Mul (on_grid, scale)",
+        "before = Shape <end: int = -1> (x)",
+        "y_shape = Concat <axis: int = 0> (before, column_count)",
+        "y = Reshape <allowzero: int = 1> (y_m, y_shape)",
+    ]
+    return attributes, _INPUTS, [*unpack_lines(layout), *rounded_lines(), *product, *_GRID, *behind]
+
+
+_GRID = ["grid = Constant <value_float: float = @grid> ()", "on_grid = Mul (total_f, grid)"]
+
+
+def digit_base(layout: str) -> int:
+    """Return the base of the digits that a product splits its inputs into: two products of digits and codes fit 16 bits.
+
+    Example:
+        >>> digit_base("ternary4"), digit_base("int8")
+        (256, 128)
+    """
+    return 128 if layout == "int8" else 256
+
+
+_ROUNDED_BODIES = {"LinearRounded": _linear_rounded}
 _BODIES = {
     "Linear": _linear,
     "Conv": _conv,

@@ -14,12 +14,12 @@ from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.quantizers.packing import pack, unpack
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["TernaryPacking", "check_packing", "with_packing"]
+__all__ = ["LAYOUTS", "TernaryPacking", "check_packing", "with_packing"]
 
 TernaryPacking = Literal["2bit", "1.6bit"]
 #: Position of the recurrent layer's packing layout among the arguments of a neuron.
 _LAYOUT_OF_FEEDBACK = 4
-_LAYOUTS = {"2bit": "ternary4", "1.6bit": "ternary5"}
+LAYOUTS = {"2bit": "ternary4", "1.6bit": "ternary5"}
 
 
 def check_packing(packing: str) -> None:
@@ -42,8 +42,8 @@ def with_packing(module: fx.GraphModule, packing: TernaryPacking) -> fx.GraphMod
         module: a recorded graph, folded or not; it is left as it was.
         packing: ``"2bit"`` gives the graph back.
     """
-    wanted = _LAYOUTS[packing]
-    if wanted == _LAYOUTS["2bit"]:
+    wanted = LAYOUTS[packing]
+    if wanted == LAYOUTS["2bit"]:
         return module
     graph = fx.Graph()
     graph.output(graph.graph_copy(module.graph, {}))
@@ -51,14 +51,14 @@ def with_packing(module: fx.GraphModule, packing: TernaryPacking) -> fx.GraphMod
     stored: dict[str, str] = {}
     for node in list(graph.nodes):
         weight = _weight(node)
-        if weight is None or node.args[weight.layout_at] != _LAYOUTS["2bit"]:
+        if weight is None or node.args[weight.layout_at] != LAYOUTS["2bit"]:
             continue
         source = str(weight.packed.target)
         if source not in stored:  # a layer that is called twice has one constant
             stored[source] = f"ternary_codes_{len(stored)}"
             scale = weight.columns
             columns = scale if isinstance(scale, int) else attrgetter(str(scale.target))(result).shape[0]
-            codes = unpack(attrgetter(source)(result).numpy(), columns, _LAYOUTS["2bit"])
+            codes = unpack(attrgetter(source)(result).numpy(), columns, LAYOUTS["2bit"])
             result.register_buffer(stored[source], torch.from_numpy(pack(codes, wanted)))
         with graph.inserting_before(node):
             node.replace_input_with(weight.packed, graph.get_attr(stored[source]))

@@ -1,0 +1,1 @@
+"""Language models of tokens in files: SpikeGPT, with its state as inputs and outputs."""
