@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.integer.export import FixedPointReport as FixedPointReport
     from snn_extreme_quant.deploy.integer.options import IntegerOptions as IntegerOptions
     from snn_extreme_quant.deploy.integer.verify import IntegerComparison as IntegerComparison
+    from snn_extreme_quant.deploy.language.export import export_gpt as export_gpt
+    from snn_extreme_quant.deploy.language.running import GptFile as GptFile
     from snn_extreme_quant.deploy.model_folders.answers import Answer as Answer
     from snn_extreme_quant.deploy.model_folders.classifier import Classifier as Classifier
     from snn_extreme_quant.deploy.model_folders.packing import Packing as Packing
@@ -41,6 +43,7 @@ _HOME = {
     "ExportReport": "export",
     "FileRun": "runtime.inference",
     "FixedPointReport": "integer.export",
+    "GptFile": "language.running",
     "IntegerComparison": "integer.verify",
     "IntegerOptions": "integer.options",
     "LayerReport": "export",
@@ -50,6 +53,7 @@ _HOME = {
     "ScaleReport": "tokens.token_scales",
     "Stream": "runtime.stream",
     "VerifyReport": "verification.report",
+    "export_gpt": "language.export",
     "export_onnx": "export",
     "integer_bert": "tokens.whole_bert",
     "native_status": "runtime.native",
@@ -66,6 +70,7 @@ __all__ = [
     "ExportReport",
     "FileRun",
     "FixedPointReport",
+    "GptFile",
     "IntegerComparison",
     "IntegerOptions",
     "LayerReport",
@@ -75,6 +80,7 @@ __all__ = [
     "ScaleReport",
     "Stream",
     "VerifyReport",
+    "export_gpt",
     "export_onnx",
     "integer_bert",
     "native_status",

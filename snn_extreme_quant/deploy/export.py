@@ -37,6 +37,7 @@ from snn_extreme_quant.errors import (
 )
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
+from snn_extreme_quant.models.spike_gpt import SpikeGPT
 from snn_extreme_quant.output_files import check_writable, write_whole
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]
@@ -180,6 +181,8 @@ def export_onnx(
         model: a model with snnTorch or SpikingJelly neurons, on the CPU.
         sample: an input. For a model that takes one time step at a time (called in a loop), a sequence of steps
             ``(T, B, ...)``; else what the model takes. Its values do not matter, its shape does. For a
+            :class:`~snn_extreme_quant.models.SpikeGPT` None: it is not looked at
+            (:func:`~snn_extreme_quant.deploy.export_gpt` has options of its own). For a
             :class:`~snn_extreme_quant.models.SpikingBert` token ids ``(B, S)``, or a tuple or mapping of ids, mask
             and types.
         path: where to write; the directory must exist. The file appears whole or not at all.
@@ -222,6 +225,14 @@ def export_onnx(
     if form not in ("sequence", "streaming", "counts"):
         raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
     options = integer_options(integer)
+    if isinstance(model, SpikeGPT):
+        from snn_extreme_quant.deploy.language.export import export_gpt
+
+        if form == "counts" or options is not None or input != "real" or calling != "auto":
+            raise ExportError(
+                "A SpikeGPT has the forms 'sequence' and 'streaming', in floats on a grid; leave the other options out."
+            )
+        return export_gpt(model, path, form=form, ternary_packing=ternary_packing)
     bert = bert_of(model)
     if bert is not None:
         from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens

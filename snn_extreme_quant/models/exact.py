@@ -82,7 +82,9 @@ class _Wide(Tensor):
             if func is F.linear and args[2:] in ((), (None,)) and not kwargs:
                 x, weight = args[:2]
                 return F.linear(x.as_subclass(Tensor).double(), rounded_weight(weight)).float()
-            return func(*args, **(kwargs or {}))
+            found = func(*args, **(kwargs or {}))
+            # The columns that share a scale of a group are summed exactly too.
+            return found.as_subclass(cls) if func is Tensor.narrow else found
 
 
 _rounded_weights: Any = WeakIdKeyDictionary()

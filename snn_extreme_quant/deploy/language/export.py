@@ -9,7 +9,6 @@ from typing import Any, get_args
 import numpy as np
 import onnx
 import torch
-from torch import nn
 
 from snn_extreme_quant._version import __version__
 from snn_extreme_quant.data.text_tokens import TextTokens
@@ -114,7 +113,7 @@ def facts_of(
         "format": 1,
         "version": __version__,
         "calling": "step" if form == "streaming" else "sequence",
-        "input": "tokens",
+        "input": "ids",
         "form": form,
         "neurons": [],
         "batch_norms": {},
@@ -164,8 +163,3 @@ def _compare(model: SpikeGPT, proto: onnx.ModelProto, form: Form, logits: Logits
                     f" {float(np.abs(ours - theirs.numpy()).max()):.3g} on random tokens. No file was written; please"
                     " report it with the model's configuration."
                 )
-
-
-def is_gpt(model: nn.Module) -> bool:
-    """Whether a model is a SpikeGPT, without importing one for models that are none."""
-    return any(kind.__module__ == "snn_extreme_quant.models.spike_gpt" for kind in type(model).__mro__[:-1])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # a report needs no torch
     from snn_extreme_quant.deploy.integer.verify import IntegerComparison
     from snn_extreme_quant.deploy.verification.outputs import Answers, OutputVerification
+    from snn_extreme_quant.deploy.verification.texts import TextVerification
 
 __all__ = ["BatchNormComparison", "Difference", "LayerVerification", "VerifyReport"]
 
@@ -101,6 +102,7 @@ class VerifyReport:
         integer: of an integer file, how its golden model stands to the model's integer graph in torch and to the float
             model; else None. Its spikes are compared with both of the first two: one that is not as in either differs.
         answers: of a model of tokens with classes, for how many texts the answer is the same.
+        text: of a language model, whether torch and file generate the same text.
     """
 
     path: Path
@@ -112,6 +114,7 @@ class VerifyReport:
     batch_norms: BatchNormComparison | None = None
     integer: IntegerComparison | None = None
     answers: Answers | None = None
+    text: TextVerification | None = None
 
     @property
     def spikes_compared(self) -> int:
@@ -146,7 +149,12 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether spikes were compared, all are the same, and each output is so to 1e-5 of a batch's largest value."""
+        """Whether spikes were compared, all are the same, and each output is so to 1e-5 of a batch's largest value.
+
+        Of a language model: whether all spikes are the same, and text, logits and state bit for bit.
+        """
+        if self.text is not None:
+            return self.text.same and self.spikes_different == 0
         same = self.spikes_different == 0 and (self.integer is None or self.integer.torch_different == 0)
         return self.spikes_compared > 0 and same and self._same_outputs
 
@@ -156,6 +164,8 @@ class VerifyReport:
         said = f"{self.path} on {self.runtime}: {self.spikes_different} of {self.spikes_compared} spikes differ"
         if self.integer is not None and self.integer.torch_different:
             said += f" ({self.integer.torch_different} between the file's golden model and the trained model in torch)"
+        if self.text is not None:
+            return said if self.text.same else f"{said}; {self.text}"
         return said if self._same_outputs else f"{said}; outputs differ"
 
     def __str__(self) -> str:
@@ -173,6 +183,5 @@ class VerifyReport:
             rows.append(str(self.batch_norms))
         if self.integer is not None:
             rows.append(str(self.integer))
-        if self.answers is not None:
-            rows.append(str(self.answers))
+        rows += [str(found) for found in (self.answers, self.text) if found is not None]
         return "\n".join((self.verdict, *rows))

@@ -38,6 +38,7 @@ def verify(
     *,
     allow_edited: bool = False,
     native: bool | Literal["auto"] = False,
+    tokens: int = 1000,
 ) -> VerifyReport:
     """Compare the trained model with its exported file, spike for spike.
 
@@ -54,6 +55,7 @@ def verify(
         allow_edited: compare a file although it was changed after export.
         native: whether our native kernels run in place of the functions that the file carries, as for
             :func:`~snn_extreme_quant.deploy.session`; ``runtime`` of the report says whether one did.
+        tokens: of a language model, how many to generate from each of the prompts that ``inputs`` are.
 
     Raises:
         ModelFileError: the file is missing, truncated, not ours, of another model, or does not load.
@@ -72,6 +74,10 @@ def verify(
     """
     path = _checked(model, path)
     proto, facts = read_model(path, allow_edited=allow_edited)
+    if "language" in facts:
+        from snn_extreme_quant.deploy.language.verify import verify_gpt
+
+        return verify_gpt(model, path, proto, facts, inputs, native=native, tokens=tokens)
     if facts["input"] == "tokens":
         from snn_extreme_quant.deploy.tokens.verify import verify_tokens
 
