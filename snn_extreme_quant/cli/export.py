@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from snn_extreme_quant.errors import ConfigError
 
 from .arrays import read_sample
 from .fixed_point import print_fixed_point
+from .language import language_folder, tokens_of
 from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
 from .streams import to_stderr
@@ -27,13 +29,16 @@ __all__ = ["export"]
 Calling = StrEnum("Calling", ["auto", "step", "sequence"])
 Form = StrEnum("Form", ["sequence", "streaming", "counts"])
 Input = StrEnum("Input", ["real", "spikes"])
+Logits = StrEnum("Logits", ["last", "all"])
 TernaryPacking = StrEnum("TernaryPacking", {"two": "2bit", "less": "1.6bit"})
 
 
 def export(
     model: Model,
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="The file to write.")],
-    sample: Annotated[str, typer.Option(metavar="SHAPE|FILE", help="An input: its shape (8,1,64), or FILE.npy.")],
+    sample: Annotated[
+        str | None, typer.Option(metavar="SHAPE|FILE", help="An input: its shape (8,1,64), or FILE.npy.")
+    ] = None,
     checkpoint: Checkpoint = None,
     precision: Precision = None,
     plan: Plan = None,
@@ -52,6 +57,7 @@ def export(
     ternary_packing: Annotated[
         TernaryPacking, typer.Option(help="What a ternary code takes in the file.")
     ] = TernaryPacking.two,
+    logits: Annotated[Logits, typer.Option(help="Of a SpikeGPT: the last token's, or all.")] = Logits.last,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained model as one ONNX file, and say what is guaranteed of each layer."""
@@ -65,13 +71,45 @@ def export(
     given = {name: number for name, number in numbers.items() if number is not None}
     if given and not integer:
         raise ConfigError(f"--{next(iter(given)).replace('_', '-')} is of integer files: add --integer.")
+    if (folder := language_folder(Path(model))) is not None:
+        options = {name: word for name, word in chosen.items() if name in ("form", "ternary_packing")}
+        others = {
+            "--sample": sample, "--checkpoint": checkpoint, "--precision": precision, "--plan": plan,
+            "--integer": integer, "--calling": calling != Calling.auto, "--input": input != Input.real,
+        }  # fmt: skip
+        report = _language(folder, output, {**options, "logits": logits}, others)
+        _say(report, as_json)
+        return
+    if logits is not Logits.last:
+        raise ConfigError("--logits is of a SpikeGPT's folder; leave it out.")
+    if sample is None:
+        raise ConfigError("Give --sample, an input of the model: its shape, such as 8,1,64, or FILE.npy.")
     array = read_sample(sample)
     with to_stderr():
         from snn_extreme_quant.deploy import IntegerOptions, export_onnx
 
-        options: dict[str, Any] = {name: word.value for name, word in chosen.items()}
-        options["integer"] = IntegerOptions(**given) if integer else False
-        report = export_onnx(build_model(model, checkpoint, precision, plan), array, output, **options)
+        words: dict[str, Any] = {name: word.value for name, word in chosen.items()}
+        words["integer"] = IntegerOptions(**given) if integer else False
+        report = export_onnx(build_model(model, checkpoint, precision, plan), array, output, **words)
+    _say(report, as_json)
+
+
+def _language(
+    folder: Path, output: Path, options: Mapping[str, StrEnum], others: Mapping[str, object]
+) -> ExportReport:
+    """Write the SpikeGPT of a folder, with its tokens if they are there."""
+    for name, value in others.items():
+        if value:
+            raise ConfigError(f"{name} is not of a SpikeGPT's folder, which says all there is to say; leave it out.")
+    with to_stderr():
+        from snn_extreme_quant.deploy.language.export import export_gpt
+        from snn_extreme_quant.models import SpikeGPT
+
+        words: dict[str, Any] = {name: word.value for name, word in options.items()}
+        return export_gpt(SpikeGPT.from_pretrained(folder), output, tokens=tokens_of(folder), **words)
+
+
+def _say(report: ExportReport, as_json: bool) -> None:
     if as_json:
         print_json({**dataclasses.asdict(report), "exact": report.exact})
     else:

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 
+from .classify import Native
 from .output import AsJson, print_json, print_table
-from .streams import note, to_stderr
+from .streams import note, quiet_onnxruntime, to_stderr
 
 if TYPE_CHECKING:
     from snn_extreme_quant.data import TextTokens
     from snn_extreme_quant.models import SpikeGPT
 
-__all__ = ["generate", "lm_eval"]
+__all__ = ["generate", "language_folder", "lm_eval", "load_language_model", "tokens_of"]
 
+Source = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A folder of sxq train, best/ or last/ in it, or an exported file.")
+]
 Folder = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder of sxq train, or best/ or last/ in it.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
 #: What stands for bytes that are no text yet.
@@ -26,26 +33,25 @@ _UNFINISHED = "\ufffd"
 
 
 def generate(
-    model: Folder,
+    model: Source,
     prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "\n",
     tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="How many to make.")] = 200,
     temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.8,
     top_p: Annotated[float, typer.Option(help="Draw among the likeliest of this probability.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same text.")] = 0,
     threads: Threads = None,
+    native: Annotated[Native, typer.Option(help="Native kernels for a file; 'auto' compiles nothing.")] = Native.auto,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a text, token by token."""
     if not prompt:
         raise ConfigError("--prompt is empty; give a character at least, or leave it out for a line end.")
-    with to_stderr():
-        from snn_extreme_quant.models.generation import generate as run
-        from snn_extreme_quant.training.text_figures import counted_spikes
-
-        gpt, words = _load(model, threads)
-        given = words.encode(prompt).tolist()
-    with counted_spikes(gpt) as spikes:
-        chosen = run(gpt, given, tokens, temperature, top_p, seed)
+    with ExitStack() as stack:
+        with to_stderr():
+            from_file = model.is_file() or model.suffix == ".onnx"
+            writer = _of_file(model, threads, native) if from_file else _of_folder(model, threads, stack)
+            words, given = writer.words, writer.words.encode(prompt).tolist()
+        chosen = writer.run(given, tokens, temperature, top_p, seed)
         started = time.perf_counter()
         made = [next(chosen)]
         prefill = time.perf_counter() - started
@@ -61,10 +67,43 @@ def generate(
         print_json({
             "model": str(model), "prompt": prompt, "text": words.decode(made), "prompt_tokens": len(given),
             "tokens": len(made), "prefill_seconds": prefill, "seconds": seconds, "tokens_per_second": rate,
-            "firing_rate": spikes.rate, "temperature": temperature, "top_p": top_p, "seed": seed,
+            "firing_rate": writer.rate(), "runtime": writer.runtime,
+            "temperature": temperature, "top_p": top_p, "seed": seed,
         })  # fmt: skip
     elif rate is not None:
         note("note", f"{len(made)} tokens, {rate:.1f} a second")
+
+
+class _Writer(NamedTuple):
+    """What makes tokens: the model in torch, or its file."""
+
+    words: TextTokens
+    run: Callable[[list[int], int, float, float, int], Iterator[int]]
+    rate: Callable[[], float | None]
+    runtime: str
+
+
+def _of_folder(folder: Path, threads: int | None, stack: ExitStack) -> _Writer:
+    import torch
+
+    from snn_extreme_quant.models.generation import generate as run
+    from snn_extreme_quant.training.text_figures import counted_spikes
+
+    gpt, words = load_language_model(folder, threads)
+    spikes = stack.enter_context(counted_spikes(gpt))
+    return _Writer(words, partial(run, gpt), lambda: spikes.rate, f"torch {torch.__version__}")
+
+
+def _of_file(path: Path, threads: int | None, native: Native) -> _Writer:
+    from snn_extreme_quant.deploy.language.running import GptFile
+    from snn_extreme_quant.deploy.runtime.native import native_ready
+
+    quiet_onnxruntime()
+    wanted = native_ready() if native is Native.auto else native is Native.yes
+    file = GptFile(path, native=wanted, threads=threads)
+    if file.tokens is None:
+        raise ConfigError(f"{path} does not say what a token is; export it from a folder of sxq train, with sxq export.")
+    return _Writer(file.tokens, file.generate, lambda: None, file.runtime)
 
 
 def lm_eval(
@@ -82,7 +121,7 @@ def lm_eval(
         from snn_extreme_quant.data import read_document
         from snn_extreme_quant.training.text_figures import text_figures
 
-        gpt, words = _load(model, threads)
+        gpt, words = load_language_model(model, threads)
         document = read_document(text)
         started = time.perf_counter()
         figures = text_figures(gpt, words, document[round(len(document) * (1.0 - last)) :], streams)
@@ -96,7 +135,23 @@ def lm_eval(
     print_table(("figure", "value"), [*rows, ("tokens", str(counted)), ("seconds", f"{seconds:.1f}")])
 
 
-def _load(folder: Path, threads: int | None) -> tuple[SpikeGPT, TextTokens]:
+def language_folder(folder: Path) -> Path | None:
+    """Return where in a folder of ``sxq train`` or ``save_pretrained`` a SpikeGPT is; None if it is none."""
+    for place in (folder, folder / "best", folder / "last"):
+        if (place / "config.json").is_file():
+            named = '"snn_extreme_quant.spike_gpt"' in (place / "config.json").read_text(errors="replace")
+            return place if named else None
+    return None
+
+
+def tokens_of(folder: Path) -> TextTokens | None:
+    """Return what the tokens of a model's folder are; None if it does not say."""
+    from snn_extreme_quant.data import TextTokens
+
+    return TextTokens.load(folder) if (folder / "tokens.json").is_file() else None
+
+
+def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, TextTokens]:
     """Load the model, and what its tokens are."""
     import torch
 

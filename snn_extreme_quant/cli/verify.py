@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from snn_extreme_quant.errors import ConfigError
+
 from .arrays import read_batches
+from .language import language_folder, tokens_of
 from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
 from .streams import quiet_onnxruntime, to_stderr
@@ -22,7 +25,11 @@ __all__ = ["verify"]
 def verify(
     model: Model,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What was exported of it.")],
-    data: Annotated[list[Path], typer.Option(metavar="FILE", help="Inputs, .npy or .npz; may be given again.")],
+    data: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Inputs, .npy or .npz; may be given again.")
+    ] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Of a SpikeGPT: how many to generate.")] = 1000,
+    prompt: Annotated[str | None, typer.Option(help="Of a SpikeGPT: what the text begins with.")] = None,
     checkpoint: Checkpoint = None,
     precision: Precision = None,
     plan: Plan = None,
@@ -31,19 +38,41 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Compare a model with its file. The exit status is 0 if nothing differs, 1 if a spike or an output does."""
-    batches = read_batches(data)
+    folder = language_folder(Path(model))
+    if folder is None and (not data or prompt is not None):
+        raise ConfigError("Give --data, the inputs." if not data else "--prompt is of a SpikeGPT's folder.")
+    batches = read_batches(data) if data else None
     with to_stderr():
         quiet_onnxruntime()
         from snn_extreme_quant.deploy import verify as compare
 
-        built = build_model(model, checkpoint, precision, plan)
-        report = compare(built, file, batches, native=native, allow_edited=allow_edited)
+        if folder is None:
+            built = build_model(model, checkpoint, precision, plan)
+        else:
+            from snn_extreme_quant.models import SpikeGPT
+
+            built = SpikeGPT.from_pretrained(folder)
+            batches = _prompt(folder, prompt) if batches is None else next(iter(batches))
+        report = compare(built, file, batches, native=native, allow_edited=allow_edited, tokens=tokens)
     if as_json:
         print_json(_facts(report))
     else:
         _show(report)
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _prompt(folder: Path, text: str | None) -> object:
+    """Return the prompt's tokens; without one, or without what a token is, the first token."""
+    import numpy as np
+
+    words = tokens_of(folder)
+    if words is None and text is not None:
+        raise ConfigError(f"{folder} has no tokens.json, so --prompt has no tokens; give ids with --data.")
+    given = words.encode(text or "\n") if words is not None else np.zeros(1, np.int64)
+    if not len(given):
+        raise ConfigError("--prompt is empty; give a character at least, or leave it out for a line end.")
+    return given.astype(np.int64)[None]
 
 
 def _rate(fired: float, compared: int) -> float:
@@ -67,6 +96,7 @@ def _facts(report: VerifyReport) -> dict[str, object]:
         "layers": layers,
         "batch_norms": None if norms is None else dataclasses.asdict(norms),
         "answers": None if report.answers is None else dataclasses.asdict(report.answers),
+        "text": None if report.text is None else {**dataclasses.asdict(report.text), "same": report.text.same},
         "integer": None if cost is None else {**dataclasses.asdict(cost), "agreement": cost.agreement},
     }
 
@@ -86,7 +116,7 @@ def _show(report: VerifyReport) -> None:
         typer.echo(sentence)
     if report.batch_norms is not None:
         typer.echo(str(report.batch_norms))
-    for comparison in (report.integer, report.answers):
+    for comparison in (report.integer, report.answers, report.text):
         if comparison is not None:
             typer.echo(str(comparison))
     if not report.spikes_compared:
