@@ -28,6 +28,10 @@ _X86 = {
     "kernels_avx512.c": (
         "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mbmi", "-mpopcnt", "-mprefer-vector-width=512",
     ),
+    "rounded_avx2.c": ("-mavx2",),
+    "rounded_avx512.c": (
+        "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni", "-mprefer-vector-width=512",
+    ),
     "popcount_avx512.c": (
         "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vpopcntdq", "-mbmi2", "-mpopcnt",
     ),

@@ -67,6 +67,7 @@ static void destroy(void* kernel) {
     case SXQ_MATMUL_INTEGER_SIGNED: sxq_matmul_integer_destroy(kernel); break;
     case SXQ_EMBEDDING:
     case SXQ_EMBEDDING_INTEGER: sxq_embedding_destroy(kernel); break;
+    case SXQ_LINEAR_ROUNDED: sxq_rounded_destroy(kernel); break;
     case SXQ_FUSED: sxq_fused_destroy(kernel); break;
     default: free(kernel);
   }
@@ -95,6 +96,10 @@ static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKe
     case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_create(op, api, info, kernel);
     case SXQ_EMBEDDING:
     case SXQ_EMBEDDING_INTEGER: return sxq_embedding_create(op, api, info, kernel);
+    case SXQ_LINEAR_ROUNDED: return sxq_rounded_create(op, api, info, kernel);
+    case SXQ_TOKEN_NORM:
+    case SXQ_EXACT_SIGMOID:
+    case SXQ_WEIGHTED_AVERAGE: return sxq_language_create(op, api, info, kernel);
     case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
     case SXQ_FUSED: return sxq_fused_create(op, api, info, kernel);
     case SXQ_ATTENTION: return sxq_attention_create(op, api, info, kernel);
@@ -123,6 +128,10 @@ static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
     case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_compute(kernel, context);
     case SXQ_EMBEDDING:
     case SXQ_EMBEDDING_INTEGER: return sxq_embedding_compute(kernel, context);
+    case SXQ_LINEAR_ROUNDED: return sxq_rounded_compute(kernel, context);
+    case SXQ_TOKEN_NORM:
+    case SXQ_EXACT_SIGMOID:
+    case SXQ_WEIGHTED_AVERAGE: return sxq_language_compute(kernel, context);
     case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
     case SXQ_FUSED: return sxq_fused_compute(kernel, context);
     case SXQ_ATTENTION: return sxq_attention_compute(kernel, context);
@@ -183,6 +192,7 @@ static void add_layers(void) {
       {SXQ_LINEAR, "Linear", false, 16},
       {SXQ_LINEAR_INTEGER, "LinearInteger", true, 8},
       {SXQ_LINEAR_INTEGER, "LinearIntegerSigned", true, 7},
+      {SXQ_LINEAR_ROUNDED, "LinearRounded", false, 8},
       {SXQ_CONV, "Conv", true, 16},
       {SXQ_CONV_INTEGER, "ConvInteger", true, 16},
       {SXQ_CONV_INTEGER_SIGNED, "ConvIntegerSigned", true, 16},
@@ -262,6 +272,22 @@ static void add_shifts(void) {
   }
 }
 
+static void add_language(void) {
+  static const struct {
+    sxq_kind kind;
+    const char* name;
+    size_t inputs, outputs;
+  } kinds[] = {
+      {SXQ_TOKEN_NORM, "TokenNorm", 3, 1},
+      {SXQ_EXACT_SIGMOID, "ExactSigmoid", 1, 1},
+      {SXQ_WEIGHTED_AVERAGE, "WeightedAverage", 6, 3},
+      {SXQ_WEIGHTED_AVERAGE, "StepWeightedAverage", 6, 3}};
+  for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
+    sxq_operator* op = add(kinds[k].kind, kinds[k].inputs, kinds[k].outputs);
+    snprintf(op->name, sizeof op->name, "%s", kinds[k].name);
+  }
+}
+
 /* A product and its neurons; which ones, the attributes say. The name says what onnxruntime needs to know. */
 static void add_fused(void) {
   static const struct {
@@ -320,6 +346,7 @@ static bool prepare(void) {
     add_neurons();
     add_synchronous();
     add_shifts();
+  add_language();
     add_fused();
     add_attention();
     add_others_fused();

@@ -7,9 +7,9 @@
 
 typedef enum {
   SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_CONV_INTEGER, SXQ_CONV_INTEGER_SIGNED, SXQ_EMBEDDING,
-  SXQ_EMBEDDING_INTEGER, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_NEURON,
+  SXQ_EMBEDDING_INTEGER, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_LINEAR_ROUNDED, SXQ_NEURON,
   SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES, SXQ_SYNCHRONOUS_SPIKES, SXQ_STEP_SUMS, SXQ_STEP_COUNTS,
-  SXQ_SHIFT_NORM, SXQ_SHIFT_SOFTMAX, SXQ_FUSED, SXQ_ATTENTION,
+  SXQ_SHIFT_NORM, SXQ_SHIFT_SOFTMAX, SXQ_TOKEN_NORM, SXQ_EXACT_SIGMOID, SXQ_WEIGHTED_AVERAGE, SXQ_FUSED, SXQ_ATTENTION,
   SXQ_SOFT_ATTENTION, SXQ_CURRENTS, SXQ_COUNTS, SXQ_VALUES
 } sxq_kind;
 
@@ -39,6 +39,11 @@ typedef struct {
 OrtStatus* sxq_linear_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_linear_compute(void* kernel, OrtKernelContext*);
 void sxq_linear_destroy(void* kernel);
+OrtStatus* sxq_rounded_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_rounded_compute(void* kernel, OrtKernelContext*);
+void sxq_rounded_destroy(void* kernel);
+OrtStatus* sxq_language_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_language_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_conv_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_conv_compute(void* kernel, OrtKernelContext*);
 void sxq_conv_destroy(void* kernel);

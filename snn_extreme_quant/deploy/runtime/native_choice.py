@@ -16,6 +16,7 @@ from snn_extreme_quant.deploy.lowering.functions import (
     is_shift,
     is_synchronous,
 )
+from snn_extreme_quant.exported.operators import is_language
 from snn_extreme_quant.deploy.runtime.native_attention import fuse_attention
 from snn_extreme_quant.deploy.runtime.native_currents import COUNTS, CURRENTS, VALUES, fuse_currents
 from snn_extreme_quant.deploy.runtime.native_fusion import FUSED, fuse
@@ -91,7 +92,7 @@ class NativeChoice:
 def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
     """Choose the operators and nodes of a model whose native kernels are faster than the functions in the file.
 
-    Neurons and embeddings always are. Products and convolutions are where they read spikes, with codes of one or two
+    Neurons, embeddings and what language models compute with always are. Other products and convolutions are where they read spikes, with codes of one or two
     bits: counts and fixed-point numbers cost a kernel one pass for each bit, and onnxruntime's own integer product one
     in all; real numbers go to its float kernels. Of convolutions those with small windows and few outputs are not.
     """
@@ -101,7 +102,8 @@ def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
         for name in functions
         if is_integer_neuron(name)
         or is_neuron(name)
-        or name.endswith(("Embedding", "EmbeddingInteger"))
+        or name.endswith(("Embedding", "EmbeddingInteger", "LinearRounded"))
+        or is_language(name)
         or is_synchronous(name)
         or is_shift(name)
     }
