@@ -94,9 +94,7 @@ def export(
     _say(report, as_json)
 
 
-def _language(
-    folder: Path, output: Path, options: Mapping[str, StrEnum], others: Mapping[str, object]
-) -> ExportReport:
+def _language(folder: Path, output: Path, options: Mapping[str, StrEnum], others: Mapping[str, object]) -> ExportReport:
     """Write the SpikeGPT of a folder, with its tokens if they are there."""
     for name, value in others.items():
         if value:

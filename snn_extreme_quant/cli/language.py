@@ -102,7 +102,9 @@ def _of_file(path: Path, threads: int | None, native: Native) -> _Writer:
     wanted = native_ready() if native is Native.auto else native is Native.yes
     file = GptFile(path, native=wanted, threads=threads)
     if file.tokens is None:
-        raise ConfigError(f"{path} does not say what a token is; export it from a folder of sxq train, with sxq export.")
+        raise ConfigError(
+            f"{path} does not say what a token is; export it from a folder of sxq train, with sxq export."
+        )
     return _Writer(file.tokens, file.generate, lambda: None, file.runtime)
 
 

@@ -180,24 +180,26 @@ def pack(codes: npt.ArrayLike, layout: str) -> npt.NDArray[np.uint8]:
         raise ConfigError(f"Codes {np.unique(codes)[:6].tolist()} do not fit the layout {layout!r}.")
     rows, columns = codes.shape
     if kind.sections:
-        values = codes.astype(np.int64) % kind.base
+        values = codes.astype(np.int32) % kind.base
         parts = []
         for bits in kind.sections:
             parts.append(_digits_to_bytes(values % 2**bits, _BYTE // bits, 2**bits))
             values //= 2**bits
         return np.concatenate(parts, 1)
-    numbers = (codes.astype(np.int64) + kind.offset) // kind.step
+    numbers = (codes.astype(np.int32) + kind.offset) // kind.step
     if kind.wide:
         return np.ascontiguousarray(numbers, "<u2").view(np.uint8).reshape(rows, 2 * columns)
     return _digits_to_bytes(numbers, kind.per_byte, kind.base)
 
 
-def _digits_to_bytes(numbers: npt.NDArray[np.int64], per_byte: int, base: int) -> npt.NDArray[np.uint8]:
+def _digits_to_bytes(numbers: npt.NDArray[np.int32], per_byte: int, base: int) -> npt.NDArray[np.uint8]:
     rows, columns = numbers.shape
     width = -(-columns // per_byte)
-    digits = np.zeros((rows, width, per_byte), np.int64)
+    digits = np.zeros((rows, width, per_byte), np.uint8)
     digits.reshape(rows, width * per_byte)[:, :columns] = numbers
-    packed: npt.NDArray[np.uint8] = (digits * base ** np.arange(per_byte)).sum(-1).astype(np.uint8)
+    packed = np.zeros((rows, width), np.uint8)
+    for place in range(per_byte):  # large tables: no copy of eight bytes a code
+        packed += digits[:, :, place] * np.uint8(base**place)
     return packed
 
 

@@ -12,7 +12,7 @@ import pytest
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 SCRIPTS = sorted(FOLDER.glob("*.py"))
 #: Modules of the scripts: imported by them, and with nothing to run.
-PARTS = {"encoder_network", "encoder_rivals", "record", "support_layers"}
+PARTS = {"encoder_network", "encoder_rivals", "record", "spike_gpt_float", "support_layers"}
 
 
 @pytest.fixture(autouse=True)

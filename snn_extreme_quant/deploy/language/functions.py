@@ -174,7 +174,6 @@ def _average() -> list[str]:
     ]
 
 
-
 def rounded_lines() -> list[str]:
     """From any ``x`` to whole numbers on its grid, in float64."""
     return [

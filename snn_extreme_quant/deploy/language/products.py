@@ -85,7 +85,7 @@ class Products:
         most: float,
     ) -> str:  # fmt: skip
         weights = [
-            self.writer.constant(pack(np.ascontiguousarray(codes.T).astype(np.int64), layout), f"{name}.packed{number}"),
+            self.writer.constant(pack(_whole(codes).T, layout), f"{name}.packed{number}"),
             self.writer.constant(scale, f"{name}.scale{number}"),
         ]
         attributes: dict[str, Any] = {"grid": grid, "inverse_grid": 1.0 / grid}
@@ -118,7 +118,9 @@ class Products:
         scales = scale.reshape(len(scale), -1).astype(np.float32)
         size = layer.quantizer.granularity.group_size or codes.shape[1]
         parts = [
-            self.looked_up(name, layout, codes[:, start : start + size], scales[:, group], ids, f".{group}" * (group > 0))
+            self.looked_up(
+                name, layout, codes[:, start : start + size], scales[:, group], ids, f".{group}" * (group > 0)
+            )
             for group, start in enumerate(range(0, codes.shape[1], size))
         ]
         return self.writer.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
@@ -127,7 +129,7 @@ class Products:
         """Write rows of packed codes times their scales."""
         operator = layer_operator("Embedding", layout)
         weights = [
-            self.writer.constant(pack(codes.astype(np.int64), layout), f"{name}.packed{number}"),
+            self.writer.constant(pack(_whole(codes), layout), f"{name}.packed{number}"),
             self.writer.constant(scale, f"{name}.scale{number}"),
         ]
         self.writer.layer(name, "layer", operator, "rows of codes times their scales")
@@ -137,6 +139,11 @@ class Products:
     def _columns(self, x: str, start: int, stop: int) -> str:
         bounds = (self.writer.constant(np.array([place])) for place in (start, stop, -1))
         return self.writer.op("Slice", x, *bounds)
+
+
+def _whole(codes: Array) -> Array:
+    """Return codes as integers that are no wider than they need be."""
+    return codes.astype(np.int16)
 
 
 def _check_sums(name: str, layout: str, inputs: int) -> None:

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
 from snn_extreme_quant.deploy.lowering.body_facts import body_facts
+from snn_extreme_quant.deploy.lowering.functions import DOMAIN, DOMAIN_VERSION, OPSET, function_body
 from snn_extreme_quant.deploy.lowering.model import IR_VERSION
 
 __all__ = ["Writer"]
@@ -85,7 +85,9 @@ class Writer:
         self._nodes.append(node)
         return made
 
-    def ours(self, operator: str, inputs: Sequence[str], outputs: int = 1, name: str = "", **attributes: Any) -> list[str]:
+    def ours(
+        self, operator: str, inputs: Sequence[str], outputs: int = 1, name: str = "", **attributes: Any
+    ) -> list[str]:
         """Add a node of our domain."""
         return self.ops(operator, inputs, outputs, domain=DOMAIN, name=name, **attributes)
 
@@ -99,9 +101,7 @@ class Writer:
             for values in (node.input, node.output):
                 for place, value in enumerate(values):
                     values[place] = self._renamed.get(value, value)
-        graph = helper.make_graph(
-            self._nodes, "network", self._inputs, self._outputs, list(self._constants.values())
-        )
+        graph = helper.make_graph(self._nodes, "network", self._inputs, self._outputs, list(self._constants.values()))
         operators = dict.fromkeys(node.op_type for node in self._nodes if node.domain == DOMAIN)
         proto: onnx.ModelProto = helper.make_model(
             graph,

@@ -16,12 +16,12 @@ from snn_extreme_quant.deploy.lowering.functions import (
     is_shift,
     is_synchronous,
 )
-from snn_extreme_quant.exported.operators import is_language
 from snn_extreme_quant.deploy.runtime.native_attention import fuse_attention
 from snn_extreme_quant.deploy.runtime.native_currents import COUNTS, CURRENTS, VALUES, fuse_currents
 from snn_extreme_quant.deploy.runtime.native_fusion import FUSED, fuse
 from snn_extreme_quant.deploy.runtime.native_soft_attention import fuse_soft_attention
 from snn_extreme_quant.deploy.runtime.native_steps import sum_steps_first
+from snn_extreme_quant.exported.operators import is_language
 
 __all__ = ["NativeChoice", "choose_kernels"]
 

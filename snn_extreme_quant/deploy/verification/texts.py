@@ -37,7 +37,9 @@ class TextVerification:
     def __str__(self) -> str:
         """Say it in a sentence."""
         said = "the same text" if not self.different_tokens else "another text"
-        said += f" of {self.tokens} tokens; {self.different_values} of {self.values} logits and values of the state differ"
+        said += (
+            f" of {self.tokens} tokens; {self.different_values} of {self.values} logits and values of the state differ"
+        )
         if self.whole_values:
             said += f", and {self.different_whole_values} of {self.whole_values} where the text is read at once"
         return f"{said}; first {self.first}" if self.first else said
