@@ -2,10 +2,10 @@
 
     python benchmarks/spike_gpt_decode.py [--rounds N] [--tokens N]
 
-Weights are random: what a token costs does not depend on them, but for the embedding's row. All three run one token at a
-time, in one process and by turns, on one thread, whose processor time is taken: ours (ternary matrices and head, the
-embedding as bits) with native kernels and on stock onnxruntime, and the same network in plain float operators. Memory is
-the largest resident set of a process that opens a file and makes three tokens.
+Weights are random: what a token costs does not depend on them, but for the embedding's row. All three run one token at
+a time, in one process and by turns, on one thread, whose processor time is taken: ours (ternary matrices and head, the
+embedding as bits) with native kernels and on stock onnxruntime, and the same network in plain float operators. Memory
+is the largest resident set of a process that opens a file and makes three tokens.
 """
 
 from __future__ import annotations

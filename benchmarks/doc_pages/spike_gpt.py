@@ -123,5 +123,52 @@ def precision() -> str:
     )
 
 
+def decode() -> str:
+    found = load("spike_gpt_decode")
+    decoding, size, memory = found["decoding"], found["file_bytes"], found["peak_mb"]
+    names = {"float": "float32", "native": "ternary, native kernels", "stock": "ternary, stock onnxruntime"}
+    rows = [
+        [
+            name,
+            f"{size[kind] / 1e6:.1f} MB ({size[kind] / size['float']:.3f}x)",
+            f"{memory[kind]:.0f} MB ({memory[kind] / memory['float']:.3f}x)",
+            f"{decoding[kind]['seconds'] * 1e3:.1f} ms",
+            f"{1 / decoding[kind]['seconds']:.0f} ({decoding['float']['seconds'] / decoding[kind]['seconds']:.1f}x)",
+        ]
+        for kind, name in names.items()
+    ]
+    head, shape, machine = found["head"], found["shape"], found["machine"]
+    emb = head["binary8"]["embedding_bytes"]
+    without = size["native"] - head["ternary4"]["head_bytes"] - emb
+    bits = {"binary8": "1", "ternary4": "1.58, in 2", "int4": "4", "int8": "8"}
+    costs = [
+        [
+            words,
+            f"{head[layout]['head_bytes'] / 1e6:.1f} MB",
+            f"{head[layout]['head_bytes'] / (without + head[layout]['head_bytes'] + emb):.2f}",
+            f"{head[layout]['seconds'] * 1e3:.2f} ms",
+            f"{head[layout]['embedding_bytes'] / 1e6:.1f} MB",
+        ]
+        for layout, words in bits.items()
+    ]
+    return (
+        table(["weights", "file", "memory", "a token", "tokens a second"], rows)
+        + f"\n\n{shape['layers']} layers of width {shape['width']}, {shape['vocab']:,} tokens, random weights; one thread,"
+        " its processor time, medians of\ninterleaved rounds. Memory: the largest resident set of a process that opens the"
+        " file and makes three tokens,\nof which Python with onnxruntime alone takes"
+        f" {found['empty_mb']:.0f} MB. The float file has plain operators, MatMul to Sigmoid.\n\n"
+        + table(["bits", "head", "its share of the file", "its product, native", "embedding"], costs)
+        + "\n\nThe share is of a file whose other matrices are ternary and whose embedding is one bit an entry, lossless where"
+        " it\nis binarised; wider ones are for `binary_embedding=False`. Looking up a row costs next to nothing at any"
+        f" precision.\n{found['instruction_set']} kernels, onnxruntime {machine['versions']['onnxruntime']},"
+        f" {machine['processor']} (`benchmarks/results/spike_gpt_decode.json`)."
+    )
+
+
 #: By the name between their markers.
-TABLES = {"wkv table": wkv, "runs table": runs, "precision table": precision}
+TABLES = {
+    "wkv table": wkv,
+    "runs table": runs,
+    "precision table": precision,
+    "spike_gpt decode table": decode,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy.typing as npt
 import onnx
@@ -217,22 +217,12 @@ def export_onnx(
         >>> report = export_onnx(net, torch.zeros(8, 1, 784), "net.onnx")  # doctest: +SKIP
     """
     path = as_path(path)
-    if calling not in ("auto", "step", "sequence"):
-        raise ExportError(f"calling={calling!r}: use 'auto', 'step' or 'sequence'.")
-    if input not in ("real", "spikes"):
-        raise ExportError(f"input={input!r}: use 'real' or 'spikes'.")
+    _check_words(calling, input, form)
     check_packing(ternary_packing)
-    if form not in ("sequence", "streaming", "counts"):
-        raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
     options = integer_options(integer)
     if isinstance(model, SpikeGPT):
-        from snn_extreme_quant.deploy.language.export import export_gpt
-
-        if form == "counts" or options is not None or input != "real" or calling != "auto":
-            raise ExportError(
-                "A SpikeGPT has the forms 'sequence' and 'streaming', in floats on a grid; leave the other options out."
-            )
-        return export_gpt(model, path, form=form, ternary_packing=ternary_packing)
+        plain = form != "counts" and (options, input, calling) == (None, "real", "auto")
+        return _export_gpt(model, path, form, ternary_packing, plain=plain)
     bert = bert_of(model)
     if bert is not None:
         from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens
@@ -278,6 +268,25 @@ def export_onnx(
         time=recording.time if streaming is None else streaming.time,
         batch_norms={name: fold.layer for name, fold in recording.folds.items()},
     )
+
+
+def _check_words(calling: str, input: str, form: str) -> None:
+    if calling not in ("auto", "step", "sequence"):
+        raise ExportError(f"calling={calling!r}: use 'auto', 'step' or 'sequence'.")
+    if input not in ("real", "spikes"):
+        raise ExportError(f"input={input!r}: use 'real' or 'spikes'.")
+    if form not in ("sequence", "streaming", "counts"):
+        raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
+
+
+def _export_gpt(model: SpikeGPT, path: Path, form: str, packing: TernaryPacking, *, plain: bool) -> ExportReport:
+    from snn_extreme_quant.deploy.language.export import export_gpt
+
+    if not plain:
+        raise ExportError(
+            "A SpikeGPT has the forms 'sequence' and 'streaming', in floats on a grid; leave the other options out."
+        )
+    return export_gpt(model, path, form=cast("Any", form), ternary_packing=packing)
 
 
 def write_file(

@@ -1,6 +1,7 @@
 """The numbers of the exponential that language models use, in torch, in the bodies of files and in kernels.
 
-It is a polynomial of single float32 operations: a library's exponential differs between machines, and between ends of an array.
+It is a polynomial of single float32 operations: a library's exponential differs between machines, and between ends of
+an array.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ def weight_layout(operator: str) -> str:
     """
     if is_layer(operator):
         return layout_of(operator)
+    if operator == "FloatLinearRounded":
+        return "float"
     by = operator.partition("_by_")[2]
     named = {kind.lower(): layout for layout, kind in KINDS.items()} | {"float": "float"}
     return named.get(by.partition("_")[0], "")

@@ -24,6 +24,7 @@ from snn_extreme_quant.layers.integer_first import state_of
 __all__ = [
     "PIECE", "STREAM_BITS", "epsilon_of", "exponential", "is_packed", "norm", "on_grid", "product", "raised",
     "raised_sigmoid", "reach", "read_type", "rounded_weight", "sigmoid", "sum_of",
+]  # fmt: skip
 
 #: The stream between layers: multiples of 2^-10 up to +-2^10.
 STREAM_BITS = 10

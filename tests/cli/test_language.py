@@ -40,6 +40,54 @@ def test_text_goes_on(sxq, model):
     assert other["text"] != found["text"]
 
 
+def test_a_file_writes_the_folders_text(sxq, model, tmp_path):
+    """From the folder to a file, which then needs nothing else."""
+    file = tmp_path / "gpt.onnx"
+    result = sxq("export", model, "-o", file, "--json")
+    assert result.exit_code == 0, result.stderr
+    assert json.loads(result.stdout)["exact"]
+    options = ("--prompt", "to be", "-n", "20", "--seed", "3", "--json")
+    wanted = json.loads(sxq("generate", model, *options).stdout)
+    result = sxq("generate", file, "--native", "no", *options)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["text"] == wanted["text"]
+    assert found["runtime"].startswith("onnxruntime")
+    result = sxq("verify", model, file, "--tokens", "6", "--prompt", "to be", "--json")
+    assert result.exit_code == 0, result.stderr
+    said = json.loads(result.stdout)
+    assert said["text"]["same"]
+    assert (said["text"]["tokens"], said["spikes_different"]) == (6, 0)
+    other = SpikeGPT.from_pretrained(model / "best")
+    with torch.no_grad():
+        other.ln_out.bias.add_(0.5)
+    other.save_pretrained(tmp_path / "other")
+    result = sxq("verify", tmp_path / "other", file, "--tokens", "3")
+    assert result.exit_code == 1
+    assert "first token" in result.stdout
+
+
+def test_what_commands_refuse_of_language_models(sxq, model, tmp_path):
+    file = tmp_path / "gpt.onnx"
+    SpikeGPT(SpikeGPTConfig(vocab=9, layers=1, hidden=8)).save_pretrained(tmp_path / "silent")
+    for arguments, words in (
+        (["export", model, "-o", file, "--integer"], "--integer is not of a SpikeGPT's folder"),
+        (["export", model, "-o", file, "--sample", "1,2"], "--sample is not of"),
+        (["export", "no_models:build", "-o", file], "--sample"),
+        (["export", model, "-o", file, "--form", "streaming", "--logits", "all"], "logits='all'"),
+        (["verify", tmp_path / "silent", file, "--prompt", "a"], "no tokens.json"),
+        (["verify", "no_models:build", file], "--data"),
+        (["generate", file], "gpt.onnx"),
+    ):
+        result = sxq(*arguments)
+        assert result.exit_code == 2, result.stderr
+        assert words in result.stderr
+    assert sxq("export", tmp_path / "silent", "-o", file).exit_code == 0
+    result = sxq("generate", file)
+    assert result.exit_code == 2
+    assert "does not say what a token is" in result.stderr
+
+
 def test_the_likeliest_tokens_need_no_seed(sxq, model):
     texts = {
         json.loads(sxq("generate", model, "--temperature", "0", "--seed", seed, "-n", "20", "--json").stdout)["text"]

@@ -12,7 +12,14 @@ from snn_extreme_quant.models.exact import exponential, norm, on_grid, product, 
 from snn_extreme_quant.models.wkv import weighted_average
 from snn_extreme_quant.replace import quantize_
 
-PRECISIONS = [None, sxq.Ternary(), sxq.Binary(), sxq.Uniform(8), sxq.Ternary(per="group", group_size=48)]
+PRECISIONS = [
+    None,
+    sxq.Ternary(),
+    sxq.Binary(),
+    sxq.Uniform(8),
+    sxq.Ternary(per="group", group_size=48),
+    sxq.Uniform(4, per="group", group_size=48),
+]
 
 
 def linear(config, inputs, outputs):
@@ -42,6 +49,19 @@ def test_products_do_not_depend_on_order(config, kind):
         x.clamp(-most, most).double(), layer.to_float().weight.double() if config else layer.weight.double()
     )
     torch.testing.assert_close(every.double(), near, atol=2.0**-bits * 30, rtol=1e-5)
+
+
+def test_groups_of_wide_codes_are_summed_exactly():
+    config = sxq.Uniform(4, per="group", group_size=48)
+    layer = linear(config, 100, 9)
+    x = torch.randn(7, 100, generator=torch.Generator().manual_seed(1)) * 3
+    codes, scale = layer.integer_weight()
+    units = on_grid(x, *reach(layer, 100, "norm")).double()
+    wanted = torch.zeros(7, 9)
+    for group in range(3):
+        columns = slice(48 * group, 48 * group + 48)
+        wanted = wanted + (units[:, columns] @ codes[:, columns].double().T).float() * scale[:, group]
+    assert torch.equal(product(layer, x, "norm"), wanted)
 
 
 @pytest.mark.parametrize("config", [sxq.Ternary(), sxq.Binary()], ids=str)

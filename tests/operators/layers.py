@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_extreme_quant.deploy.language.products import digits_for
 from snn_extreme_quant.deploy.lowering import operators
 from snn_extreme_quant.exported.operators import KINDS, layout_of
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
@@ -86,6 +87,27 @@ def linear_integer_signed(operator: str) -> Iterator[Case]:
                 constants = {"packed": packed, "scale": scale}
                 attributes = {"grid": grid, "inverse_grid": 1 / grid}
                 yield Case(operator, f"{what} {x.shape} x {outputs}", {"x": x}, constants, [expected], attributes)
+
+
+def linear_rounded(operator: str) -> Iterator[Case]:
+    """Any numbers, among them ties and some beyond the largest; the grids of a language model's products."""
+    layout = layout_of(operator)
+    narrow = LAYOUTS[layout].largest == 1
+    for index, (inputs, outputs) in enumerate(SHAPES):
+        codes, packed, scale = stored(layout, inputs, outputs)
+        rows = ROWS[index % len(ROWS)]
+        places = min((24 if narrow else 31) - (inputs - 1).bit_length(), 30)
+        most, grid = 2.0**places, 2.0 ** (4 - places)
+        drawn = rng_of(index).normal(0, 5, (*rows, inputs))
+        ties = (np.floor(drawn / grid) + 0.5) * grid
+        for what, values in {"any": drawn, "ties": ties, "beyond": drawn * 1e6}.items():
+            x = values.astype(np.float32)
+            units = torch.from_numpy(x).mul(1 / grid).round().clamp(-most, most).double()
+            sums = units @ torch.from_numpy(codes.astype(np.float64))
+            expected = sums.float() * torch.tensor(grid, dtype=torch.float32) * torch.from_numpy(scale)
+            constants = {"packed": packed, "scale": scale}
+            attributes = {"grid": grid, "inverse_grid": 1 / grid, "most": most, "digits": digits_for(layout, most)}
+            yield Case(operator, f"{what} {x.shape} x {outputs}", {"x": x}, constants, [expected], attributes)
 
 
 GEOMETRIES = [
@@ -175,6 +197,7 @@ _BUILDERS: dict[str, Callable[[str], Iterator[Case]]] = {
     "Linear": linear,
     "LinearInteger": linear_integer,
     "LinearIntegerSigned": linear_integer_signed,
+    "LinearRounded": linear_rounded,
     "Conv": conv,
     "ConvTranspose": conv_transpose,
     "Embedding": embedding,

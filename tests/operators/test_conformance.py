@@ -20,7 +20,7 @@ from snn_extreme_quant.deploy.lowering.functions import DOMAIN, NeuronFunction, 
 from snn_extreme_quant.deploy.lowering.layer_functions import layer_operators
 from snn_extreme_quant.deploy.shifts.functions import shift_operators
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.exported.operators import KINDS, TOKEN_INTEGERS
+from snn_extreme_quant.exported.operators import KINDS, LANGUAGE, TOKEN_INTEGERS
 from snn_extreme_quant.neurons import NeuronSpec
 from tests.deploy.test_repacking import IDS, build
 from tests.deploy.test_synchronous_networks import made
@@ -29,6 +29,7 @@ from tests.layouts import each_operator
 from .cases import Case, check, kernels
 from .integers import SPECS as INTEGER_SPECS
 from .integers import all_neurons, all_sums, first_layout, integer_neuron_cases, integer_sum_cases, is_float_free
+from .language import language_cases
 from .layers import layer_cases
 from .neurons import SPECS, all_functions, neuron_cases
 from .shifts import shift_cases
@@ -45,6 +46,7 @@ TABLE = frozenset(
         *(function.name for forms in NEURONS.values() for function in forms),
         *all_synchronous(),
         *shift_operators(),
+        *LANGUAGE,
         *all_sums(),
         *all_neurons(),
         *TOKEN_INTEGERS,
@@ -91,6 +93,14 @@ def test_shifts(operator: str) -> None:
     found = list(shift_cases(operator))
     ran = Counter(runtime for case in found for runtime in check(case))
     assert ran["onnxruntime"] == ran["onnx.reference"] == len(found) >= 20
+
+
+@pytest.mark.parametrize("operator", LANGUAGE)
+def test_language_models(operator: str) -> None:
+    found = list(language_cases(operator))
+    ran = Counter(runtime for case in found for runtime in check(case))
+    assert ran["onnxruntime"] == ran["onnx.reference"] == len(found) >= 6
+    assert (ran["native kernel"] > 0) == (operator in kernels())
 
 
 @pytest.mark.parametrize("operator", TOKEN_INTEGERS)

@@ -138,7 +138,8 @@ def _check_size(proto: onnx.ModelProto) -> None:
     size = sum(len(tensor.raw_data) for tensor in proto.graph.initializer)
     if size > _MOST_BYTES:
         raise ExportError(
-            f"The file would have {size / 2**30:.1f} GiB, more than the 2 that ONNX allows; give the matrices fewer bits."
+            f"The file would have {size / 2**30:.1f} GiB, more than the 2 that ONNX allows; give the matrices fewer"
+            " bits."
         )
 
 

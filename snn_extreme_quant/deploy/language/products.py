@@ -23,6 +23,7 @@ Array = npt.NDArray[Any]
 _SUMS = "its inputs are on a grid on which every sum is exact"
 #: Products of spikes are products of bytes; wider codes than a byte's have none.
 _OF_SPIKES = (1.0, 1.0)
+_MOST_UNITS = 2.0**30
 
 
 def digits_for(layout: str, most: float) -> list[float]:
@@ -68,35 +69,35 @@ class Products:
             return self._float_product(name, layer, x, grid, most)
         codes, scale = (value.detach().numpy() for value in layer.integer_weight())
         layout = self.layouts.get(layer.quantizer.layout, layer.quantizer.layout)
-        _check_sums(name, layout, layer.in_features)
+        _check_sums(name, layout, layer.in_features, most)
+        attributes: dict[str, Any] = {"grid": grid, "inverse_grid": 1.0 / grid}
+        if kind is not None or LAYOUTS[layout].wide:
+            attributes |= {"most": most, "digits": digits_for(layout, most)}
         scales = scale.reshape(len(scale), -1).astype(np.float32)
         size = layer.quantizer.granularity.group_size or codes.shape[1]
         total = ""
         for group, start in enumerate(range(0, codes.shape[1], size)):
             stop = min(start + size, codes.shape[1])
             part = x if size >= codes.shape[1] else self._columns(x, start, stop)
-            number = f".{group}" if group else ""
-            y = self._packed(name, number, layout, codes[:, start:stop], scales[:, group], part, kind, grid, most)
+            weights = self._weights(name, layout, codes[:, start:stop].T, scales[:, group], group)
+            y = self._packed(f"{name}@{group}" if group else name, layout, [part, *weights], attributes)
             total = self.writer.op("Add", total, y) if total else y
         return total
 
-    def _packed(
-        self, name: str, number: str, layout: str, codes: Array, scale: Array, x: str, kind: str | None, grid: float,
-        most: float,
-    ) -> str:  # fmt: skip
-        weights = [
-            self.writer.constant(pack(_whole(codes).T, layout), f"{name}.packed{number}"),
+    def _weights(self, name: str, layout: str, codes: Array, scale: Array, group: int) -> list[str]:
+        """Return codes and scales of a group as constants, named after their layer."""
+        number = f".{group}" if group else ""
+        packed = pack(codes.astype(np.int16), layout)  # no wider than it need be: tables are large
+        return [
+            self.writer.constant(packed, f"{name}.packed{number}"),
             self.writer.constant(scale, f"{name}.scale{number}"),
         ]
-        attributes: dict[str, Any] = {"grid": grid, "inverse_grid": 1.0 / grid}
-        if kind is None and not LAYOUTS[layout].wide:
-            operator = layer_operator("Linear", layout, integer_input=True)
-        else:
-            operator = layer_operator("LinearRounded", layout)
-            attributes |= {"most": most, "digits": digits_for(layout, most)}
-        self.writer.layer(name, "layer", operator, _SUMS)
-        node = f"{name}@{number.removeprefix('.')}" if number else name
-        return self.writer.ours(operator, [x, *weights], name=node, **attributes)[0]
+
+    def _packed(self, node: str, layout: str, inputs: list[str], attributes: dict[str, Any]) -> str:
+        rounded = "most" in attributes
+        operator = layer_operator("LinearRounded" if rounded else "Linear", layout, integer_input=not rounded)
+        self.writer.layer(node.partition("@")[0], "layer", operator, _SUMS)
+        return self.writer.ours(operator, inputs, name=node, **attributes)[0]
 
     def _float_product(self, name: str, layer: nn.Linear, x: str, grid: float, most: float) -> str:
         weight = rounded_weight(layer.weight.detach()).float().numpy().T
@@ -118,22 +119,17 @@ class Products:
         scales = scale.reshape(len(scale), -1).astype(np.float32)
         size = layer.quantizer.granularity.group_size or codes.shape[1]
         parts = [
-            self.looked_up(
-                name, layout, codes[:, start : start + size], scales[:, group], ids, f".{group}" * (group > 0)
-            )
+            self.looked_up(name, layout, codes[:, start : start + size], scales[:, group], ids, group)
             for group, start in enumerate(range(0, codes.shape[1], size))
         ]
         return self.writer.op("Concat", *parts, axis=-1) if len(parts) > 1 else parts[0]
 
-    def looked_up(self, name: str, layout: str, codes: Array, scale: Array, ids: str, number: str = "") -> str:
+    def looked_up(self, name: str, layout: str, codes: Array, scale: Array, ids: str, group: int = 0) -> str:
         """Write rows of packed codes times their scales."""
         operator = layer_operator("Embedding", layout)
-        weights = [
-            self.writer.constant(pack(_whole(codes), layout), f"{name}.packed{number}"),
-            self.writer.constant(scale, f"{name}.scale{number}"),
-        ]
+        weights = self._weights(name, layout, codes, scale, group)
         self.writer.layer(name, "layer", operator, "rows of codes times their scales")
-        node = f"{name}@{number.removeprefix('.')}" if number else name
+        node = f"{name}@{group}" if group else name
         return self.writer.ours(operator, [ids, *weights], name=node, columns=[int(codes.shape[1])])[0]
 
     def _columns(self, x: str, start: int, stop: int) -> str:
@@ -141,13 +137,10 @@ class Products:
         return self.writer.op("Slice", x, *bounds)
 
 
-def _whole(codes: Array) -> Array:
-    """Return codes as integers that are no wider than they need be."""
-    return codes.astype(np.int16)
-
-
-def _check_sums(name: str, layout: str, inputs: int) -> None:
-    """Refuse sums of digits that would not fit 32 bits."""
+def _check_sums(name: str, layout: str, inputs: int, most: float) -> None:
+    """Refuse inputs, and sums of digits, that would not fit 32 bits."""
+    if most > _MOST_UNITS:
+        raise ExportError(f"Layer {name!r} reads one number at this precision; give it more, or 1.58 bit.")
     if not LAYOUTS[layout].wide and digit_base(layout) * LAYOUTS[layout].largest * inputs >= 2**31:
         width = math.floor(2**31 / (digit_base(layout) * LAYOUTS[layout].largest))
         raise ExportError(f"Layer {name!r} sums {inputs} inputs; sums in files of codes so wide fit up to {width}.")

@@ -90,7 +90,8 @@ class GptFile:
             layers, _, width = self._shapes[name]
             if value.dtype != np.float32 or value.shape != (layers, *batch, width):
                 raise SampleError(
-                    f"{self.path}: the state's {name!r} is float32 {(layers, 'B', width)}, not {value.dtype} {value.shape}."
+                    f"{self.path}: the state's {name!r} is float32 {(layers, 'B', width)}, not {value.dtype}"
+                    f" {value.shape}."
                 )
         self._state = found
 

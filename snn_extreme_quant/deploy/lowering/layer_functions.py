@@ -287,7 +287,7 @@ _GRID = ["grid = Constant <value_float: float = @grid> ()", "on_grid = Mul (tota
 
 
 def digit_base(layout: str) -> int:
-    """Return the base of the digits that a product splits its inputs into: two products of digits and codes fit 16 bits.
+    """Return the base of the digits that a product splits its inputs into: two products of such fit 16 bits.
 
     Example:
         >>> digit_base("ternary4"), digit_base("int8")

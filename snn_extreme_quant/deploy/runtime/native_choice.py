@@ -89,12 +89,17 @@ class NativeChoice:
         return made, names
 
 
-def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
+def choose_kernels(model: onnx.ModelProto, instruction_set: str = "avx2") -> NativeChoice:
     """Choose the operators and nodes of a model whose native kernels are faster than the functions in the file.
 
-    Neurons, embeddings and what language models compute with always are. Other products and convolutions are where they read spikes, with codes of one or two
+    Neurons, embeddings and what language models compute with always are, but for the products of the latter in plain C.
+    Other products and convolutions are where they read spikes, with codes of one or two
     bits: counts and fixed-point numbers cost a kernel one pass for each bit, and onnxruntime's own integer product one
     in all; real numbers go to its float kernels. Of convolutions those with small windows and few outputs are not.
+
+    Args:
+        model: a file's.
+        instruction_set: of the kernels, as :attr:`~snn_extreme_quant.deploy.native_status` says it.
     """
     functions = {function.name for function in model.functions if function.domain == DOMAIN}
     always = {
@@ -102,7 +107,8 @@ def choose_kernels(model: onnx.ModelProto) -> NativeChoice:
         for name in functions
         if is_integer_neuron(name)
         or is_neuron(name)
-        or name.endswith(("Embedding", "EmbeddingInteger", "LinearRounded"))
+        or name.endswith(("Embedding", "EmbeddingInteger"))
+        or (name.endswith("LinearRounded") and instruction_set != "portable")
         or is_language(name)
         or is_synchronous(name)
         or is_shift(name)

@@ -182,7 +182,7 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
             raise
         plain.detail = str(error)
         return plain
-    choice = choose_kernels(proto)
+    choice = choose_kernels(proto, library.instruction_set)
     total = sum(node.domain == DOMAIN for node in proto.graph.node)
     opened, names = proto, set(choice.operators)
     from_file = not isinstance(plain.model, onnx.ModelProto)
