@@ -1,11 +1,11 @@
 """Decoding with a SpikeGPT of 216 million weights: our file against a float one on onnxruntime.
 
-    python benchmarks/spike_gpt_decode.py [--rounds N] [--tokens N]
+    python benchmarks/spike_gpt_decode.py [--rounds N] [--tokens N] [--stock] [--files FOLDER]
 
-Weights are random: what a token costs does not depend on them, but for the embedding's row. All three run one token at
-a time, in one process and by turns, on one thread, whose processor time is taken: ours (ternary matrices and head, the
-embedding as bits) with native kernels and on stock onnxruntime, and the same network in plain float operators. Memory
-is the largest resident set of a process that opens a file and makes three tokens.
+Weights are random: what a token costs does not depend on them, but for the embedding's row. They run one token at
+a time, in one process and by turns, on one thread, whose processor time is taken: ours (ternary matrices and head,
+the embedding as bits) with native kernels and, if asked for, on stock onnxruntime, and the same network in plain float
+operators. Memory is the largest resident set of a process that opens a file and makes three tokens.
 """
 
 from __future__ import annotations
@@ -168,6 +168,18 @@ def _head(layout: str, width: int, vocab: int) -> Any:
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
+def written(folder: Path, shape: dict[str, int], *, stock: bool) -> dict[str, Path]:
+    """Write the files that are not there yet; returns by what runs them which it runs."""
+    ours, plain = folder / "ours.onnx", folder / "float.onnx"
+    if not ours.is_file():
+        write_ours(ours, **shape)
+    if not plain.is_file():
+        from spike_gpt_float import float_model  # with what imports torch, which would count as memory of a file
+
+        float_model(plain, **shape)
+    return {"float": plain, "native": ours, **({"stock": ours} if stock else {})}
+
+
 def main() -> None:
     """Write the files, measure, and write the result."""
     options = parser(__doc__)
@@ -178,6 +190,10 @@ def main() -> None:
     options.add_argument("--tokens", type=int, default=4)
     for name in ("--child", "--file"):
         options.add_argument(name, help=argparse.SUPPRESS)
+    options.add_argument(
+        "--stock", action="store_true", help="our file on stock onnxruntime too, which loads it slowly"
+    )
+    options.add_argument("--files", help="a folder that keeps the files, for the next run")
     options.add_argument("--quick", action="store_true", help="a small network; nothing is kept")
     asked = options.parse_args()
     if asked.quick:
@@ -189,20 +205,15 @@ def main() -> None:
                 decoder.token()
         print(_resident())
         return
-    from spike_gpt_float import float_model  # with what imports torch, which would count as memory of a file
-
     shape = {"layers": asked.layers, "width": asked.width, "vocab": asked.vocab}
     with tempfile.TemporaryDirectory() as place:
-        ours, plain = Path(place) / "ours.onnx", Path(place) / "float.onnx"
-        write_ours(ours, **shape)
-        float_model(plain, **shape)
-        files = {"float": plain, "native": ours, "stock": ours}
+        files = written(Path(asked.files or place), shape, stock=asked.stock)
         found: dict[str, Any] = {
             "shape": shape,
             "instruction_set": native_library().instruction_set,
             "file_bytes": {kind: path.stat().st_size for kind, path in files.items()},
             "peak_mb": {kind: peak_of(path, kind, asked.vocab) for kind, path in files.items()},
-            "empty_mb": peak_of(ours, "empty", asked.vocab),
+            "empty_mb": peak_of(files["native"], "empty", asked.vocab),
             "decoding": compare(files, asked.vocab, asked.rounds, asked.tokens),
         }
     found["head"] = head_costs(asked.width, asked.vocab, asked.rounds)

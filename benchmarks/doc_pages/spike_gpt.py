@@ -136,6 +136,7 @@ def decode() -> str:
             f"{1 / decoding[kind]['seconds']:.0f} ({decoding['float']['seconds'] / decoding[kind]['seconds']:.1f}x)",
         ]
         for kind, name in names.items()
+        if kind in decoding
     ]
     head, shape, machine = found["head"], found["shape"], found["machine"]
     emb = head["binary8"]["embedding_bytes"]
@@ -153,13 +154,13 @@ def decode() -> str:
     ]
     return (
         table(["weights", "file", "memory", "a token", "tokens a second"], rows)
-        + f"\n\n{shape['layers']} layers of width {shape['width']}, {shape['vocab']:,} tokens, random weights; one thread,"
-        " its processor time, medians of interleaved\nrounds. Memory: the largest resident set of a process that opens the"
-        " file and makes three tokens, of which Python with\nonnxruntime alone takes"
+        + f"\n\n{shape['layers']} layers of width {shape['width']}, {shape['vocab']:,} tokens, random weights; one"
+        " thread, its processor time, medians of\ninterleaved rounds. Memory: the largest resident set of a process"
+        " that opens the file and makes three tokens,\nof which Python with onnxruntime alone takes"
         f" {found['empty_mb']:.0f} MB. The float file has plain operators, MatMul to Sigmoid.\n\n"
         + table(["bits", "head", "its share of the file", "its product, native", "embedding"], costs)
-        + "\n\nThe share is of a file whose other matrices are ternary and whose embedding is one bit an entry, which is"
-        " lossless where\nit is binarised; wider ones are for `binary_embedding=False`. Looking up a row costs next to"
+        + "\n\nThe share is of a file whose other matrices are ternary and whose embedding is one bit an entry,"
+        " which is lossless where\nit is binarised; wider ones are for `binary_embedding=False`. Looking up a row costs next to"
         f" nothing at any precision.\n{found['instruction_set']} kernels,"
         f" onnxruntime {machine['versions']['onnxruntime']}, {machine['processor']}"
         " (`benchmarks/results/spike_gpt_decode.json`)."

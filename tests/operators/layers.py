@@ -107,7 +107,8 @@ def linear_rounded(operator: str) -> Iterator[Case]:
             expected = sums.float() * torch.tensor(grid, dtype=torch.float32) * torch.from_numpy(scale)
             constants = {"packed": packed, "scale": scale}
             attributes = {"grid": grid, "inverse_grid": 1 / grid, "most": most, "digits": digits_for(layout, most)}
-            yield Case(operator, f"{what} {x.shape} x {outputs}", {"x": x}, constants, [expected], attributes)
+            skips = {} if x.size else {"onnx.reference": "it fails on Flatten of nothing"}
+            yield Case(operator, f"{what} {x.shape} x {outputs}", {"x": x}, constants, [expected], attributes, skips)
 
 
 GEOMETRIES = [
