@@ -160,8 +160,8 @@ def decode() -> str:
         f" {found['empty_mb']:.0f} MB. The float file has plain operators, MatMul to Sigmoid.\n\n"
         + table(["bits", "head", "its share of the file", "its product, native", "embedding"], costs)
         + "\n\nThe share is of a file whose other matrices are ternary and whose embedding is one bit an entry,"
-        " which is lossless where\nit is binarised; wider ones are for `binary_embedding=False`. Looking up a row costs next to"
-        f" nothing at any precision.\n{found['instruction_set']} kernels,"
+        " which is lossless where\nit is binarised; wider ones are for `binary_embedding=False`. Looking up a row costs"
+        f" next to nothing at any precision.\n{found['instruction_set']} kernels,"
         f" onnxruntime {machine['versions']['onnxruntime']}, {machine['processor']}"
         " (`benchmarks/results/spike_gpt_decode.json`)."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -41,7 +41,7 @@ def verify(
     folder = language_folder(Path(model))
     if folder is None and (not data or prompt is not None):
         raise ConfigError("Give --data, the inputs." if not data else "--prompt is of a SpikeGPT's folder.")
-    batches = read_batches(data) if data else None
+    batches: Any = read_batches(data) if data else None
     with to_stderr():
         quiet_onnxruntime()
         from snn_extreme_quant.deploy import verify as compare

@@ -32,6 +32,15 @@ Array = npt.NDArray[Any]
 _PIECES = 3
 
 
+@dataclass(frozen=True)
+class _Reached:
+    """Texts but for their last token, and torch's logits and state behind them."""
+
+    ids: Tensor
+    logits: Tensor
+    state: SpikeGPTState
+
+
 @dataclass
 class _File:
     """A file as it is run.
@@ -99,10 +108,10 @@ def verify_gpt(
     gpt.eval()
     try:
         with torch.no_grad():
-            whole = _generated(gpt, ids.long(), tokens, file, report, text)
+            reached = _generated(gpt, ids.long(), tokens, file, report, text)
             if not file.streaming:
                 for pieces in (1, _PIECES):
-                    _read_again(gpt, whole, pieces, file, text)
+                    _read_again(reached, pieces, file, text)
     finally:
         gpt.train(training)
     report.samples = len(ids)
@@ -126,8 +135,8 @@ def _checked(model: nn.Module, path: Path, facts: Mapping[str, Any]) -> SpikeGPT
 
 def _generated(
     model: SpikeGPT, ids: Tensor, count: int, file: _File, report: VerifyReport, text: TextVerification
-) -> Tensor:
-    """Let both go on with the prompts; returns torch's whole texts, but for the last tokens."""
+) -> _Reached:
+    """Let both go on with the prompts; returns where torch ends."""
     state = model.initial_state(len(ids))
     start = {name: value.numpy() for name, value in state.tensors.items()}
     states = [start, start]  # of the session as it is, and of that which shows spikes
@@ -141,7 +150,7 @@ def _generated(
         names = [*file.names, *file.spikes.values()]
         shown = file.run(file.inner, names, piece.numpy(), states[1])
         states = [file.after(values), file.after(shown)]
-        position = sum(part.shape[1] for part in made) - 1 if place >= len(pieces) else 0
+        position = sum(part.shape[1] for part in made) - 1 if place >= len(pieces) else place
         _compare_spikes(report, spikes, shown[len(file.names) :], position)
         _compare_values(text, logits, state, values, f"token {max(0, place - len(pieces) + 1)}", whole=False)
         if place >= len(pieces) - 1:
@@ -152,22 +161,19 @@ def _generated(
                 text.first = f"token {place - len(pieces) + 1}"
             text.different_tokens += wrong
             made.append(chosen.unsqueeze(1))
-    return torch.cat(made[:-1], 1)
+    return _Reached(torch.cat(made[:-1], 1), logits, state)
 
 
-def _read_again(model: SpikeGPT, ids: Tensor, pieces: int, file: _File, text: TextVerification) -> None:
-    """Read a text in some pieces, and compare what it ends in with what torch ends in token by token."""
-    state = SpikeGPTState.initial(model.config, len(ids))
-    ours = {name: value.numpy() for name, value in state.tensors.items()}
-    logits = torch.zeros(0)
-    for token in ids.split(1, 1):
-        logits, state = model.run(token, state)
+def _read_again(reached: _Reached, pieces: int, file: _File, text: TextVerification) -> None:
+    """Read a text in some pieces, and compare what it ends in with what torch has ended in, token by token."""
+    ids = reached.ids
+    ours = {name: np.zeros_like(value.numpy()) for name, value in reached.state.tensors.items()}
     values: list[Array] = []
     for piece in ids.tensor_split(min(pieces, ids.shape[1]), 1):
         values = file.run(file.plain, file.names, piece.numpy(), ours)
         ours = file.after(values)
     how = "the text at once" if pieces == 1 else f"the text in {pieces} pieces"
-    _compare_values(text, logits, state, values, how, whole=True)
+    _compare_values(text, reached.logits, reached.state, values, how, whole=True)
 
 
 def _last(logits: Array) -> Array:
