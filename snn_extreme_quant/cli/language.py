@@ -51,6 +51,8 @@ def generate(
             from_file = model.is_file() or model.suffix == ".onnx"
             writer = _of_file(model, threads, native) if from_file else _of_folder(model, threads, stack)
             words, given = writer.words, writer.words.encode(prompt).tolist()
+        if unknown := words.unknown(prompt):
+            note("note", f"the model's text had no {unknown!r}: it reads one token for all such characters")
         chosen = writer.run(given, tokens, temperature, top_p, seed)
         started = time.perf_counter()
         made = [next(chosen)]
@@ -164,6 +166,8 @@ def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, Te
         torch.set_num_threads(threads)
     inside = (folder, folder / "best", folder / "last")
     source = next((place for place in inside if (place / "config.json").is_file()), None)
+    if not folder.exists():
+        raise CheckpointError(f"{folder} is not there; name a folder of sxq train, or a file that sxq export wrote.")
     if source is None:
         raise CheckpointError(f"{folder} holds neither a model nor best/ or last/; name a folder of sxq train.")
     model, tokens = SpikeGPT.from_pretrained(source).eval(), TextTokens.load(source)

@@ -76,7 +76,28 @@ class TextTokens:
         return len(self.characters) + 1 if self.kind == "characters" else int(self.tokenizer.get_vocab_size())
 
     def encode(self, text: str) -> Ids:
-        """Return the tokens of a text."""
+        """Return the tokens of a text.
+
+        Raises:
+            DataError: it holds half a character, such as bytes of a command line that are not UTF-8.
+        """
+        try:
+            return self._encoded(text)
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"The text holds what is no character, {text[error.start]!r}, at place {error.start}; is it UTF-8?"
+            ) from error
+
+    def unknown(self, text: str) -> str:
+        """Return the characters of a text that the one token of unknown ones stands for, each once.
+
+        Example:
+            >>> TextTokens.of("characters", "banana").unknown("bad band")
+            'd '
+        """
+        return "".join(dict.fromkeys(c for c in text if c not in self.characters)) if self.kind == "characters" else ""
+
+    def _encoded(self, text: str) -> Ids:
         match self.kind:
             case "bytes":
                 return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
@@ -86,6 +107,7 @@ class TextTokens:
                 found = self._order[np.minimum(places, len(self._codes) - 1)]
                 return np.where(self._codes[found] == codes, found, len(self._codes)).astype(np.int32)
             case "bpe":
+                text.encode("utf-8")  # the package raises a TypeError that names no place
                 pieces = self.tokenizer.encode_batch(_pieces(text), add_special_tokens=False)
                 return np.array([i for piece in pieces for i in piece.ids], np.int32)
 

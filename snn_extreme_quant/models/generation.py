@@ -13,6 +13,9 @@ from snn_extreme_quant.models.spike_gpt import SpikeGPT
 
 __all__ = ["generate"]
 
+#: Tokens of a prompt that go through the model together: what that takes does not grow with the prompt.
+_PIECE = 256
+
 
 def generate(
     model: SpikeGPT,
@@ -26,7 +29,7 @@ def generate(
 
     Args:
         model: of ``head="tokens"``, in ``eval()`` mode.
-        prompt: tokens, one at least; they go through the model together.
+        prompt: tokens, one at least, and as many as there are; they go through the model some hundreds at a time.
         count: how many to make.
         temperature: as for :func:`~snn_extreme_quant.models.sampling.choose`, as the next.
         top_p: of nucleus sampling.
@@ -52,8 +55,10 @@ def _tokens(
     model: SpikeGPT, prompt: Sequence[int], count: int, temperature: float, top_p: float, rng: np.random.Generator
 ) -> Iterator[int]:
     device = model.emb.weight.device
+    state = model.initial_state()
     with torch.no_grad():
-        every, state = model.run(torch.tensor([list(prompt)], device=device))
+        for piece in torch.split(torch.tensor([list(prompt)], device=device), _PIECE, 1):
+            every, state = model.run(piece, state)
     logits = every[:, -1]
     for number in range(count):
         token = choose(logits[0].cpu().numpy(), temperature, top_p, rng)

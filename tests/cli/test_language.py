@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import json
 
+import onnx
 import pytest
 import torch
 
 from snn_extreme_quant.data import TextTokens
-from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
+from snn_extreme_quant.deploy.language import running
+from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, generation
 from snn_extreme_quant.models.generation import generate
 
 TEXT = "to be, or not to be: that is the question. " * 40
@@ -108,13 +110,37 @@ def test_a_text_is_measured(sxq, model):
     assert "perplexity" in shown.stdout
 
 
+def test_characters_that_the_model_does_not_know_are_named(sxq, model):
+    result = sxq("generate", model, "--prompt", "to bé or é2", "-n", "3")
+    assert result.exit_code == 0, result.stderr
+    assert "the model's text had no 'é2'" in result.stderr
+    assert result.stdout.startswith("to bé or é2")
+    assert "had no" not in sxq("generate", model, "--prompt", "to be", "-n", "3").stderr
+
+
+def test_a_prompt_may_be_longer_than_what_goes_through_the_model_at_once(sxq, model, tmp_path, monkeypatch):
+    file, options = tmp_path / "gpt.onnx", ("--prompt", TEXT[:70], "-n", "12", "--json")
+    assert sxq("export", model, "-o", file).exit_code == 0
+    texts = [json.loads(sxq("generate", place, *options).stdout)["text"] for place in (model, file)]
+    monkeypatch.setattr(generation, "_PIECE", 16)
+    monkeypatch.setattr(running, "_PIECE", 32)
+    texts += [json.loads(sxq("generate", place, *options).stdout)["text"] for place in (model, file)]
+    assert len(set(texts)) == 1
+
+
 def test_mistakes_are_one_line(sxq, model, tmp_path):
     gpt = SpikeGPT(SpikeGPTConfig(vocab=9, layers=1, hidden=8, head="mean"))
     gpt.save_pretrained(tmp_path / "classifier")
     TextTokens.of("characters", "abcdefgh").save(tmp_path / "classifier")
     text = model.parent / "text.txt"
+    other = onnx.helper.make_graph([], "other", [], [])
+    (tmp_path / "other.onnx").write_bytes(onnx.helper.make_model(other, producer_name="other").SerializeToString())
     for arguments, words in (
-        (["generate", tmp_path / "nowhere"], "nowhere"),
+        (["generate", tmp_path / "nowhere"], "nowhere is not there"),
+        (["generate", tmp_path], "holds neither a model"),
+        (["generate", text], "is not an ONNX model"),
+        (["generate", tmp_path / "other.onnx"], "was not written by sxq"),
+        (["generate", model, "--prompt", "to be \udcff"], "at place 6"),
         (["generate", tmp_path / "classifier"], "classifier"),
         (["generate", model, "--prompt", ""], "--prompt"),
         (["generate", model, "--temperature", "-1"], "temperature"),

@@ -108,6 +108,7 @@ def test_states_go_from_file_to_model_and_back(ternary: tuple[SpikeGPT, Path]) -
     with torch.no_grad():
         wanted, after = model.eval().run(ids[:, 4:], state)
     other = GptFile(path, native=False)
+    other.state = {}
     other.state = file.state
     assert np.array_equal(other.run(ids[:, 4:].numpy()), wanted[:, -1].numpy())
     for name, value in after.tensors.items():
@@ -232,6 +233,8 @@ def test_what_is_refused(tmp_path: Path, ternary: tuple[SpikeGPT, Path]) -> None
         file.state = {"v": np.zeros((1, 1, 1), np.float32)}
     with pytest.raises(SampleError, match="prompt is empty"):
         file.generate([], 3)
+    with pytest.raises(SampleError, match=r"tokens\.encode"):
+        next(file.generate("abc", 3))  # type: ignore[arg-type]
     with pytest.raises(ModelFileError, match="of another model"):
         sxq.verify(build(hidden=22), path, prompts())
     with pytest.raises(ModelFileError, match="of a SpikeGPT"):

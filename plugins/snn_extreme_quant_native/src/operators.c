@@ -14,7 +14,7 @@
 #define SXQ_EXPORT __attribute__((visibility("default")))
 #endif
 
-enum { MOST_OPERATORS = 4096 };
+enum { MOST_OPERATORS = 8192 };
 
 typedef OrtStatus* (*create_domain_fn)(const char*, OrtCustomOpDomain**);
 typedef OrtStatus* (*domain_add_fn)(OrtCustomOpDomain*, const OrtCustomOp*);
@@ -346,7 +346,7 @@ static bool prepare(void) {
     add_neurons();
     add_synchronous();
     add_shifts();
-  add_language();
+    add_language();
     add_fused();
     add_attention();
     add_others_fused();

@@ -195,6 +195,13 @@ static OrtStatus* multiply(const rounded_kernel* kernel, OrtKernelContext* conte
         api, "%s takes an input whose last axis is %zu; got %lld.", name, codes->rows,
         x.rank ? (long long)x.shape[x.rank - 1] : 0LL);
   }
+  /* The sums of bytes times digits are 32 bits wide. */
+  const size_t largest = 128 * 2 * (size_t)codes->layout->offset / (size_t)codes->layout->step;
+  if (codes->rows > (size_t)INT32_MAX / largest) {
+    return sxq_error(
+        api, "%s sums %zu inputs; with codes so wide it takes up to %zu.", name, codes->rows,
+        (size_t)INT32_MAX / largest);
+  }
   for (size_t axis = 0; axis + 1 < x.rank; ++axis) p.rows *= (size_t)x.shape[axis];
   x.shape[x.rank - 1] = (int64_t)codes->columns;
   void* y = NULL;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -69,7 +68,7 @@ class Products:
             return self._float_product(name, layer, x, grid, most)
         codes, scale = (value.detach().numpy() for value in layer.integer_weight())
         layout = self.layouts.get(layer.quantizer.layout, layer.quantizer.layout)
-        _check_sums(name, layout, layer.in_features, most)
+        _check_sums(name, layout, codes.shape[1], most)
         attributes: dict[str, Any] = {"grid": grid, "inverse_grid": 1.0 / grid}
         if kind is not None or LAYOUTS[layout].wide:
             attributes |= {"most": most, "digits": digits_for(layout, most)}
@@ -103,7 +102,7 @@ class Products:
         weight = rounded_weight(layer.weight.detach()).float().numpy().T
         self.writer.layer(name, "layer", "FloatLinearRounded", _SUMS)
         inputs = [x, self.writer.constant(weight, f"{name}.weight")]
-        attributes = {"grid": grid, "inverse_grid": 1.0 / grid, "most": most}
+        attributes: dict[str, Any] = {"grid": grid, "inverse_grid": 1.0 / grid, "most": most}
         return self.writer.ours("FloatLinearRounded", inputs, name=name, **attributes)[0]
 
     def embedding(self, name: str, layer: Any, ids: str) -> str:
@@ -138,9 +137,14 @@ class Products:
 
 
 def _check_sums(name: str, layout: str, inputs: int, most: float) -> None:
-    """Refuse inputs, and sums of digits, that would not fit 32 bits."""
+    """Refuse inputs, and sums of digits, that would not fit 32 bits.
+
+    Bodies multiply digits up to 255 with codes; kernels signed bytes with codes that an offset makes positive, the
+    largest code of as many bits as kernels read: 2, 4 or 8.
+    """
     if most > _MOST_UNITS:
         raise ExportError(f"Layer {name!r} reads one number at this precision; give it more, or 1.58 bit.")
-    if not LAYOUTS[layout].wide and digit_base(layout) * LAYOUTS[layout].largest * inputs >= 2**31:
-        width = math.floor(2**31 / (digit_base(layout) * LAYOUTS[layout].largest))
-        raise ExportError(f"Layer {name!r} sums {inputs} inputs; sums in files of codes so wide fit up to {width}.")
+    largest = LAYOUTS[layout].largest
+    widest = next((code for code in (1, 7, 127) if code >= largest), None)
+    if widest is not None and inputs > (fits := (2**31 - 1) // (256 * widest)):
+        raise ExportError(f"Layer {name!r} sums {inputs} inputs; sums in files of codes so wide fit up to {fits}.")

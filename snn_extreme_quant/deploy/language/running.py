@@ -18,6 +18,8 @@ from snn_extreme_quant.models.sampling import check_sampling, choose
 __all__ = ["GptFile"]
 
 Array = npt.NDArray[Any]
+#: Tokens that go through a file together: what that takes does not grow with the text.
+_PIECE = 1024
 
 
 class GptFile:
@@ -50,7 +52,10 @@ class GptFile:
         _, self.facts = read_model(self.path)
         language = self.facts.get("language")
         if not isinstance(language, dict):
-            raise ModelFileError(f"{path} is of no language model; sxq.deploy.session() runs it.")
+            raise ModelFileError(
+                f"{path} is of no language model, so it makes no text; sxq run, or sxq.deploy.session(), runs it. Files"
+                " of a SpikeGPT are what sxq export writes of its folder."
+            )
         try:
             self.tokens = None if language["tokens"] is None else TextTokens.from_data(language["tokens"], str(path))
             self.vocab = int(language["vocab"])
@@ -85,7 +90,7 @@ class GptFile:
         if found and set(found) != set(self._shapes):
             wrong = min(set(found) ^ set(self._shapes))
             raise SampleError(f"{self.path}: the state is of another model: {wrong!r} is in one of them alone.")
-        batch = next(iter(found.values())).shape[1:2]
+        batch = next((value.shape[1:2] for value in found.values()), ())
         for name, value in found.items():
             layers, _, width = self._shapes[name]
             if value.dtype != np.float32 or value.shape != (layers, *batch, width):
@@ -99,8 +104,8 @@ class GptFile:
         """Go on by some tokens, and keep the state behind them.
 
         Args:
-            ids: whole numbers ``(B, L)``, B and L from 1, of as many texts as before; a streaming file
-                takes them one after the other.
+            ids: whole numbers ``(B, L)``, B and L from 1 and L as large as it may be, of as many texts as before. A
+                file reads them in pieces, a streaming file one after the other.
 
         Returns:
             Logits ``(B, vocab)`` of the last token; of a file with ``logits="all"`` ``(B, L, vocab)``.
@@ -116,11 +121,13 @@ class GptFile:
                 name: np.zeros([len(given) if size == "B" else size for size in shape], np.float32)
                 for name, shape in self._shapes.items()
             }
-        if not self.streaming:
-            return self._made(given)
-        for column in given.T:
-            logits = self._made(np.ascontiguousarray(column))
-        return logits
+        if self.streaming:
+            for column in given.T:
+                logits = self._made(np.ascontiguousarray(column))
+            return logits
+        starts = range(0, given.shape[1], _PIECE)
+        made = [self._made(np.ascontiguousarray(given[:, start : start + _PIECE])) for start in starts]
+        return np.concatenate(made, 1) if made[-1].ndim == 3 else made[-1]
 
     def _made(self, ids: Array) -> Array:
         logits, *after = self._session.run(self._names, {"ids": ids, **self._state})
@@ -132,6 +139,7 @@ class GptFile:
         if ids.ndim != 2 or ids.dtype.kind not in "iu" or 0 in ids.shape:
             raise SampleError(
                 f"{self.path} takes token ids (B, L), B and L from 1; got shape {ids.shape} of {ids.dtype}."
+                " Ids of a text: tokens.encode(text)."
             )
         least, most = int(ids.min()), int(ids.max())
         if least < 0 or most >= self.vocab:

@@ -91,7 +91,7 @@ def verify_gpt(
         native: whether native kernels run.
         tokens: how many to generate of each text.
     """
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 1:
+    if type(tokens) is not int or tokens < 1:
         raise ConfigError(f"verify(tokens={tokens!r}): use a whole number from 1.")
     gpt = _checked(model, path, facts)
     tensors = {name: group[0] for name, group in neuron_outputs(proto).items()}
@@ -140,7 +140,7 @@ def _generated(
     state = model.initial_state(len(ids))
     start = {name: value.numpy() for name, value in state.tensors.items()}
     states = [start, start]  # of the session as it is, and of that which shows spikes
-    pieces = list(ids.split(1, 1)) if file.streaming else [ids]
+    pieces = list(torch.split(ids, 1, 1)) if file.streaming else [ids]
     made = [ids]
     for place in range(len(pieces) + count - 1):
         piece = pieces[place] if place < len(pieces) else made[-1]

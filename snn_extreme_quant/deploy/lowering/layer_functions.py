@@ -232,7 +232,7 @@ def _embedding(layout: str) -> _Parts:
 def _linear_rounded(layout: str) -> _Parts:
     """Any ``x`` on a grid: its bytes times the codes, exact on every processor."""
     attributes = ["grid", "inverse_grid", "most", "digits"]
-    if layout == "int16":
+    if LAYOUTS[layout].wide:
         product = [
             "codes_d = Cast <to: int = 11> (codes)",
             "total = MatMul (x_d, codes_d)",

@@ -189,6 +189,8 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
     beside = from_file and _has_external_data(proto)
     if not beside:
         opened, names = choice.applied(proto, own=from_file, wide=library.instruction_set == "avx512")
+    # Where no node was fused or renamed, onnxruntime reads the file itself: handing it over would be one copy more.
+    unchanged = names == choice.operators
     try:
         found = set(library.register(plain.options, names))
     except NativeLibraryError as error:
@@ -201,7 +203,7 @@ def _with_kernels(plain: _Kernels, proto: onnx.ModelProto, threads: int | None, 
     detail = "no operator of the file has a kernel that is faster than its function"
     if found:
         detail = f"{library.instruction_set} kernels compute {total - left} of {total} nodes of {DOMAIN}"
-    return _Kernels(plain.options, plain.model if beside else opened, bool(found), detail)
+    return _Kernels(plain.options, plain.model if unchanged else opened, bool(found), detail)
 
 
 def _has_external_data(model: onnx.ModelProto) -> bool:
