@@ -206,7 +206,11 @@ class _Gpt:
         if self.form == "streaming":
             return before
         first, end, axis = (writer.constant(np.array([place])) for place in (0, -1, 0))
-        return writer.op("Concat", before, writer.op("Slice", y, first, end, axis), axis=0)
+        return self._whole(writer.op("Concat", before, writer.op("Slice", y, first, end, axis), axis=0))
+
+    def _whole(self, x: str) -> str:
+        """Say that a value has as many tokens as the text, which a runtime does not find by itself."""
+        return self.writer.shaped(x, np.float32, ("L", "B", self.model.config.hidden))
 
     def _last(self, x: str) -> str:
         """Return the last token's entry of ``(L, ...)``, as ``(1, ...)``."""

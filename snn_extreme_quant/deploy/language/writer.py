@@ -37,6 +37,7 @@ class Writer:
         self._inputs: list[onnx.ValueInfoProto] = []
         self._outputs: list[onnx.ValueInfoProto] = []
         self._renamed: dict[str, str] = {}
+        self._shapes: dict[str, onnx.ValueInfoProto] = {}
         self._count = 0
         #: What the file says of each layer, by its name.
         self.layers: dict[str, dict[str, Any]] = {}
@@ -52,6 +53,11 @@ class Writer:
             value = self.op("Identity", value)
         self._renamed[value] = name
         self._outputs.append(_value(name, dtype, shape))
+
+    def shaped(self, value: str, dtype: npt.DTypeLike, shape: Sequence[int | str]) -> str:
+        """Say of a value which shape it has, where a runtime cannot tell; returns the value."""
+        self._shapes[value] = _value(value, dtype, shape)
+        return value
 
     def constant(self, value: npt.ArrayLike, name: str = "") -> str:
         """Add a constant; one that is there already, under whatever name, is used again unless it is given one."""
@@ -110,6 +116,7 @@ class Writer:
             producer_name="snn_extreme_quant",
             functions=[function_body(name, body_facts(name, graph)) for name in operators],
         )
+        proto.graph.value_info.extend(shape for value, shape in self._shapes.items() if value not in self._renamed)
         for key, text in facts.items():
             proto.metadata_props.add(key=key, value=text)
         return proto

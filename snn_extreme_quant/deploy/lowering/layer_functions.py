@@ -230,30 +230,39 @@ def _embedding(layout: str) -> _Parts:
 
 
 def _linear_rounded(layout: str) -> _Parts:
-    """Any ``x`` on a grid: its bytes times the codes, exact on every processor."""
-    attributes = ["grid", "inverse_grid", "most", "digits"]
+    """Any ``x`` on a grid: its bytes times the codes, exact on every processor.
+
+    Digits get an axis before the last one and rows keep theirs, so a runtime that plans memory knows every shape: of
+    buffers of unknown ones it compares each with all others, in the time of their square.
+    """
     if LAYOUTS[layout].wide:
-        product = [
-            "codes_d = Cast <to: int = 11> (codes)",
-            "total = MatMul (x_d, codes_d)",
-            "total_f = Cast <to: int = 1> (total)",
-        ]
-        behind = ["y = Mul (on_grid, scale)"]
-        return attributes, _INPUTS, [*unpack_lines(layout), *rounded_lines(), *product, *_GRID, *behind]
-    base = digit_base(layout)
-    product = [
+        product = ["codes_d = Cast <to: int = 11> (codes)", "total = MatMul (x_d, codes_d)"]
+    else:
+        product = _digit_lines(digit_base(layout))
+    behind = [
+        "total_f = Cast <to: int = 1> (total)",
+        "grid = Constant <value_float: float = @grid> ()",
+        "on_grid = Mul (total_f, grid)",
+        "y = Mul (on_grid, scale)",
+    ]
+    lines = [*unpack_lines(layout), *rounded_lines(), *product, *behind]
+    return ["grid", "inverse_grid", "most", "digits"], _INPUTS, lines
+
+
+def _digit_lines(base: int) -> list[str]:
+    """From whole numbers ``x_d`` to their products with ``codes``, digit by digit: ``total``, in float64."""
+    return [
         "powers_f = Constant <value_floats: floats = @digits> ()",
-        "powers = Cast <to: int = 11> (powers_f)",
+        "powers_d = Cast <to: int = 11> (powers_f)",
+        "behind_all = Constant <value_ints: ints = [-1]> ()",
+        "powers = Unsqueeze (powers_d, behind_all)",
         f"half = Constant <value: tensor = double {{{base // 2}.0}}> ()",
         "halves = Mul (powers, half)",
         "offset = ReduceSum <keepdims: int = 0> (halves)",
         "x_o = Add (x_d, offset)",
-        "x_m = Flatten <axis: int = -1> (x_o)",
-        "first_axis = Constant <value_ints: ints = [0]> ()",
-        "x_1 = Unsqueeze (x_m, first_axis)",
-        "two_axes = Constant <value_ints: ints = [1, 2]> ()",
-        "powers_3 = Unsqueeze (powers, two_axes)",
-        "shares = Div (x_1, powers_3)",
+        "digit_axis = Constant <value_ints: ints = [-2]> ()",
+        "x_1 = Unsqueeze (x_o, digit_axis)",
+        "shares = Div (x_1, powers)",
         "wholes = Floor (shares)",
         f"base = Constant <value: tensor = double {{{base}.0}}> ()",
         "upper_shares = Div (wholes, base)",
@@ -261,29 +270,12 @@ def _linear_rounded(layout: str) -> _Parts:
         "lowers = Mul (uppers, base)",
         "digits_d = Sub (wholes, lowers)",
         "digits_u = Cast <to: int = 2> (digits_d)",
-        "digit_rows = Flatten <axis: int = 2> (digits_u)",
         f"zero_point = Constant <value: tensor = uint8 {{{base // 2}}}> ()",
-        "sums_i = MatMulInteger (digit_rows, codes, zero_point)",
-        "sums_d = Cast <to: int = 11> (sums_i)",
-        "digit_count = Shape (powers)",
-        "row_count = Shape <end: int = 1> (x_m)",
-        "column_count = Shape (scale)",
-        "sums_shape = Concat <axis: int = 0> (digit_count, row_count, column_count)",
-        "sums = Reshape <allowzero: int = 1> (sums_d, sums_shape)",
-        "parts = Mul (sums, powers_3)",
-        "total = ReduceSum <keepdims: int = 0> (parts, first_axis)",
-        "total_f = Cast <to: int = 1> (total)",
+        "sums_i = MatMulInteger (digits_u, codes, zero_point)",
+        "sums = Cast <to: int = 11> (sums_i)",
+        "parts = Mul (sums, powers)",
+        "total = ReduceSum <keepdims: int = 0> (parts, digit_axis)",
     ]
-    behind = [
-        "y_m = Mul (on_grid, scale)",
-        "before = Shape <end: int = -1> (x)",
-        "y_shape = Concat <axis: int = 0> (before, column_count)",
-        "y = Reshape <allowzero: int = 1> (y_m, y_shape)",
-    ]
-    return attributes, _INPUTS, [*unpack_lines(layout), *rounded_lines(), *product, *_GRID, *behind]
-
-
-_GRID = ["grid = Constant <value_float: float = @grid> ()", "on_grid = Mul (total_f, grid)"]
 
 
 def digit_base(layout: str) -> int:
