@@ -126,19 +126,24 @@ def precision() -> str:
 def decode() -> str:
     found = load("spike_gpt_decode")
     decoding, size, memory = found["decoding"], found["file_bytes"], found["peak_mb"]
-    opening = found["opening_seconds"]
+    opening = found.get("opening_seconds")  # older results have none, nor stock onnxruntime
     names = {"float": "float32", "native": "ternary, native kernels", "stock": "ternary, stock onnxruntime"}
     rows = [
         [
             name,
             f"{size[kind] / 1e6:.1f} MB ({size[kind] / size['float']:.3f}x)",
             f"{memory[kind]:.0f} MB ({memory[kind] / memory['float']:.3f}x)",
-            f"{opening[kind]:.1f} s",
+            *([f"{opening[kind]:.1f} s"] if opening else []),
             f"{decoding[kind]['seconds'] * 1e3:.1f} ms",
             f"{1 / decoding[kind]['seconds']:.0f} ({decoding['float']['seconds'] / decoding[kind]['seconds']:.1f}x)",
         ]
         for kind, name in names.items()
+        if kind in decoding
     ]
+    columns = ["weights", "file", "memory", *(["opens in"] if opening else []), "a token", "tokens a second"]
+    plain = (
+        opening and f" Without `enable_mem_reuse=False` stock onnxruntime opens the file in {opening['plain']:.1f} s."
+    )
     head, shape, machine = found["head"], found["shape"], found["machine"]
     emb = head["binary8"]["embedding_bytes"]
     without = size["native"] - head["ternary4"]["head_bytes"] - emb
@@ -154,12 +159,11 @@ def decode() -> str:
         for layout, words in bits.items()
     ]
     return (
-        table(["weights", "file", "memory", "opens in", "a token", "tokens a second"], rows)
+        table(columns, rows)
         + f"\n\n{shape['layers']} layers of width {shape['width']}, {shape['vocab']:,} tokens, random weights; one"
         " thread, its processor time, medians of\ninterleaved rounds. Memory: the largest resident set of a process"
         " that opens the file and makes three tokens,\nof which Python with onnxruntime alone takes"
-        f" {found['empty_mb']:.0f} MB. Without `enable_mem_reuse=False` stock onnxruntime opens the file in"
-        f" {opening['plain']:.1f} s.\nThe float file has plain operators, MatMul to Sigmoid.\n\n"
+        f" {found['empty_mb']:.0f} MB.{plain or ''} The float file has plain operators, MatMul to Sigmoid.\n\n"
         + table(["bits", "head", "its share of the file", "its product, native", "embedding"], costs)
         + "\n\nThe share is of a file whose other matrices are ternary and whose embedding is one bit an entry,"
         " which is lossless where\nit is binarised; wider ones are for `binary_embedding=False`. Looking up a row costs"

@@ -273,8 +273,11 @@ def _digit_lines(base: int) -> list[str]:
         f"zero_point = Constant <value: tensor = uint8 {{{base // 2}}}> ()",
         "sums_i = MatMulInteger (digits_u, codes, zero_point)",
         "sums = Cast <to: int = 11> (sums_i)",
-        "parts = Mul (sums, powers)",
-        "total = ReduceSum <keepdims: int = 0> (parts, digit_axis)",
+        # No sum over the axis: onnxruntime leaves it in, of no rows, where an axis is counted from the end.
+        "before_all = Constant <value_ints: ints = [0]> ()",
+        "power_row = Unsqueeze (powers_d, before_all)",
+        "total_1 = MatMul (power_row, sums)",
+        "total = Squeeze (total_1, digit_axis)",
     ]
 
 

@@ -99,7 +99,7 @@ def open_session(
         else:
             kernels.detail = "they were not asked for" if not native else "they are for the CPU"
         # onnxruntime compares each buffer of a shape that it does not know with all others, which takes 18 layers of a
-        # language model's functions 20 seconds: it allocates them as they come instead.
+        # language model's functions about 20 seconds: it allocates them as they come instead.
         kernels.options.enable_mem_reuse = not any(is_language(function.name) for function in proto.functions)
         source = kernels.model if isinstance(kernels.model, str) else kernels.model.SerializeToString()
         del proto  # room for what onnxruntime makes of it
