@@ -163,7 +163,7 @@ def decode() -> str:
         + f"\n\n{shape['layers']} layers of width {shape['width']}, {shape['vocab']:,} tokens, random weights; one"
         " thread, its processor time, medians of\ninterleaved rounds. Memory: the largest resident set of a process"
         " that opens the file and makes three tokens,\nof which Python with onnxruntime alone takes"
-        f" {found['empty_mb']:.0f} MB.{plain or ''} The float file has plain operators, MatMul to Sigmoid.\n\n"
+        f" {found['empty_mb']:.0f} MB.{plain} The float file has plain operators, MatMul to Sigmoid.\n\n"
         + table(["bits", "head", "its share of the file", "its product, native", "embedding"], costs)
         + "\n\nThe share is of a file whose other matrices are ternary and whose embedding is one bit an entry,"
         " which is lossless where\nit is binarised; wider ones are for `binary_embedding=False`. Looking up a row costs"

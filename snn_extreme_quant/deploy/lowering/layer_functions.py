@@ -232,7 +232,7 @@ def _embedding(layout: str) -> _Parts:
 def _linear_rounded(layout: str) -> _Parts:
     """Any ``x`` on a grid: its bytes times the codes, exact on every processor.
 
-    Digits get an axis before the last one and rows keep theirs, so a runtime that plans memory knows every shape: of
+    Digits get an axis before all others, which rows keep, so a runtime that plans memory knows every shape: of
     buffers of unknown ones it compares each with all others, in the time of their square.
     """
     if LAYOUTS[layout].wide:
@@ -254,13 +254,20 @@ def _digit_lines(base: int) -> list[str]:
     return [
         "powers_f = Constant <value_floats: floats = @digits> ()",
         "powers_d = Cast <to: int = 11> (powers_f)",
-        "behind_all = Constant <value_ints: ints = [-1]> ()",
-        "powers = Unsqueeze (powers_d, behind_all)",
+        # Of as many axes as x has, behind that of the digits, which is the first: counted from the end it would stay in a
+        # sum over no rows in onnxruntime 1.31.
+        "digit_count = Shape (powers_d)",
+        "one = Constant <value: tensor = int64 {1}> ()",
+        "x_shape = Shape (x)",
+        "x_rank = Shape (x_shape)",
+        "ones = Expand (one, x_rank)",
+        "powers_shape = Concat <axis: int = 0> (digit_count, ones)",
+        "powers = Reshape (powers_d, powers_shape)",
         f"half = Constant <value: tensor = double {{{base // 2}.0}}> ()",
         "halves = Mul (powers, half)",
         "offset = ReduceSum <keepdims: int = 0> (halves)",
         "x_o = Add (x_d, offset)",
-        "digit_axis = Constant <value_ints: ints = [-2]> ()",
+        "digit_axis = Constant <value_ints: ints = [0]> ()",
         "x_1 = Unsqueeze (x_o, digit_axis)",
         "shares = Div (x_1, powers)",
         "wholes = Floor (shares)",
@@ -273,11 +280,8 @@ def _digit_lines(base: int) -> list[str]:
         f"zero_point = Constant <value: tensor = uint8 {{{base // 2}}}> ()",
         "sums_i = MatMulInteger (digits_u, codes, zero_point)",
         "sums = Cast <to: int = 11> (sums_i)",
-        # No sum over the axis: onnxruntime leaves it in, of no rows, where an axis is counted from the end.
-        "before_all = Constant <value_ints: ints = [0]> ()",
-        "power_row = Unsqueeze (powers_d, before_all)",
-        "total_1 = MatMul (power_row, sums)",
-        "total = Squeeze (total_1, digit_axis)",
+        "parts = Mul (sums, powers)",
+        "total = ReduceSum <keepdims: int = 0> (parts, digit_axis)",
     ]
 
 
