@@ -254,8 +254,8 @@ def _digit_lines(base: int) -> list[str]:
     return [
         "powers_f = Constant <value_floats: floats = @digits> ()",
         "powers_d = Cast <to: int = 11> (powers_f)",
-        # Of as many axes as x has, behind that of the digits, which is the first: counted from the end it would stay in a
-        # sum over no rows in onnxruntime 1.31.
+        # Of as many axes as x has, behind that of the digits. That is the first: counted from the end it would stay in
+        # a sum over no rows in onnxruntime 1.31.
         "digit_count = Shape (powers_d)",
         "one = Constant <value: tensor = int64 {1}> ()",
         "x_shape = Shape (x)",
