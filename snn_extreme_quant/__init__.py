@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant import layers as layers
     from snn_extreme_quant import models as models
     from snn_extreme_quant import neurons as neurons
+    from snn_extreme_quant import precision_search as precision_search
     from snn_extreme_quant import quantizers as quantizers
     from snn_extreme_quant import registry as registry
     from snn_extreme_quant import replace as replace
@@ -63,6 +64,8 @@ if TYPE_CHECKING:
     from snn_extreme_quant.neurons import SynchronousIF as SynchronousIF
     from snn_extreme_quant.neurons import schedule as schedule
     from snn_extreme_quant.neurons import set_schedule as set_schedule
+    from snn_extreme_quant.precision_search import SearchResult as SearchResult
+    from snn_extreme_quant.precision_search import search as search
     from snn_extreme_quant.replace import QuantizeReport as QuantizeReport
     from snn_extreme_quant.replace import quantize_ as quantize_
 
@@ -84,6 +87,7 @@ _HOME = {
     "NeuronSpec": "neurons",
     "PrecisionPlan": "config",
     "QuantizeReport": "replace",
+    "SearchResult": "precision_search",
     "SpikeTrain": "neurons",
     "SxqError": "errors",
     "SynchronousIF": "neurons",
@@ -101,6 +105,7 @@ _HOME = {
     "reset": "frameworks",
     "save_checkpoint": "checkpoints",
     "schedule": "neurons",
+    "search": "precision_search",
     "set_schedule": "neurons",
     "to_nir": "exchange",
     "verify": "deploy",
@@ -123,6 +128,7 @@ __all__ = [
     "NeuronSpec",
     "PrecisionPlan",
     "QuantizeReport",
+    "SearchResult",
     "SpikeTrain",
     "SxqError",
     "SynchronousIF",
@@ -141,6 +147,7 @@ __all__ = [
     "reset",
     "save_checkpoint",
     "schedule",
+    "search",
     "set_schedule",
     "to_nir",
     "verify",

@@ -23,6 +23,7 @@ __all__ = [
     "PluginError",
     "RegistryError",
     "SampleError",
+    "SearchError",
     "SxqError",
     "TrainingError",
     "UnavailableNameError",
@@ -112,6 +113,10 @@ class EquilibriumError(SxqError, ArithmeticError):
         """Keep the last try."""
         super().__init__(message)
         self.solution = solution
+
+
+class SearchError(SxqError, RuntimeError):
+    """A search of precisions cannot go on: evaluations fail, or model or data are other ones than before."""
 
 
 class TrainingError(SxqError, RuntimeError):

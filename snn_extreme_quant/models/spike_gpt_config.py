@@ -108,6 +108,12 @@ class SpikeGPTConfig(ModelConfig):
         return self.spiking if self.binary_embedding is None else self.binary_embedding
 
     @property
+    def fixed_precisions(self) -> dict[str, tuple[WeightConfig, str]]:
+        """By layer the precision that it gets whatever is asked for, and why; for the search of precisions."""
+        why = "only the signs of a binarised embedding are read: Binary() loses nothing"
+        return {"emb": (Binary(), why)} if self.binarised else {}
+
+    @property
     def wide(self) -> int:
         """The width within SRFFN."""
         return self.ffn or 4 * self.hidden

@@ -1,0 +1,66 @@
+"""Hashes of a model's tensors: is it the one that it was?"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from snn_extreme_quant.errors import SearchError
+
+__all__ = ["Watch", "model_hash"]
+
+
+def model_hash(model: nn.Module) -> str:
+    """Return a hash of the names, types and values of a model's saved tensors."""
+    found = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        if isinstance(value, Tensor):
+            found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+            found.update(_bytes(value))
+    return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> Any:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else b""
+
+
+class Watch:
+    """Notices when tensors change.
+
+    Args:
+        tensors: by name.
+    """
+
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
+        """Remember what they hold."""
+        self.tensors = dict(tensors)
+        self._sums = {name: zlib.crc32(_bytes(value)) for name, value in self.tensors.items()}
+        self._versions = self._now()
+
+    def _now(self) -> dict[str, tuple[int, int]]:
+        return {
+            name: (-1 if value.is_inference() else value._version, value.data_ptr())
+            for name, value in self.tensors.items()
+        }
+
+    def check(self, *, closely: bool) -> None:
+        """Raise :class:`SearchError` if one of them changed.
+
+        Args:
+            closely: also what was written through ``.data``, which takes the time of reading all of them.
+        """
+        now = self._now()
+        suspects = [name for name, version in now.items() if closely or version != self._versions[name]]
+        for name in suspects:
+            if zlib.crc32(_bytes(self.tensors[name])) != self._sums[name]:
+                raise SearchError(
+                    f"The model changed between evaluations: {name!r} holds other numbers than before. evaluate() must"
+                    " not train it or write to it (batch norms count in training mode)."
+                )
+        self._versions = now

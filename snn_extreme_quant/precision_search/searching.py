@@ -1,0 +1,168 @@
+"""The verb: find a precision for each layer."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from torch import nn
+
+from snn_extreme_quant.precision_search.algorithm import (
+    Found,
+    Reporter,
+    Step,
+    lower,
+    mean_drops,
+    pareto,
+    select,
+    sensitivity_of,
+)
+from snn_extreme_quant.precision_search.judging import Judge, Trial
+from snn_extreme_quant.precision_search.levels import level_name
+from snn_extreme_quant.precision_search.problem import Problem, opened
+from snn_extreme_quant.precision_search.result import Baseline, Candidate, PathStep, SearchResult
+from snn_extreme_quant.precision_search.settings import Settings
+from snn_extreme_quant.precision_search.tiers import check_tiers, tiers_of
+
+__all__ = ["described", "search"]
+
+
+def search(
+    model: nn.Module,
+    evaluate: Any,
+    *,
+    max_drop: float | None = None,
+    max_memory: float | str | None = None,
+    **options: Any,
+) -> SearchResult:
+    r"""Find a precision for each weight matrix, within limits of quality and memory (QSLM, 2601.00679).
+
+    Of the candidates of which the quality falls by at most ``max_drop`` and whose exported weights take at most
+    ``max_memory``, the one of the best score :math:`A - \alpha M_q / M_0`, resp. the least
+    :math:`P + \alpha M_q / M_0`. ``docs/search.md`` says how it is searched and what is guaranteed.
+
+    Args:
+        model: any model that :func:`~snn_extreme_quant.quantize_` takes; it is not changed.
+        evaluate: an evaluator, or a function of a model that gives accuracy in percent, or perplexity.
+        max_drop: points of accuracy, or perplexity; None for any.
+        max_memory: bytes, or text such as ``"400MB"`` or ``"12%"``; None for any.
+        options: fields of :class:`~snn_extreme_quant.precision_search.Settings`: ``levels``, ``alpha``, ``metric``,
+            ``ties``, ``confidence``, ``log`` and more.
+
+    Returns:
+        The plan, with all candidates; or, where the limits cannot be met, the nearest points.
+
+    Raises:
+        ConfigError: limits or options that mean nothing.
+        SearchError: evaluations fail, or model or data changed.
+
+    Example:
+        >>> import torch
+        >>> from snn_extreme_quant.precision_search import Classification
+        >>> x, net = torch.eye(4).repeat(4, 1), nn.Sequential(nn.Linear(4, 4, bias=False))
+        >>> _ = nn.init.eye_(net[0].weight)
+        >>> labels = x.argmax(-1)
+        >>> result = search(net, Classification(lambda m, rows: m(x[rows]), labels), max_drop=0.0, levels=[8, 1])
+        >>> result.chosen.quality, dict(result.chosen.levels)
+        (100.0, {'0': 8.0})
+    """
+    started = time.perf_counter()
+    settings = Settings.of(options)
+    with opened(model, evaluate, max_drop, max_memory, settings) as problem:
+        judge = problem.judge
+        judge.measurements.log.settings(described(problem))
+        reporter = Reporter(judge, settings.report)
+        sensitivity = sensitivity_of(
+            judge, problem.hierarchy, settings.sensitivity, reporter, thorough=settings.sensitivity == 1.0
+        )
+        names, ties = check_tiers(settings.tiers, settings.ties)
+        sizes = {name: problem.space.size([name]) for name in problem.space.names}
+        tiers = tiers_of(problem.hierarchy, names, ties, mean_drops(sensitivity, len(problem.space.levels)), sizes)
+        steps = lower(judge, tiers, problem.space.start, reporter)
+        tried = {step.trial.key: step.trial for step in steps}
+        start = judge.trial(problem.space.start)
+        judge.judge(start)
+        found = select(judge, [start, *(t for t in tried.values() if t is not start)], reporter)
+        trials = list(judge.trials.values())
+        front = pareto(judge, trials, settle=settings.exact == "front")
+        return _result(problem, found, front, steps, sensitivity, time.perf_counter() - started)
+
+
+def described(problem: Problem) -> dict[str, Any]:
+    """Return what was asked for, JSON-ready."""
+    settings, limits = problem.settings, problem.judge.limits
+    names, ties = check_tiers(settings.tiers, settings.ties)
+    configs = problem.space.model.configs
+    return {
+        "metric": problem.judge.metric.name,
+        "max_drop": limits.drop if math.isfinite(limits.drop) else None,
+        "max_memory": limits.memory if math.isfinite(limits.memory) else None,
+        "alpha": settings.alpha,
+        "levels": {level_name(level): config.to_dict() for level, config in configs.items()},
+        "tiers": list(names),
+        "ties": sorted(ties),
+        "sensitivity": settings.sensitivity,
+        "confidence": settings.confidence if problem.judge.delta is not None else None,
+        "exact": settings.exact,
+        "seed": settings.seed,
+        "examples": problem.judge.evaluator.examples,
+        "hierarchy": problem.hierarchy.to_dict(),
+    }
+
+
+def as_candidate(judge: Judge, trial: Trial) -> Candidate:
+    """Return what is known of a trial."""
+    space = judge.space
+    return Candidate(
+        levels=dict(zip(space.names, trial.assignment, strict=True)),
+        plan=space.plan(trial.precisions),
+        quality=judge.quality(trial),
+        drop=judge.drop(trial),
+        memory=trial.memory,
+        saved=1.0 - judge.ratio(trial),
+        score=judge.metric.score(judge.utility(trial)),
+        exact=trial.exact,
+        examples=len(trial.seen),
+        status=trial.status,
+        reason=trial.reason,
+    )
+
+
+def _result(
+    problem: Problem,
+    found: Found,
+    front: Iterable[Trial],
+    steps: Iterable[Step],
+    sensitivity: dict[str, dict[float, float]],
+    seconds: float,
+) -> SearchResult:
+    judge, space = problem.judge, problem.space
+    keys = {key: number for number, key in enumerate(judge.trials)}
+    candidates = tuple(as_candidate(judge, trial) for trial in judge.trials.values())
+
+    def of(trial: Trial | None) -> Candidate | None:
+        return None if trial is None else candidates[keys[trial.key]]
+
+    measured = judge.measurements.measured
+    return SearchResult(
+        chosen=of(found.chosen),
+        baseline=Baseline(judge.baseline, space.as_float),
+        candidates=candidates,
+        front=tuple(candidates[keys[trial.key]] for trial in front),
+        sensitivity=sensitivity,
+        path=tuple(PathStep(s.tier, s.group, s.level, s.kept, keys[s.trial.key]) for s in steps),
+        roles={block.name: block.role for block in problem.hierarchy.blocks},
+        settings=described(problem),
+        least_memory=of(found.least_memory),
+        least_drop=of(found.least_drop),
+        least_possible=space.least(),
+        notes=space.notes(trial.assignment for trial in judge.trials.values()),
+        cost={
+            "examples_evaluated": measured,
+            "evaluations": measured / judge.evaluator.examples,
+            "decided_early": judge.decided_early,
+            "seconds": seconds,
+        },
+    )
