@@ -136,20 +136,21 @@ class Hierarchy:
             ConfigError: it is no description, or a matrix is in two blocks, or in none.
             UnmatchedNameError: a name matches no matrix.
         """
-        if not isinstance(data, Mapping) or not isinstance(data.get("blocks"), Sequence):
+        blocks = data.get("blocks") if isinstance(data, Mapping) else None
+        if not isinstance(blocks, Sequence) or isinstance(blocks, str):
             raise ConfigError("A hierarchy is {'blocks': [{'name': ..., 'role': ..., 'modules': [...]}, ...]}.")
         unknown = sorted(set(data) - {"blocks", "float"})
         if unknown:
             raise ConfigError(f"A hierarchy has 'blocks' and 'float', not {unknown[0]!r}.")
-        found = cls(tuple(_block(entry) for entry in data["blocks"]), _names(data.get("float", ()), "'float'"))
+        found = cls(tuple(_block(entry) for entry in blocks), _names(data.get("float", ()), "'float'"))
         if model is None:
             return found
         known = [weight.name for weight in matrices_of(model)]
-        blocks = tuple(
+        named = tuple(
             Block(block.name, block.role, tuple(Part(p.name, _resolved(p.matrices, known)) for p in block.modules))
             for block in found.blocks
         )
-        resolved = cls(blocks, _resolved(found.left, known))
+        resolved = cls(named, _resolved(found.left, known))
         resolved.check(known)
         return resolved
 
@@ -224,14 +225,15 @@ def _pieces(module: nn.Module, name: str, names: Sequence[str]) -> Iterable[tupl
     for path, child, held in holding:
         alike = likeness[path]
         listed = isinstance(module, nn.ModuleList) and len(held) > 1
-        if alike is not None and (counts[alike] > 1 or listed):
+        repeats = alike is not None and (counts[alike] > 1 or listed)
+        if repeats and not isinstance(child, _CONTAINERS):
             yield path, held, True
             continue
         inner = list(_pieces(child, path, names))
-        if any(repeats for _, _, repeats in inner):
+        if any(inside for _, _, inside in inner):
             yield from inner
         else:
-            yield path, held, False
+            yield path, held, repeats
 
 
 def _likeness(path: str, module: nn.Module, held: tuple[str, ...]) -> Any:

@@ -56,13 +56,15 @@ def decide(differences: Numbers, limit: float, bounds: Bounds, delta: float) -> 
     total, n = len(bounds.least), len(differences)
     if n == 0:
         return "open"
+    if math.isinf(limit):
+        return "within" if limit > 0 else "beyond"
     spent = float(differences.sum())
     budget = total * limit
     # What is left can change at most this much: certain, with rounding to spare.
     room = _ROUNDING * max(1.0, abs(budget))
     if spent + float(bounds.least[n:].sum()) > budget + room:
         return "beyond"
-    if spent + float(bounds.most[n:].sum()) <= budget - room:
+    if spent + float(bounds.most[n:].sum()) <= budget + room:
         return "within"
     if n == total:
         return "open"  # so near the limit that the sums' rounding counts: the metric itself decides
