@@ -19,9 +19,11 @@ from snn_extreme_quant.cli.export import export
 from snn_extreme_quant.cli.inspect import inspect
 from snn_extreme_quant.cli.language import generate, lm_eval
 from snn_extreme_quant.cli.pack import pack
+from snn_extreme_quant.cli.plans import plan
 from snn_extreme_quant.cli.plot import plot
 from snn_extreme_quant.cli.plugins import plugins
 from snn_extreme_quant.cli.run import run
+from snn_extreme_quant.cli.search import search
 from snn_extreme_quant.cli.streams import note
 from snn_extreme_quant.cli.train import train
 from snn_extreme_quant.cli.verify import verify
@@ -37,8 +39,10 @@ EXTRAS = {
     "accelerate": ("accelerate", "train"),
     "matplotlib": ("matplotlib", "demo"),
     "onnx": ("onnx", "onnx"),
+    "optuna": ("optuna", "optuna"),
     "onnxruntime": ("onnxruntime", "onnx"),
     "onnxscript": ("onnxscript", "onnx"),
+    "ray": ("ray", "ray"),
     "scipy": ("scipy", "train"),
     "sklearn": ("scikit-learn", "demo"),
     "tokenizers": ("tokenizers", "text"),
@@ -129,6 +133,7 @@ def options(
     """1-bit and 1.58-bit weights for spiking networks in snnTorch and SpikingJelly."""
 
 
-for _command in (classify, export, verify, inspect, run, train, pack, generate, lm_eval, demo, plugins):
+for _command in (classify, export, verify, inspect, run, train, search, pack, generate, lm_eval, demo, plugins):
     app.command()(_command)
+app.add_typer(plan, name="plan")
 app.add_typer(plot, name="plot")

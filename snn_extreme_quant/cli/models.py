@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from snn_extreme_quant.config import PrecisionPlan, WeightConfig
 
-__all__ = ["Checkpoint", "Model", "Plan", "Precision", "build_model", "parse_precision"]
+__all__ = ["Checkpoint", "Model", "Plan", "Precision", "build_model", "named_object", "parse_precision"]
 
 Model = Annotated[
     str,
@@ -91,16 +91,7 @@ def _made(source: str) -> nn.Module:
 
     if Path(source).is_dir():
         return _from_folder(Path(source))
-    where, colon, name = source.rpartition(":")
-    if not colon or not where or not name.isidentifier():
-        raise ModelSourceError(
-            f"{source!r} names no model; write MODULE:NAME, such as my_models:build or folder/my_models.py:build."
-        )
-    module = _imported(where)
-    found: object = getattr(module, name, None)
-    if found is None:
-        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
-        raise ModelSourceError(f"{where} has no {name!r}. {suggest(name, names)}")
+    found = named_object(source, "a model")
     if not isinstance(found, nn.Module):
         if not callable(found):
             raise ModelSourceError(
@@ -109,6 +100,30 @@ def _made(source: str) -> nn.Module:
         found = _guarded(found, f"{source}()")
     if not isinstance(found, nn.Module):
         raise ModelSourceError(f"{source}() gave a {type(found).__name__}; it must give a torch.nn.Module.")
+    return found
+
+
+def named_object(source: str, what: str) -> object:
+    """Return what ``MODULE:NAME`` is.
+
+    Args:
+        source: as written.
+        what: it is to be, for messages.
+
+    Raises:
+        ModelSourceError: there is no such module or name.
+    """
+    where, colon, name = source.rpartition(":")
+    if not colon or not where or not name.isidentifier():
+        raise ModelSourceError(
+            f"{source!r} names no {what.partition(' ')[2]}; write MODULE:NAME, such as my_models:build or"
+            " folder/my_models.py:build."
+        )
+    module = _imported(where)
+    found: object = getattr(module, name, None)
+    if found is None:
+        names = [n for n, value in vars(module).items() if callable(value) and not n.startswith("_")]
+        raise ModelSourceError(f"{where} has no {name!r}. {suggest(name, names)}")
     return found
 
 

@@ -1,4 +1,4 @@
-"""``sxq plot``: figures of a spiking BERT as PNG or SVG."""
+"""``sxq plot``: figures of a spiking BERT, or of a search of precisions, as PNG or SVG."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plot"]
 
-plot = typer.Typer(no_args_is_help=True, help="Draw a spiking BERT's rates, accuracy over T, or firing rates.")
+plot = typer.Typer(no_args_is_help=True, help="Draw rates, accuracy over T, firing rates, or a search.")
 _MOST_TEXTS = 128
 
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="A .png or .svg file.")]
@@ -147,6 +147,21 @@ def firing(
         steps = time_steps or classifier.time_steps
         what = "texts" if texts.pairs is None else "pairs"
         draw_firing(output, rates, f"{classifier.folder.name}, T = {steps}, {len(texts.texts)} {what}")
+    typer.echo(str(output))
+
+
+@plot.command()
+def search(
+    output: Output,
+    result: Annotated[Path, typer.Argument(metavar="RESULT", help="What sxq search --result wrote.")],
+) -> None:
+    """Draw a search of precisions: sensitivity of blocks, Pareto front with limits, way through the tiers."""
+    _check_output(output)
+    with to_stderr():
+        from snn_extreme_quant.precision_search import SearchResult
+        from snn_extreme_quant.report.search_figure import draw_search
+
+        draw_search(output, SearchResult.load(result))
     typer.echo(str(output))
 
 

@@ -10,10 +10,10 @@ from snn_extreme_quant.errors import OutputPathError
 from snn_extreme_quant.output_files import check_writable
 from snn_extreme_quant.report.rates import Convergence, kind_of
 
-__all__ = ["draw_accuracy", "draw_convergence", "draw_firing"]
+__all__ = ["COLOURS", "draw_accuracy", "draw_convergence", "draw_firing", "new_figure", "save_figure"]
 
 #: Colours that stay apart for people who do not see all of them, and in print (Okabe & Ito).
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F")
 _MARKERS = "osD^vPX*"
 #: Of curves that may lie on each other.
 _DASHES = ("-", (0, (5, 2)), "-.", (0, (1, 1)))
@@ -21,11 +21,14 @@ _DASHES = ("-", (0, (5, 2)), "-.", (0, (1, 1)))
 _LEAST_SPAN = 6.0
 
 
-def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, list[list[Any]]]:
+def new_figure(
+    width: float, height: float, rows: int, columns: int, heights: Sequence[float] | None = None
+) -> tuple[Any, list[list[Any]]]:
+    """Return a figure, and its axes by row and column."""
     from matplotlib.figure import Figure  # not pyplot: no window system is asked for
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=heights)
     for axis in axes.flat:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(True, color="#DDDDDD", linewidth=0.6)
@@ -33,7 +36,8 @@ def _figure(width: float, height: float, rows: int, columns: int) -> tuple[Any, 
     return figure, [list(row) for row in axes]
 
 
-def _save(figure: Any, path: Path) -> None:
+def savenew_figure(figure: Any, path: Path) -> None:
+    """Write a figure as ``.png`` or ``.svg``, the same bytes each time."""
     if path.suffix not in (".png", ".svg"):
         raise OutputPathError(f"{path}: figures are written as .png or .svg; name the file so.")
     check_writable(path)
@@ -63,7 +67,7 @@ def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
         path: a ``.png`` or ``.svg`` file.
         curves: by the name of the model.
     """
-    figure, [[rates, output_rates], [distances, output_distances]] = _figure(11, 7.4, 2, 2)
+    figure, [[rates, output_rates], [distances, output_distances]] = new_figure(11, 7.4, 2, 2)
     name, first = next(iter(curves.items()))
     for index, kind in enumerate(first.rate):
         _curve(rates, (*first.steps, first.most), first.rate[kind], index, kind)
@@ -89,11 +93,11 @@ def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
     distances.legend(frameon=False, fontsize=8.5, ncols=2)  # there is room: distances fall
     output_rates.legend(frameon=False, fontsize=9, loc="lower right")
     output_distances.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    savenew_figure(figure, path)
 
 
 def _curve(axis: Any, steps: Sequence[int], values: Sequence[float], index: int, label: str) -> None:
-    style: dict[str, Any] = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 4.5}
+    style: dict[str, Any] = {"color": COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 4.5}
     style |= {"linewidth": 1.4, "linestyle": _DASHES[index % len(_DASHES)]}
     axis.plot(steps, values, label=label, markevery=max(1, len(steps) // 8), **style)
 
@@ -105,11 +109,11 @@ def draw_accuracy(path: Path, models: Mapping[str, Mapping[int, Mapping[str, flo
         path: a ``.png`` or ``.svg`` file.
         models: by name, by T: ``"accuracy"`` (or the task's first metric) and ``"firing_rate"``.
     """
-    figure, [[left, right]] = _figure(9.5, 3.8, 1, 2)
+    figure, [[left, right]] = new_figure(9.5, 3.8, 1, 2)
     every = sorted({T for figures in models.values() for T in figures})
     metric = next(name for figures in models.values() for row in figures.values() for name in row)
     for index, (label, figures) in enumerate(models.items()):
-        style = {"color": _COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 5, "label": label}
+        style = {"color": COLOURS[index % 8], "marker": _MARKERS[index % 8], "markersize": 5, "label": label}
         steps = sorted(figures)
         percent = 100.0 if metric == "accuracy" else 1.0
         left.plot(steps, [percent * figures[T][metric] for T in steps], **style)
@@ -127,7 +131,7 @@ def draw_accuracy(path: Path, models: Mapping[str, Mapping[int, Mapping[str, flo
     for axis in (left, right):
         _time_axis(axis, every)
     left.legend(frameon=False, fontsize=9)
-    _save(figure, path)
+    savenew_figure(figure, path)
 
 
 def draw_firing(path: Path, rates: Mapping[str, float], title: str) -> None:
@@ -145,7 +149,7 @@ def draw_firing(path: Path, rates: Mapping[str, float], title: str) -> None:
         [next(r for n, r in encoder.items() if n.split(".")[1] == str(i) and kind_of(n) == kind) for i in layers]
         for kind in kinds
     ]
-    figure, [[axis]] = _figure(2.6 + 0.75 * len(layers), 1.4 + 0.45 * len(kinds), 1, 1)
+    figure, [[axis]] = new_figure(2.6 + 0.75 * len(layers), 1.4 + 0.45 * len(kinds), 1, 1)
     axis.grid(visible=False)
     highest = max(max(row) for row in table) or 1.0
     shown = axis.imshow(table, cmap="Blues", vmin=0.0, vmax=highest, aspect="auto")
@@ -161,4 +165,4 @@ def draw_firing(path: Path, rates: Mapping[str, float], title: str) -> None:
     axis.set_xlabel("encoder layer" + (f"  (besides: {', '.join(others)})" if others else ""))
     axis.set_title(title, fontsize=10.5, loc="left")
     figure.colorbar(shown, label="spikes a neuron and step", pad=0.02)
-    _save(figure, path)
+    savenew_figure(figure, path)

@@ -1,0 +1,110 @@
+"""``sxq search``, ``sxq plan``, ``sxq plot search``."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+import snn_extreme_quant as sxq_package
+from snn_extreme_quant.data import TextTokens
+from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
+
+SOURCE = """
+import torch
+from torch import nn
+from snn_extreme_quant.precision_search import Classification
+
+torch.manual_seed(0)
+inputs = torch.randn(120, 6)
+labels = (inputs @ torch.randn(6, 3)).argmax(-1)
+
+def build():
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 3))
+
+examples = Classification(lambda model, rows: model(inputs[rows]), labels)
+
+def percent(model):
+    return 90.0 - sum(100.0 for layer in model if getattr(layer, "config", None) and layer.config.bits < 4)
+"""
+
+
+@pytest.fixture
+def source(tmp_path):
+    (tmp_path / "nets.py").write_text(SOURCE)
+    return tmp_path / "nets.py"
+
+
+def test_a_plan_is_found_shown_and_drawn(sxq, source, tmp_path):
+    plan, result = tmp_path / "plan.json", tmp_path / "result.json"
+    given = (f"{source}:build", "--evaluate", f"{source}:percent", "--max-drop", "1", "--levels", "8,4,2", "--alpha", "50")
+    done = sxq("search", *given, "-o", plan, "--result", result, "--log", tmp_path / "log.jsonl", "--tie", "blocks")
+    assert done.exit_code == 0, done.stderr
+    assert "accuracy 90 (drop +0)" in done.stdout and str(plan) in done.stdout
+    read = sxq_package.PrecisionPlan.load(plan)
+    assert dict(read.rules) == dict.fromkeys(("0", "2"), sxq_package.Uniform(4, scale="mse"))
+
+    found = json.loads(sxq("search", *given, "--log", tmp_path / "log.jsonl", "--json").stdout)
+    assert found["feasible"] and found["candidates"][found["chosen"]]["levels"] == {"0": 4.0, "2": 4.0}
+    assert found["cost"]["evaluations"] == 0.0
+
+    shown = sxq("plan", "show", plan, "--model", f"{source}:build")
+    assert "Uniform(bits=4, per='channel', scale='mse')" in shown.stdout and "below float32" in shown.stdout
+    assert "scale='mse'" in sxq("plan", "show", plan).stdout
+    total = json.loads(sxq("plan", "show", plan, "--model", f"{source}:build", "--json").stdout)["total"]
+    assert total == found["candidates"][found["chosen"]]["memory"]
+
+    other = tmp_path / "other.json"
+    other.write_text(sxq_package.PrecisionPlan({"0": sxq_package.Binary()}, default=read.rules[0][1]).to_json())
+    assert sxq("plan", "diff", plan, plan).exit_code == 0
+    differing = sxq("plan", "diff", plan, other, "--model", f"{source}:build", "--json")
+    assert differing.exit_code == 1
+    assert [row["name"] for row in json.loads(differing.stdout)["differences"]] == ["0"]
+
+    picture = tmp_path / "search.png"
+    assert sxq("plot", "search", result, "-o", picture).exit_code == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_limits_that_cannot_be_met_are_status_1(sxq, source):
+    done = sxq("search", f"{source}:build", "--evaluate", f"{source}:examples", "--max-drop", "0", "--max-memory", "9B")
+    assert done.exit_code == 1
+    assert "No plan meets" in done.stdout and "The lowest levels everywhere take" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--max-drop", "1"), "--evaluate MODULE:NAME"),
+        (("--evaluate", "{}:percent"), "without a limit"),
+        (("--evaluate", "{}:percent", "--max-drop", "1", "--levels", "8,x"), "--levels 8,x"),
+        (("--evaluate", "{}:percent", "--max-drop", "1", "--levels", "99"), "Level 99"),
+        (("--evaluate", "{}:percent", "--max-memory", "much"), "max_memory='much'"),
+        (("--evaluate", "{}:nothing", "--max-drop", "1"), "has no 'nothing'"),
+        (("--evaluate", "percent", "--max-drop", "1"), "'percent' names no evaluation"),
+    ],
+)
+def test_wrong_input_is_a_line(sxq, source, options, said):
+    done = sxq("search", f"{source}:build", *(option.format(source) for option in options))
+    assert done.exit_code == 2 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_language_model(sxq, tmp_path):
+    text = "to be, or not to be: that is the question. " * 20
+    tokens = TextTokens.of("characters", text)
+    torch.manual_seed(0)
+    SpikeGPT(SpikeGPTConfig(vocab=tokens.vocab, layers=1, hidden=16)).save_pretrained(tmp_path / "run/best")
+    tokens.save(tmp_path / "run/best")
+    (tmp_path / "text.txt").write_text(text)
+    given = ("search", tmp_path / "run", "--max-drop", "2", "--levels", "8,2", "--streams", "8", "--tiers", "global")
+    assert sxq(*given).exit_code == 2
+    done = sxq(*given, "--data", tmp_path / "text.txt", "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    measured = json.loads(
+        sxq("lm-eval", tmp_path / "run", tmp_path / "text.txt", "--streams", "8", "--json").stdout
+    )
+    assert found["baseline"]["quality"] == pytest.approx(measured["perplexity"])
+    assert any("signs" in note for note in found["notes"])
