@@ -14,6 +14,10 @@ from snn_extreme_quant.precision_search.tiers import Group, Tier
 __all__ = ["Found", "Progress", "Reporter", "Step", "lower", "mean_drops", "pareto", "select", "sensitivity_of"]
 
 
+#: Rounds that most candidates of the tiers need.
+_LIKELY = 3
+
+
 @dataclass(frozen=True)
 class Step:
     """One candidate of the tiers.
@@ -136,7 +140,7 @@ def _lower_group(
     current = space.level_of(now, group.matrices)
     below = [level for level in space.levels if level < current]
     chain = [space.lowered(now, group.matrices, level) for level in below]
-    judge.ahead(chain, len(judge.measurements.rounds))
+    judge.ahead(chain, _LIKELY)
     for level, candidate in zip(below, chain, strict=True):
         trial = judge.trial(candidate)
         kept = judge.judge(trial) == "ok"
@@ -226,14 +230,14 @@ def pareto(judge: Judge, trials: Iterable[Trial], *, settle: bool) -> list[Trial
         settle: whether candidates that are on the front by estimates are evaluated in full, until none is.
     """
     while True:
-        known = [trial for trial in trials if trial.exact or (settle and trial.status == "ok")]
+        known = [trial for trial in trials if trial.exact or trial.status == "ok"]
         known = [trial for trial in known if trial.status != "failed"]
         front: list[Trial] = []
         sign = 1.0 if judge.metric.higher else -1.0
         for trial in sorted(known, key=lambda trial: (trial.memory, -sign * judge.quality(trial))):
             if not front or sign * judge.quality(trial) > sign * judge.quality(front[-1]):
                 front.append(trial)
-        inexact = [trial for trial in front if not trial.exact]
+        inexact = [trial for trial in front if settle and not trial.exact]
         if not inexact:
             return front
         for trial in inexact:

@@ -202,12 +202,12 @@ class Judge:
         expect = getattr(self.measurements.worker, "expect", None)
         if expect is None:
             return
+        known, found = self.measurements.known, []
         for assignment in assignments:
-            trial = self.trial(assignment)
-            missing = range(len(trial.scores), min(rounds, len(self._base)))
-            wanted = [number for number in missing if (trial.key, number) not in self.measurements.known]
-            if wanted:
-                expect(trial.key, trial.precisions, wanted)
+            precisions = self.space.precisions(assignment)
+            key = self.space.key(precisions)
+            found += [(precisions, number) for number in range(rounds) if (key, number) not in known]
+        expect(found)
 
     # Inside.
 

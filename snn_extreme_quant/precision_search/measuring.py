@@ -155,6 +155,7 @@ class Measurements:
         """
         place = (key, number)
         if place not in self.known:
+            self._expect(key, precisions, number)
             found = self.worker.measure(precisions, number)
             self.measured += len(self.rounds.rows(number))
             self.seconds += found.seconds
@@ -165,6 +166,13 @@ class Measurements:
             self.used.add(place)
             self._count(key, found)
         return found
+
+    def _expect(self, key: str, precisions: Precisions | None, number: int) -> None:
+        """Tell workers of the rounds behind this one: most candidates need several."""
+        expect = getattr(self.worker, "expect", None)
+        if expect is not None and precisions is not None:
+            later = range(number + 1, min(number + 4, len(self.rounds)))
+            expect([(precisions, each) for each in later if (key, each) not in self.known], first=True)
 
     def again(self, precisions: Precisions | None, number: int) -> Outcome:
         """Measure a round whatever is known of it."""

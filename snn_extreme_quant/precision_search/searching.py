@@ -26,7 +26,7 @@ from snn_extreme_quant.precision_search.result import Baseline, Candidate, PathS
 from snn_extreme_quant.precision_search.settings import Settings
 from snn_extreme_quant.precision_search.tiers import check_tiers, tiers_of
 
-__all__ = ["described", "search"]
+__all__ = ["described", "result_of", "search"]
 
 
 def search(
@@ -128,6 +128,12 @@ def as_candidate(judge: Judge, trial: Trial) -> Candidate:
         status=trial.status,
         reason=trial.reason,
     )
+
+
+def result_of(problem: Problem, chosen: Trial | None, seconds: float) -> SearchResult:
+    """Return what another search found, with all that it evaluated."""
+    front = pareto(problem.judge, list(problem.judge.trials.values()), settle=False)
+    return _result(problem, Found(chosen), front, [], {}, seconds)
 
 
 def _result(

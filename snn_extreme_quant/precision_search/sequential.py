@@ -19,8 +19,10 @@ __all__ = ["Answer", "Bounds", "decide"]
 _ROUNDING = 1e-9
 Numbers = npt.NDArray[np.float64]
 Answer = Literal["within", "beyond", "open"]
-#: Parts of the largest factor that keeps a product from becoming negative; the mean of their products is used.
+#: Parts of the largest factor that keeps a product from becoming negative, and the weights of their products' mean.
 _PARTS = 2.0 ** -np.arange(10.0)
+_WEIGHTS = 1.0 / ((np.arange(10.0) + 1.0) * (np.arange(10.0) + 2.0))
+_WEIGHTS /= _WEIGHTS.sum()
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def decide(differences: Numbers, limit: float, bounds: Bounds, delta: float) -> 
 
 
 def _exceeds(gains: Numbers, reach: Numbers, delta: float) -> bool:
-    """Whether the mean of the products of 1 + λ gain ever exceeds 1/delta, with λ up to 1/reach."""
+    """Whether the weighted mean of the products of 1 + λ gain ever exceeds 1/delta, with λ up to 1/reach."""
     if (reach < -_ROUNDING).any():
         return True  # what is left cannot have the mean of the hypothesis
     factors = 1.0 + _PARTS[:, None] * (gains / np.maximum(reach, _ROUNDING))
@@ -88,6 +90,6 @@ def _exceeds(gains: Numbers, reach: Numbers, delta: float) -> bool:
         logs = np.log(np.maximum(factors, 0.0)).cumsum(1)
     highest = logs.max(0)
     with np.errstate(invalid="ignore"):
-        sums = np.where(np.isfinite(highest), np.exp(logs - highest).mean(0), 0.0)
+        sums = np.where(np.isfinite(highest), _WEIGHTS @ np.exp(logs - highest), 0.0)
         capital = np.where(sums > 0.0, highest + np.log(np.maximum(sums, 1e-300)), -np.inf)
     return bool((capital >= -math.log(delta)).any())

@@ -54,9 +54,9 @@ class Settings:
     skip: Iterable[str] = ()
     tiers: Iterable[str] = ("global", "block", "module")
     ties: Iterable[str] = ()
-    sensitivity: float = 0.25
+    sensitivity: float = 0.125
     confidence: float | None = 0.99
-    exact: Literal["front", "chosen"] = "front"
+    exact: Literal["front", "chosen"] = "chosen"
     log: str | Path | None = None
     seed: int = 0
     cache: float | str = "2GB"

@@ -46,8 +46,10 @@ class WorkingModel:
         self, model: nn.Module, shapes: Iterable[WeightShape], configs: Mapping[float, WeightConfig], cache: float
     ) -> None:
         """Copy the model, and take out what is quantised already."""
+        #: What another process makes its copy of.
+        self.parts = (model, tuple(shapes), dict(configs), cache)
         self.model = _copied(model)
-        self.shapes = {shape.name: shape for shape in shapes}
+        self.shapes = {shape.name: shape for shape in self.parts[1]}
         self.configs, self.cache = dict(configs), cache
         self._frameworks = frameworks_for(self.model)  # looking for plugins takes longer than many an evaluation
         self.fixed: Mapping[str, Given] = getattr(getattr(model, "config", None), "fixed_precisions", {})

@@ -39,7 +39,17 @@ def source(tmp_path):
 
 def test_a_plan_is_found_shown_and_drawn(sxq, source, tmp_path):
     plan, result = tmp_path / "plan.json", tmp_path / "result.json"
-    given = (f"{source}:build", "--evaluate", f"{source}:percent", "--max-drop", "1", "--levels", "8,4,2", "--alpha", "50")
+    given = (
+        f"{source}:build",
+        "--evaluate",
+        f"{source}:percent",
+        "--max-drop",
+        "1",
+        "--levels",
+        "8,4,2",
+        "--alpha",
+        "50",
+    )
     done = sxq("search", *given, "-o", plan, "--result", result, "--log", tmp_path / "log.jsonl", "--tie", "blocks")
     assert done.exit_code == 0, done.stderr
     assert "accuracy 90 (drop +0)" in done.stdout and str(plan) in done.stdout
@@ -103,8 +113,6 @@ def test_a_language_model(sxq, tmp_path):
     done = sxq(*given, "--data", tmp_path / "text.txt", "--json")
     assert done.exit_code == 0, done.stderr
     found = json.loads(done.stdout)
-    measured = json.loads(
-        sxq("lm-eval", tmp_path / "run", tmp_path / "text.txt", "--streams", "8", "--json").stdout
-    )
+    measured = json.loads(sxq("lm-eval", tmp_path / "run", tmp_path / "text.txt", "--streams", "8", "--json").stdout)
     assert found["baseline"]["quality"] == pytest.approx(measured["perplexity"])
     assert any("signs" in note for note in found["notes"])

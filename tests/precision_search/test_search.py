@@ -94,9 +94,7 @@ def test_oracle_of_sums(seed: int) -> None:
 
 def test_alpha_of_nothing_takes_the_best_quality() -> None:
     net, table = chain(), table_of(1)
-    results = [
-        sxq.search(net, costs(table, sum), max_drop=3.0, levels=LEVELS, alpha=a) for a in (0, 99)
-    ]
+    results = [sxq.search(net, costs(table, sum), max_drop=3.0, levels=LEVELS, alpha=a) for a in (0, 99)]
     first, second = (result.chosen for result in results)
     assert first is not None and second is not None
     assert first.quality > second.quality and first.memory > second.memory
@@ -119,7 +117,7 @@ def test_perplexity_is_to_be_small() -> None:
 def test_a_real_network_with_and_without_the_sequential_test() -> None:
     net, evaluator = trained()
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    fast = sxq.search(net, evaluator, max_drop=2.0, max_memory="20%", levels=[8, 6, 4, 3, 2, 1])
+    fast = sxq.search(net, evaluator, max_drop=2.0, max_memory="20%", levels=[8, 6, 4, 3, 2, 1], exact="front")
     plain = sxq.search(
         net, evaluator, max_drop=2.0, max_memory="20%", levels=[8, 6, 4, 3, 2, 1], confidence=None, sensitivity=1.0
     )
@@ -141,7 +139,7 @@ def test_a_real_network_with_and_without_the_sequential_test() -> None:
         assert memories == sorted(memories) and qualities == sorted(qualities)
     assert fast.examples_evaluated < plain.examples_evaluated / 2
     assert fast.decided_early > 0 == plain.decided_early
-    assert set(fast.sensitivity) == {"0", "3", "2", "4"} or len(fast.sensitivity) == 4
+    assert set(plain.sensitivity) == {"input", "2", "3", "output"}
 
 
 def test_limits_that_cannot_be_met_name_the_nearest_points() -> None:

@@ -1,0 +1,171 @@
+"""Evaluations on Ray: what the search will probably ask for is measured ahead, and taken in the search's order."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, Self
+
+from snn_extreme_quant.errors import ConfigError, MissingDependencyError, SearchError
+from snn_extreme_quant.precision_search.evaluators import Evaluator
+from snn_extreme_quant.precision_search.measuring import LocalWorker, Outcome, Precisions, Rounds
+from snn_extreme_quant.precision_search.working_model import WorkingModel
+
+__all__ = ["RayWorkers"]
+
+#: How often a round is tried anew on another worker before the search gives up.
+_TRIES = 5
+#: Rounds that a worker has before it: more would be for nothing where candidates are dropped early.
+_AHEAD = 3
+
+
+class _Remote:
+    """What runs on a worker: a copy of the model, and the evaluator."""
+
+    def __init__(self, parts: Callable[[], tuple[WorkingModel, Evaluator, Rounds]], threads: int) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.worker = LocalWorker(*parts())
+
+    def measure(self, precisions: Precisions | None, number: int) -> Outcome:
+        """Evaluate a round."""
+        return self.worker.measure(precisions, number)
+
+
+class RayWorkers:
+    """Workers of a Ray cluster.
+
+    Args:
+        model: is pickled to the workers.
+        evaluator: alike.
+        rounds: of the examples.
+        workers: how many; 0: one for each CPU of the cluster.
+        address: of a cluster; None starts one on this machine, which ends with the search.
+
+    Raises:
+        MissingDependencyError: Ray is not installed.
+        ConfigError: the cluster cannot be reached, or model or evaluator cannot be pickled.
+    """
+
+    def __init__(
+        self, model: WorkingModel, evaluator: Evaluator, rounds: Rounds, workers: int, address: str | None
+    ) -> None:
+        """Keep what the workers need."""
+        self._given = (model, evaluator, rounds)
+        self._asked, self._address = workers, address
+        self._actors: list[Any] = []
+        self._waiting: deque[tuple[Precisions, int]] = deque()
+        self._running: dict[Any, tuple[Any, int]] = {}
+        self._turn = 0
+        self._started = False
+
+    def __enter__(self) -> Self:
+        """Start the workers."""
+        ray = _ray()
+        if not ray.is_initialized():
+            given = {"address": self._address} if self._address else {"num_cpus": max(1, self._asked)}
+            try:
+                ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **given)
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise ConfigError(f"The Ray cluster {self._address or 'here'} cannot be reached: {error}.") from error
+            self._started = True
+        count = self._asked or int(ray.cluster_resources().get("CPU", 1))
+        try:
+            parts = ray.put(self._packed())
+        except (TypeError, AttributeError, ValueError, pickle.PicklingError) as error:
+            self.__exit__()
+            raise ConfigError(
+                f"Model or evaluator cannot be pickled for the workers: {error}. Models with quantised layers cannot:"
+                " give the float one, or leave workers out."
+            ) from error
+        self._kind = ray.remote(max_restarts=0)(_Remote)
+        self._parts = parts
+        self._actors = [self._start() for _ in range(count)]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Stop the workers, and the cluster if it was started here."""
+        ray = _ray()
+        for actor in self._actors:
+            with contextlib.suppress(Exception):
+                ray.kill(actor)
+        self._actors, self._running = [], {}
+        if self._started:
+            ray.shutdown()
+            self._started = False
+
+    def measure(self, precisions: Precisions | None, number: int) -> Outcome:
+        """Return what a round gives, measured ahead or now."""
+        ray = _ray()
+        for _ in range(_TRIES):
+            reference, actor = self._running.pop(_key(precisions, number), None) or self._submit(precisions, number)
+            self._fill()
+            try:
+                found: Outcome = ray.get(reference)
+            except ray.exceptions.RayActorError:  # the worker died
+                self._replace(actor)
+                continue
+            except ray.exceptions.RayTaskError as error:
+                cause = getattr(error, "cause", None)
+                raise cause if isinstance(cause, SearchError) else SearchError(str(error)) from error
+            return found
+        raise SearchError(f"Workers died {_TRIES} times over one round; is there too little memory for so many?")
+
+    def expect(self, rounds: Iterable[tuple[Precisions, int]], *, first: bool = False) -> None:
+        """Say what will probably be asked for: in the place of what was said before, or ``first``, before it."""
+        if first:
+            self._waiting.extendleft(reversed(list(rounds)))
+        else:
+            self._waiting = deque(rounds)
+        self._fill()
+
+    def _fill(self) -> None:
+        """Give workers that are about to be idle something to do."""
+        while self._waiting and len(self._running) < _AHEAD * len(self._actors):
+            precisions, number = self._waiting.popleft()
+            key = _key(precisions, number)
+            if key not in self._running:
+                self._running[key] = self._submit(precisions, number)
+
+    def _submit(self, precisions: Precisions | None, number: int) -> tuple[Any, int]:
+        place = self._turn % len(self._actors)
+        self._turn += 1
+        return self._actors[place].measure.remote(precisions, number), place
+
+    def _start(self) -> Any:
+        return self._kind.remote(self._parts, 1)
+
+    def _replace(self, place: int) -> None:
+        """Put a new worker in the place of one that died, unless that has been done."""
+        ray = _ray()
+        try:
+            ray.get(self._actors[place].__ray_ready__.remote())
+        except ray.exceptions.RayActorError:
+            self._actors[place] = self._start()
+            # What was under way on it is lost.
+            self._running = {key: entry for key, entry in self._running.items() if entry[1] != place}
+
+    def _packed(self) -> Callable[[], tuple[WorkingModel, Evaluator, Rounds]]:
+        """Return what makes a worker's model."""
+        model, evaluator, rounds = self._given
+        parts = model.parts
+
+        def make() -> tuple[WorkingModel, Evaluator, Rounds]:
+            return WorkingModel(*parts), evaluator, rounds
+
+        return make
+
+
+def _key(precisions: Precisions | None, number: int) -> Any:
+    return None if precisions is None else frozenset(precisions.items()), number
+
+
+def _ray() -> Any:
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingDependencyError("workers=... needs Ray: pip install 'snn-extreme-quant[ray]'.") from error
+    return ray
