@@ -1,8 +1,7 @@
 """Other searches, for comparison: the same candidates, limits and score, at most the same number of evaluations.
 
-Each takes what :func:`~snn_extreme_quant.search` takes, and a ``budget``: evaluations of all examples. What is chosen
-is
-the best feasible candidate of those that were evaluated in full.
+Each takes what :func:`~snn_extreme_quant.search` takes, and a ``budget``: evaluations of all examples. The best
+feasible candidate of those that were evaluated in full is chosen.
 """
 
 from __future__ import annotations

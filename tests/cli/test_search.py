@@ -52,16 +52,19 @@ def test_a_plan_is_found_shown_and_drawn(sxq, source, tmp_path):
     )
     done = sxq("search", *given, "-o", plan, "--result", result, "--log", tmp_path / "log.jsonl", "--tie", "blocks")
     assert done.exit_code == 0, done.stderr
-    assert "accuracy 90 (drop +0)" in done.stdout and str(plan) in done.stdout
+    assert "accuracy 90 (drop +0)" in done.stdout
+    assert str(plan) in done.stdout
     read = sxq_package.PrecisionPlan.load(plan)
     assert dict(read.rules) == dict.fromkeys(("0", "2"), sxq_package.Uniform(4, scale="mse"))
 
     found = json.loads(sxq("search", *given, "--log", tmp_path / "log.jsonl", "--json").stdout)
-    assert found["feasible"] and found["candidates"][found["chosen"]]["levels"] == {"0": 4.0, "2": 4.0}
+    assert found["feasible"]
+    assert found["candidates"][found["chosen"]]["levels"] == {"0": 4.0, "2": 4.0}
     assert found["cost"]["evaluations"] == 0.0
 
     shown = sxq("plan", "show", plan, "--model", f"{source}:build")
-    assert "Uniform(bits=4, per='channel', scale='mse')" in shown.stdout and "below float32" in shown.stdout
+    assert "Uniform(bits=4, per='channel', scale='mse')" in shown.stdout
+    assert "below float32" in shown.stdout
     assert "scale='mse'" in sxq("plan", "show", plan).stdout
     total = json.loads(sxq("plan", "show", plan, "--model", f"{source}:build", "--json").stdout)["total"]
     assert total == found["candidates"][found["chosen"]]["memory"]
@@ -81,7 +84,8 @@ def test_a_plan_is_found_shown_and_drawn(sxq, source, tmp_path):
 def test_limits_that_cannot_be_met_are_status_1(sxq, source):
     done = sxq("search", f"{source}:build", "--evaluate", f"{source}:examples", "--max-drop", "0", "--max-memory", "9B")
     assert done.exit_code == 1
-    assert "No plan meets" in done.stdout and "The lowest levels everywhere take" in done.stdout
+    assert "No plan meets" in done.stdout
+    assert "The lowest levels everywhere take" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -98,7 +102,9 @@ def test_limits_that_cannot_be_met_are_status_1(sxq, source):
 )
 def test_wrong_input_is_a_line(sxq, source, options, said):
     done = sxq("search", f"{source}:build", *(option.format(source) for option in options))
-    assert done.exit_code == 2 and said in done.stderr and "Traceback" not in done.stderr
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_language_model(sxq, tmp_path):

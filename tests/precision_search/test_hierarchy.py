@@ -77,7 +77,8 @@ def test_shared_and_quantised_layers_count_once() -> None:
 
 def test_what_is_skipped_is_left() -> None:
     found = Hierarchy.of(chain(), skip=["1"])
-    assert found.left == ("1.0", "1.2") and "1.0" not in found.matrices
+    assert found.left == ("1.0", "1.2")
+    assert "1.0" not in found.matrices
     with pytest.raises(UnmatchedNameError, match="nothing_like_it"):
         Hierarchy.of(chain(), skip=["nothing_like_it"])
     with pytest.raises(NothingToQuantizeError):
@@ -94,7 +95,8 @@ def test_descriptions() -> None:
         "float": ["0"],
     }
     found = Hierarchy.from_dict(data, net)
-    assert found.matrices == ("1.0", "1.2", "2.0", "2.2", "3") and found.left == ("0",)
+    assert found.matrices == ("1.0", "1.2", "2.0", "2.2", "3")
+    assert found.left == ("0",)
     assert Hierarchy.from_dict(found.to_dict(), net) == found
     assert Hierarchy.from_dict(Hierarchy.of(net).to_dict(), net) == Hierarchy.of(net)
 

@@ -85,7 +85,8 @@ def test_oracle_of_sums(seed: int) -> None:
     chosen = result.chosen
     assert chosen is not None
     cost = sum(table[n][int(chosen.levels[n])] for n in names)
-    assert chosen.quality == pytest.approx(90.0 - cost) and chosen.drop <= 3.0
+    assert chosen.quality == pytest.approx(90.0 - cost)
+    assert chosen.drop <= 3.0
     assert chosen.memory == true[tuple(int(chosen.levels[n]) for n in names)] <= 0.4 * result.baseline.memory
     assert chosen.score <= best + 1e-9
     kept = [c for c in result.candidates if c.status == "ok" and c.exact and c.memory <= 0.4 * result.baseline.memory]
@@ -96,8 +97,10 @@ def test_alpha_of_nothing_takes_the_best_quality() -> None:
     net, table = chain(), table_of(1)
     results = [sxq.search(net, costs(table, sum), max_drop=3.0, levels=LEVELS, alpha=a) for a in (0, 99)]
     first, second = (result.chosen for result in results)
-    assert first is not None and second is not None
-    assert first.quality > second.quality and first.memory > second.memory
+    assert first is not None
+    assert second is not None
+    assert first.quality > second.quality
+    assert first.memory > second.memory
 
 
 def test_perplexity_is_to_be_small() -> None:
@@ -109,7 +112,9 @@ def test_perplexity_is_to_be_small() -> None:
 
     result = sxq.search(net, perplexity, max_drop=2.0, levels=LEVELS, metric="perplexity", alpha=30.0)
     chosen = result.chosen
-    assert chosen is not None and 0.0 <= chosen.drop <= 2.0 and chosen.quality == 20.0 + chosen.drop
+    assert chosen is not None
+    assert 0.0 <= chosen.drop <= 2.0
+    assert chosen.quality == 20.0 + chosen.drop
     assert chosen.score == pytest.approx(chosen.quality + 30.0 * chosen.memory / result.baseline.memory)
     assert chosen.score == min(c.score for c in result.candidates if c.status == "ok" and c.exact)
 
@@ -123,7 +128,9 @@ def test_a_real_network_with_and_without_the_sequential_test() -> None:
     )
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     for result in (fast, plain):
-        assert result.feasible and result.plan is not None and result.chosen is not None
+        assert result.feasible
+        assert result.plan is not None
+        assert result.chosen is not None
         twin = copy.deepcopy(net)
         sxq.quantize_(twin, result.plan)
         with torch.no_grad():
@@ -131,12 +138,14 @@ def test_a_real_network_with_and_without_the_sequential_test() -> None:
 
             quality = evaluator.reduce(evaluator.scores(twin, np.arange(evaluator.examples)))
         assert quality == pytest.approx(result.chosen.quality)
-        assert result.chosen.exact and result.baseline.quality - quality <= 2.0 + 1e-9
+        assert result.chosen.exact
+        assert result.baseline.quality - quality <= 2.0 + 1e-9
         assert weight_memory(twin).total == result.chosen.memory <= 0.2 * result.baseline.memory
         assert all(candidate.exact for candidate in result.front)
         memories = [candidate.memory for candidate in result.front]
         qualities = [candidate.quality for candidate in result.front]
-        assert memories == sorted(memories) and qualities == sorted(qualities)
+        assert memories == sorted(memories)
+        assert qualities == sorted(qualities)
     assert fast.examples_evaluated < plain.examples_evaluated / 2
     assert fast.decided_early > 0 == plain.decided_early
     assert set(plain.sensitivity) == {"input", "2", "3", "output"}
@@ -147,18 +156,25 @@ def test_limits_that_cannot_be_met_name_the_nearest_points() -> None:
     for name in table:
         table[name][1] = 50.0
     result = sxq.search(net, costs(table, max), max_drop=2.0, max_memory="11%", levels=LEVELS)
-    assert not result.feasible and result.plan is None and result.chosen is None
+    assert not result.feasible
+    assert result.plan is None
+    assert result.chosen is None
     limit = 0.11 * result.baseline.memory
-    assert result.least_memory is not None and result.least_memory.drop <= 2.0 and result.least_memory.memory > limit
+    assert result.least_memory is not None
+    assert result.least_memory.drop <= 2.0
+    assert result.least_memory.memory > limit
     if result.least_drop is not None:
-        assert result.least_drop.memory <= limit and result.least_drop.drop > 2.0
+        assert result.least_drop.memory <= limit
+        assert result.least_drop.drop > 2.0
     assert "No plan meets a drop of at most 2 points" in str(result)
     assert "least memory at the allowed drop" in str(result)
 
 
 def test_memory_below_the_least_there_is() -> None:
     result = sxq.search(chain(), costs(table_of(0)), max_drop=9.0, max_memory=10, levels=LEVELS)
-    assert not result.feasible and result.least_drop is None and result.least_memory is not None
+    assert not result.feasible
+    assert result.least_drop is None
+    assert result.least_memory is not None
     assert result.least_possible == min(memory for memory, _ in everything(chain(), LEVELS))
     assert "The lowest levels everywhere take" in str(result)
 
@@ -166,7 +182,9 @@ def test_memory_below_the_least_there_is() -> None:
 def test_float_where_no_level_will_do() -> None:
     table = {name: dict.fromkeys(LEVELS, 9.0) for name in table_of(0)}
     result = sxq.search(chain(), costs(table), max_drop=1.0, levels=LEVELS)
-    assert result.plan == sxq.PrecisionPlan() and result.chosen is not None and result.chosen.saved == 0.0
+    assert result.plan == sxq.PrecisionPlan()
+    assert result.chosen is not None
+    assert result.chosen.saved == 0.0
 
 
 def test_ties_lower_blocks_together() -> None:
@@ -174,7 +192,8 @@ def test_ties_lower_blocks_together() -> None:
     result = sxq.search(net, costs(table, sum), max_drop=4.0, levels=LEVELS, ties=["blocks", "modules"], skip=["4"])
     assert {step.group for step in result.path if step.tier == "block"} == {"input", "body"} - {"output"}
     chosen = result.chosen
-    assert chosen is not None and "4" not in chosen.levels
+    assert chosen is not None
+    assert "4" not in chosen.levels
     assert all(chosen.levels["1.0"] == chosen.levels[f"{i}.0"] for i in (2, 3))
 
 
@@ -195,9 +214,11 @@ def test_failed_candidates_are_recorded_and_passed_over() -> None:
 
     result = sxq.search(chain(), evaluate, max_drop=50.0, levels=LEVELS, sensitivity=0.0)
     failed = [candidate for candidate in result.candidates if candidate.status == "failed"]
-    assert failed and result.feasible
+    assert failed
+    assert result.feasible
     assert all(math.isnan(candidate.quality) and candidate.reason for candidate in failed)
-    assert result.chosen is not None and result.chosen.levels["1.0"] >= 4
+    assert result.chosen is not None
+    assert result.chosen.levels["1.0"] >= 4
 
 
 def test_three_failures_in_a_row_end_the_search(tmp_path: Path) -> None:
@@ -304,7 +325,8 @@ def test_a_killed_search_goes_on_to_the_same_plan(tmp_path: Path) -> None:
     assert [c.to_dict() for c in again.candidates] == [c.to_dict() for c in whole.candidates]
     assert rest < calls
     third, nothing = _searched(log)
-    assert third.plan == whole.plan and nothing == 16  # the baseline alone
+    assert third.plan == whole.plan
+    assert nothing == 16
     lines = log.read_text().splitlines()
     assert all(json.loads(line) for line in lines)
     other, _ = _searched(log, alpha=0.0, max_drop=4.0)
@@ -355,7 +377,8 @@ def test_results_go_to_json_and_back(tmp_path: Path) -> None:
         result = sxq.search(net, evaluator, max_drop=5.0, max_memory=limit, levels=[8, 2, 1])
         result.save(tmp_path / "result.json")
         again = SearchResult.load(tmp_path / "result.json")
-        assert again.to_dict() == result.to_dict() and str(again) == str(result)
+        assert again.to_dict() == result.to_dict()
+        assert str(again) == str(result)
         assert again.plan == result.plan
     (tmp_path / "other.json").write_text("{}")
     with pytest.raises(DataError):

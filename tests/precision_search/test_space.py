@@ -1,4 +1,4 @@
-"""What matrices get at a level, what candidates take, and that the working copy computes what a quantised model does."""
+"""What matrices get at a level, what candidates take, and that the copy computes what a quantised model does."""
 
 import copy
 
@@ -30,7 +30,8 @@ def made(model: nn.Module, cache: float = 1e9, **given: object) -> Space:
 def test_levels() -> None:
     configs = level_configs()
     assert list(configs) == [16, 12, 10, 8, 6, 5, 4, 3, 2, 1.58, 1]
-    assert configs[16] == sxq.Uniform(16) and configs[4] == sxq.Uniform(4, scale="mse")
+    assert configs[16] == sxq.Uniform(16)
+    assert configs[4] == sxq.Uniform(4, scale="mse")
     assert level_configs([7.5, 1], {7.5: sxq.Ternary()})[7.5] == sxq.Ternary()
 
 
@@ -114,7 +115,8 @@ def test_signs_alone_are_binary_at_any_level() -> None:
     space = made(model)
     levels = tuple(4.0 for _ in space.names)
     precisions = space.precisions(levels)
-    assert precisions["emb"] == sxq.Binary() and precisions["head"] == sxq.Uniform(4, scale="mse")
+    assert precisions["emb"] == sxq.Binary()
+    assert precisions["head"] == sxq.Uniform(4, scale="mse")
     assert space.notes([levels]) == ("emb: only the signs of a binarised embedding are read: Binary() loses nothing",)
     twin = copy.deepcopy(model)
     twin.set_weights(space.plan(precisions))
@@ -131,7 +133,8 @@ def test_refused_levels_keep_the_next_higher_one() -> None:
     precisions = space.precisions((2.0, 2.0))
     assert precisions == {"0": sxq.Uniform(8), "1": sxq.Uniform(2, per="group", group_size=2)}
     (note,) = space.notes([(2.0, 2.0)])
-    assert note.startswith("0: level 2 is refused") and "groups=2" in note
+    assert note.startswith("0: level 2 is refused")
+    assert "groups=2" in note
 
 
 @pytest.mark.parametrize("signed", [True, False])
