@@ -26,7 +26,7 @@ from snn_extreme_quant.precision_search.tiers import check_tiers, tiers_of
 __all__ = ["greedy", "plain", "random_plans", "tpe", "uniform"]
 
 #: Makes candidates, and is sent what each one was found to be.
-_Strategy = Callable[[Problem], "Iterable[Trial]"]
+_Strategy = Callable[[Problem], Iterable[Trial]]
 
 
 def _compared(model: nn.Module, evaluate: Any, strategy: _Strategy, options: dict[str, Any]) -> SearchResult:
@@ -105,7 +105,7 @@ def greedy(model: nn.Module, evaluate: Any, *, budget: float = 1000, **options: 
             steps = []
             for names, block in open_groups.items():
                 level = space.level_of(now, names)
-                below = next((lower for lower in space.levels if lower < level), None)
+                below = next((each for each in space.levels if each < level), None)
                 if below is not None:
                     candidate = space.changed(now, names, below)
                     saved = space.memory(space.precisions(now)) - space.memory(space.precisions(candidate))
@@ -144,7 +144,7 @@ def plain(model: nn.Module, evaluate: Any, *, budget: float = 1000, **options: A
             steps = lower(judge, [tier], start, reporter)
             kept = [step.trial.assignment for step in steps if step.kept]
             found += kept or [start]
-        return list(judge.trials.values())
+        return [judge.trial(assignment) for assignment in dict.fromkeys([space.start, *found])]
 
     return _compared(model, evaluate, strategy, options)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 
 from snn_extreme_quant.config import Binary, Ternary, Uniform, WeightConfig
 from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.precision_search.metrics import is_number
 
 __all__ = ["FLOAT", "LEVELS", "level_configs", "level_name"]
 
@@ -46,14 +46,14 @@ def level_configs(
     """
     own = dict(configs or {})
     for level, config in own.items():
-        if not _is_number(level) or not isinstance(config, WeightConfig):
+        if not is_number(level) or not isinstance(config, WeightConfig):
             raise ConfigError(f"configs maps numbers of bits to precisions; got {level!r}: {config!r}.")
-    given = list(levels) if isinstance(levels, Iterable) and not isinstance(levels, str) else [levels]
+    given = list(levels)
     if not given:
         raise ConfigError("levels is empty; give numbers of bits, such as [8, 4, 1.58].")
     found: dict[float, WeightConfig] = {}
     for level in given:
-        if not _is_number(level) or not 0 < level < FLOAT:
+        if not is_number(level) or not 0 < level < FLOAT:
             raise ConfigError(f"Level {level!r}: use a number of bits from above 0 to below 32.")
         config = own.get(level) or _default(level)
         if config is None:
@@ -66,10 +66,6 @@ def level_configs(
             raise ConfigError(f"Level {level_name(level)} is there twice.")
         found[float(level)] = config
     return dict(sorted(found.items(), reverse=True))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def level_name(level: float) -> str:

@@ -9,7 +9,12 @@ from dataclasses import dataclass
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["METRICS", "Limits", "Metric", "memory_limit", "metric_called"]
+__all__ = ["METRICS", "Limits", "Metric", "is_number", "memory_limit", "metric_called"]
+
+
+def is_number(value: object) -> bool:
+    """Whether this is a finite number, and not True or False."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,7 @@ class Limits:
             raise ConfigError("Give max_drop=..., max_memory=..., or both: without a limit there is nothing to search.")
         drop = math.inf
         if max_drop is not None:
-            if isinstance(max_drop, bool) or not isinstance(max_drop, (int, float)) or not 0 <= max_drop < math.inf:
+            if not is_number(max_drop) or max_drop < 0:
                 raise ConfigError(f"max_drop={max_drop!r}: use a number from 0, in points or perplexity.")
             drop = float(max_drop)
         return cls(drop, math.inf if max_memory is None else memory_limit(max_memory, as_float))
@@ -139,7 +144,7 @@ def memory_limit(limit: float | str, as_float: int) -> float:
             raise ConfigError(f"max_memory={limit!r}: use bytes, or text such as '400MB', '16MiB' or '12%'.")
         amount = float(found["number"])
         value = amount * as_float / 100 if unit == "%" else amount * _UNITS[str(unit)]
-    elif isinstance(limit, bool) or not isinstance(limit, (int, float)) or not math.isfinite(limit):
+    elif not is_number(limit):
         raise ConfigError(f"max_memory={limit!r}: use bytes, or text such as '400MB'.")
     else:
         value = float(limit)

@@ -59,6 +59,7 @@ class RayWorkers:
         self._actors: list[Any] = []
         self._waiting: deque[tuple[Precisions, int]] = deque()
         self._running: dict[Any, tuple[Any, int]] = {}
+        self._done: set[Any] = set()
         self._turn = 0
         self._started = False
 
@@ -100,8 +101,10 @@ class RayWorkers:
     def measure(self, precisions: Precisions | None, number: int) -> Outcome:
         """Return what a round gives, measured ahead or now."""
         ray = _ray()
+        key = _key(precisions, number)
+        self._done.add(key)
         for _ in range(_TRIES):
-            reference, actor = self._running.pop(_key(precisions, number), None) or self._submit(precisions, number)
+            reference, actor = self._running.pop(key, None) or self._submit(precisions, number)
             self._fill()
             try:
                 found: Outcome = ray.get(reference)
@@ -120,6 +123,9 @@ class RayWorkers:
             self._waiting.extendleft(reversed(list(rounds)))
         else:
             self._waiting = deque(rounds)
+            # What was measured ahead for nothing must not keep others from being so.
+            wanted = {_key(*each) for each in self._waiting}
+            self._running = {key: entry for key, entry in self._running.items() if key in wanted}
         self._fill()
 
     def _fill(self) -> None:
@@ -127,7 +133,7 @@ class RayWorkers:
         while self._waiting and len(self._running) < _AHEAD * len(self._actors):
             precisions, number = self._waiting.popleft()
             key = _key(precisions, number)
-            if key not in self._running:
+            if key not in self._running and key not in self._done:
                 self._running[key] = self._submit(precisions, number)
 
     def _submit(self, precisions: Precisions | None, number: int) -> tuple[Any, int]:

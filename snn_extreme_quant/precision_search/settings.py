@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ from snn_extreme_quant.config import WeightConfig
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.precision_search.hierarchy import Hierarchy
 from snn_extreme_quant.precision_search.levels import LEVELS
-from snn_extreme_quant.precision_search.metrics import memory_limit
+from snn_extreme_quant.precision_search.metrics import is_number, memory_limit
 from snn_extreme_quant.precision_search.tiers import check_tiers
 from snn_extreme_quant.registry import suggest
 
@@ -66,11 +65,11 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
-        if not _is_number(self.alpha) or self.alpha < 0:
+        if not is_number(self.alpha) or self.alpha < 0:
             self._refuse("alpha", "use a number from 0")
-        if not _is_number(self.sensitivity) or not 0 <= self.sensitivity <= 1:
+        if not is_number(self.sensitivity) or not 0 <= self.sensitivity <= 1:
             self._refuse("sensitivity", "use a share of the examples, 0 to 1")
-        if self.confidence is not None and not (_is_number(self.confidence) and 0 < self.confidence < 1):
+        if self.confidence is not None and not (is_number(self.confidence) and 0 < self.confidence < 1):
             self._refuse("confidence", "use a number between 0 and 1, such as 0.99, or None")
         if self.exact not in ("front", "chosen"):
             self._refuse("exact", "use 'front' or 'chosen'")
@@ -96,7 +95,3 @@ class Settings:
 
     def _refuse(self, field: str, remedy: str) -> None:
         raise ConfigError(f"search({field}={getattr(self, field)!r}): {remedy}.")
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -166,8 +166,6 @@ def _latent(layer: nn.Module) -> nn.Module:
 
 def _copied(model: nn.Module) -> nn.Module:
     """Copy a model; weight matrices stay the same Parameters, without gradients here."""
-    if not isinstance(model, nn.Module):
-        raise UnsupportedModelError(f"search() takes a torch.nn.Module; got {type(model).__name__}.")
     shared: dict[int, Any] = {id(value): value for value in model.parameters() if value.dim() > 1}
     try:
         try:
