@@ -36,7 +36,7 @@ def new_figure(
     return figure, [list(row) for row in axes]
 
 
-def savenew_figure(figure: Any, path: Path) -> None:
+def save_figure(figure: Any, path: Path) -> None:
     """Write a figure as ``.png`` or ``.svg``, the same bytes each time."""
     if path.suffix not in (".png", ".svg"):
         raise OutputPathError(f"{path}: figures are written as .png or .svg; name the file so.")
@@ -93,7 +93,7 @@ def draw_convergence(path: Path, curves: Mapping[str, Convergence]) -> None:
     distances.legend(frameon=False, fontsize=8.5, ncols=2)  # there is room: distances fall
     output_rates.legend(frameon=False, fontsize=9, loc="lower right")
     output_distances.legend(frameon=False, fontsize=9)
-    savenew_figure(figure, path)
+    save_figure(figure, path)
 
 
 def _curve(axis: Any, steps: Sequence[int], values: Sequence[float], index: int, label: str) -> None:
@@ -131,7 +131,7 @@ def draw_accuracy(path: Path, models: Mapping[str, Mapping[int, Mapping[str, flo
     for axis in (left, right):
         _time_axis(axis, every)
     left.legend(frameon=False, fontsize=9)
-    savenew_figure(figure, path)
+    save_figure(figure, path)
 
 
 def draw_firing(path: Path, rates: Mapping[str, float], title: str) -> None:
@@ -165,4 +165,4 @@ def draw_firing(path: Path, rates: Mapping[str, float], title: str) -> None:
     axis.set_xlabel("encoder layer" + (f"  (besides: {', '.join(others)})" if others else ""))
     axis.set_title(title, fontsize=10.5, loc="left")
     figure.colorbar(shown, label="spikes a neuron and step", pad=0.02)
-    savenew_figure(figure, path)
+    save_figure(figure, path)

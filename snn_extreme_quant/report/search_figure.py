@@ -114,7 +114,9 @@ def _see_the_limit(axis: Any, result: SearchResult) -> None:
     known = [c.drop for c in (*result.front, *result.candidates) if math.isfinite(c.drop)]
     if not drop or max(known, default=0.0) <= 6 * drop:
         return
-    ends = sorted(metric.worse_by(result.baseline.quality, worse) for worse in (min(0.0, *known) - 0.3 * drop, 4 * drop))
+    ends = sorted(
+        metric.worse_by(result.baseline.quality, worse) for worse in (min(0.0, *known) - 0.3 * drop, 4 * drop)
+    )
     axis.set_ylim(*ends)
 
 
