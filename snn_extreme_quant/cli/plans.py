@@ -46,8 +46,9 @@ def show(file: PlanFile, model: Of = None, as_json: AsJson = False) -> None:
         ]
         print_json({"layers": layers, "other": memory.other, "total": memory.total, "as_float": memory.as_float})
         return
-    rows = [(m.name, "x".join(map(str, m.shape)), repr(m.config), f"{m.total:,}") for m in memory.matrices]
-    print_table(("layer", "shape", "precision", "bytes"), [*rows, ("(others)", "", "float", f"{memory.other:,}")])
+    layer_rows = [(m.name, "x".join(map(str, m.shape)), repr(m.config), f"{m.total:,}") for m in memory.matrices]
+    layer_rows.append(("(others)", "", "float", f"{memory.other:,}"))
+    print_table(("layer", "shape", "precision", "bytes"), layer_rows)
     typer.echo(f"{memory.total:,} bytes, {memory.reduction:.1%} below float32")
 
 

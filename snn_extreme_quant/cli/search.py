@@ -61,6 +61,13 @@ def search(
     label_column: Annotated[Text, typer.Option(metavar="NAME", help="Of the labels.")] = None,
     workers: Annotated[int, typer.Option(min=0, help="Processes of Ray.")] = 0,
     address: Annotated[Text, typer.Option(help="Of a Ray cluster.")] = None,
+    finetune: Annotated[int, typer.Option(min=0, metavar="STEPS", help="Train the plan; 0: do not.")] = 0,
+    save: Annotated[Path | None, typer.Option(metavar="PATH", help="Where the trained model goes.")] = None,
+    train_data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Folder with the train split; of an LM a text.")
+    ] = None,
+    loss: Annotated[Text, typer.Option(metavar="MODULE:NAME", help="A function of a model and a step.")] = None,
+    rate: Annotated[float, typer.Option(help="Learning rate of the first step.")] = 1e-4,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -68,8 +75,11 @@ def search(
     with to_stderr():
         from snn_extreme_quant.output_files import check_writable, write_whole
 
+        from .polished import loss_of, save_polished
         from .searched import Data, searched
 
+        if bool(finetune) != (save is not None):
+            raise ConfigError("--finetune STEPS and --save PATH belong together: give both, or neither.")
         for path in (output, result):
             if path is not None:
                 check_writable(path)
@@ -82,25 +92,33 @@ def search(
         options = {name: value for name, value in options.items() if name != "levels" or value is not None}
         import torch
 
+        from snn_extreme_quant.precision_search import polish
         from snn_extreme_quant.precision_search import search as run
 
         if threads is not None:
             torch.set_num_threads(threads)
         where = Data(data, evaluate, streams, max_tokens, text_column, pair_column, label_column)
         made, evaluator = searched(model, checkpoint, where)
+        trained = loss_of(model, made, where, train_data, loss) if finetune else None
         with _shown() as show:
             found = run(made, evaluator, max_drop=max_drop, max_memory=max_memory, report=show, **options)
         if result is not None:
             found.save(result)
-        if output is not None and found.plan is not None:
-            write_whole(output, found.plan.to_json().encode())
+        polished = None
+        if trained is not None and save is not None and (found.chosen or found.least_drop):
+            polished = polish(made, evaluator, found, trained, steps=finetune, rate=rate, seed=seed)
+            save_polished(save, polished.model, model)
+        plan = polished.plan if polished is not None and polished.feasible else found.plan
+        if output is not None and plan is not None:
+            write_whole(output, plan.to_json().encode())
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | ({} if polished is None else {"polished": polished.to_dict()}))
     else:
         typer.echo(str(found))
-        if output is not None and found.plan is not None:
-            typer.echo(str(output))
-    if not found.feasible:
+        for line in (polished, polished and save, plan and output):
+            if line is not None:
+                typer.echo(str(line))
+    if plan is None:
         raise typer.Exit(1)
 
 

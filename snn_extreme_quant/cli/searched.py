@@ -15,11 +15,13 @@ from .models import build_model, named_object
 if TYPE_CHECKING:
     from torch import nn
 
-    from snn_extreme_quant.data import Task
+    from snn_extreme_quant.data import Rows, Task
 
-__all__ = ["Data", "searched"]
+__all__ = ["SPIKE_GPT", "Data", "folder_of", "rows_of_split", "searched"]
 
-_MODELS = ("snn_extreme_quant.spike_gpt", "snn_extreme_quant.spiking_bert")
+#: What ``config.json`` says it is of.
+SPIKE_GPT = "snn_extreme_quant.spike_gpt"
+_MODELS = (SPIKE_GPT, "snn_extreme_quant.spiking_bert")
 
 
 @dataclass(frozen=True)
@@ -57,20 +59,20 @@ def searched(model: str, checkpoint: Path | None, data: Data) -> tuple[nn.Module
         return build_model(model, checkpoint, None, None), named_object(data.evaluate, "an evaluation")
     if not Path(model).is_dir():
         raise ConfigError("--evaluate MODULE:NAME says how good a model is; only folders of ours go without.")
-    source, kind = _folder(Path(model))
-    if kind == _MODELS[0]:
+    source, kind = folder_of(Path(model))
+    if kind == SPIKE_GPT:
         return _spike_gpt(source, data)
     from snn_extreme_quant.data import Sentences
     from snn_extreme_quant.models import SpikingBert
     from snn_extreme_quant.models.teacher import load_tokenizer
     from snn_extreme_quant.precision_search import SentenceClassification
 
-    rows, tokens = _rows(source, data)
+    rows, tokens = rows_of_split(source, data)
     sentences = Sentences.tokenise(rows, load_tokenizer(source), tokens)
     return SpikingBert.from_pretrained(source).eval(), SentenceClassification(sentences)
 
 
-def _folder(folder: Path) -> tuple[Path, str]:
+def folder_of(folder: Path) -> tuple[Path, str]:
     """Return where the model is, and what it is."""
     inside = (folder, folder / "best", folder / "last")
     source = next((place for place in inside if (place / "config.json").is_file()), None)
@@ -98,12 +100,16 @@ def _spike_gpt(source: Path, data: Data) -> tuple[nn.Module, Any]:
         if data.path is None:
             raise ConfigError("--data FILE is needed: the text whose perplexity is measured.")
         return model, TextPerplexity(words.encode(read_document(data.path)), data.streams)
-    rows, tokens = _rows(source, data)
+    rows, tokens = rows_of_split(source, data)
     return model, SentenceClassification(rows_of(rows.texts, rows.labels, words, tokens))
 
 
-def _rows(source: Path, data: Data) -> tuple[Any, int]:
-    """Return the dev split, and how many tokens a sentence may have."""
+def rows_of_split(source: Path, data: Data, split: str = "") -> tuple[Rows, int]:
+    """Return a split of a task, by default the dev split, and how many tokens a sentence may have.
+
+    Raises:
+        ConfigError: the task has scores instead of classes, or no folder is known.
+    """
     from dataclasses import replace
 
     from snn_extreme_quant.data import Task, read_rows
@@ -116,5 +122,5 @@ def _rows(source: Path, data: Data) -> tuple[Any, int]:
         raise ConfigError(f"{source} gives scores; the search measures accuracy or perplexity. Use --evaluate.")
     folder = data.path or (None if run is None else run.data)
     if folder is None or not folder.is_dir():
-        raise ConfigError("--data FOLDER is needed: the folder with the task's dev split.")
-    return read_rows(task, folder, task.dev), data.max_tokens or (128 if run is None else run.max_tokens)
+        raise ConfigError(f"--data FOLDER is needed: the folder with the task's {split or 'dev'} split.")
+    return read_rows(task, folder, split or task.dev), data.max_tokens or (128 if run is None else run.max_tokens)

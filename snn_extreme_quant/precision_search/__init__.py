@@ -8,6 +8,8 @@ from snn_extreme_quant.precision_search.evaluators import (
 )
 from snn_extreme_quant.precision_search.hierarchy import Block, Hierarchy, Part
 from snn_extreme_quant.precision_search.levels import LEVELS, level_configs
+from snn_extreme_quant.precision_search.losses import SentenceLoss, TextLoss
+from snn_extreme_quant.precision_search.polishing import Polished, polish
 from snn_extreme_quant.precision_search.result import Baseline, Candidate, PathStep, SearchResult
 from snn_extreme_quant.precision_search.searching import search
 from snn_extreme_quant.precision_search.settings import Settings
@@ -22,10 +24,14 @@ __all__ = [
     "Hierarchy",
     "Part",
     "PathStep",
+    "Polished",
     "SearchResult",
     "SentenceClassification",
+    "SentenceLoss",
     "Settings",
+    "TextLoss",
     "TextPerplexity",
     "level_configs",
+    "polish",
     "search",
 ]

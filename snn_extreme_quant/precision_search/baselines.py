@@ -136,7 +136,7 @@ def plain(model: nn.Module, evaluate: Any, *, budget: float = 1000, **options: A
         names, ties = check_tiers(problem.settings.tiers, problem.settings.ties)
         sizes = {name: space.size([name]) for name in space.names}
         tiers = tiers_of(problem.hierarchy, names, ties, mean_drops(sweep, len(space.levels)), sizes)
-        found = []
+        found: list[Assignment] = []
         for tier in tiers:
             if _spent(judge) > budget:
                 break

@@ -16,7 +16,15 @@ from snn_extreme_quant.data import Batch, Sentences, collate
 from snn_extreme_quant.errors import ConfigError, DataError
 from snn_extreme_quant.models import SpikeGPT, SpikingBert
 
-__all__ = ["Classification", "Evaluator", "SentenceClassification", "TextPerplexity", "WholeModel", "evaluator_of"]
+__all__ = [
+    "Classification",
+    "Evaluator",
+    "SentenceClassification",
+    "TextPerplexity",
+    "WholeModel",
+    "evaluator_of",
+    "text_logits",
+]
 
 Numbers = npt.NDArray[np.float64]
 Rows = npt.NDArray[np.int64]
@@ -140,7 +148,7 @@ class SentenceClassification(Classification):
         device = next(model.parameters()).device
         for start in range(0, len(rows), _BATCH):
             batch = collate(self.sentences, rows[order[start : start + _BATCH]]).to(device)
-            found.append(_logits(model, batch).double().cpu())
+            found.append(text_logits(model, batch).double().cpu())
         logits = torch.cat(found)
         back = np.empty(len(rows), np.int64)
         back[order] = np.arange(len(rows))
@@ -152,7 +160,7 @@ class SentenceClassification(Classification):
         return _hash(data.ids, data.types, data.starts, data.labels)
 
 
-def _logits(model: nn.Module, batch: Batch) -> Tensor:
+def text_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Return the logits of a batch, as the model is deployed."""
     if isinstance(model, SpikingBert):
         mode, model.mode = model.mode, "simulated"
@@ -188,7 +196,7 @@ class TextPerplexity:
         """Return the mean of -ln p over the tokens of each stream but the first."""
         gpt = cast("SpikeGPT", model)
         parts = torch.from_numpy(self.parts[rows]).to(gpt.emb.weight.device)
-        found = [self._nats(gpt, batch) for batch in parts.split(_BATCH)]
+        found = [self._nats(gpt, batch) for batch in torch.split(parts, _BATCH)]
         return cast("Numbers", (torch.cat(found) / (self.parts.shape[1] - 1)).numpy())
 
     def _nats(self, model: SpikeGPT, parts: Tensor) -> Tensor:

@@ -136,7 +136,8 @@ class Hierarchy:
             ConfigError: it is no description, or a matrix is in two blocks, or in none.
             UnmatchedNameError: a name matches no matrix.
         """
-        blocks = data.get("blocks") if isinstance(data, Mapping) else None
+        given: object = data
+        blocks = given.get("blocks") if isinstance(given, Mapping) else None
         if not isinstance(blocks, Sequence) or isinstance(blocks, str):
             raise ConfigError("A hierarchy is {'blocks': [{'name': ..., 'role': ..., 'modules': [...]}, ...]}.")
         unknown = sorted(set(data) - {"blocks", "float"})

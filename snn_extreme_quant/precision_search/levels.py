@@ -45,9 +45,9 @@ def level_configs(
         {5.0: Uniform(bits=5, per='channel'), 1.0: Binary(per='channel')}
     """
     own = dict(configs or {})
-    for level, config in own.items():
-        if not is_number(level) or not isinstance(config, WeightConfig):
-            raise ConfigError(f"configs maps numbers of bits to precisions; got {level!r}: {config!r}.")
+    for level, given_config in own.items():
+        if not is_number(level) or not isinstance(given_config, WeightConfig):
+            raise ConfigError(f"configs maps numbers of bits to precisions; got {level!r}: {given_config!r}.")
     given = list(levels)
     if not given:
         raise ConfigError("levels is empty; give numbers of bits, such as [8, 4, 1.58].")

@@ -104,7 +104,8 @@ class RayWorkers:
         key = _key(precisions, number)
         self._done.add(key)
         for _ in range(_TRIES):
-            reference, actor = self._running.pop(key, None) or self._submit(precisions, number)
+            running = self._running.pop(key, None)
+            reference, actor = self._submit(precisions, number) if running is None else running
             self._fill()
             try:
                 found: Outcome = ray.get(reference)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from snn_extreme_quant.precision_search.levels import level_name
 from snn_extreme_quant.precision_search.metrics import METRICS
-from snn_extreme_quant.precision_search.result import SearchResult
+from snn_extreme_quant.precision_search.result import Candidate, SearchResult
 from snn_extreme_quant.report.figures import COLOURS, new_figure, save_figure
 
 __all__ = ["draw_search"]
@@ -79,7 +80,7 @@ def _heat(figure: Any, axis: Any, result: SearchResult) -> None:
 def _front(axis: Any, result: SearchResult) -> None:
     metric = METRICS[result.settings["metric"]]
     axis.set_title("Candidates, limits and Pareto front", fontsize=11, loc="left")
-    groups = (
+    groups: tuple[tuple[str, Callable[[Candidate], bool], str, str], ...] = (
         ("within the drop", lambda c: c.status == "ok", _GREEN, "o"),
         ("beyond it", lambda c: c.status == "violated", _RED, "x"),
         ("sweep alone", lambda c: c.status == "open", _GREY, "."),
@@ -136,7 +137,11 @@ def _path(memory: Any, quality: Any, result: SearchResult) -> None:
     steps = [(step, result.candidates[step.candidate]) for step in result.path]
     tiers = list(dict.fromkeys(step.tier for step, _ in steps))
     share = 100 / result.baseline.memory
-    for axis, value in ((memory, lambda c: share * c.memory), (quality, lambda c: c.quality)):
+    shown: tuple[tuple[Any, Callable[[Candidate], float]], ...] = (
+        (memory, lambda c: share * c.memory),
+        (quality, lambda c: c.quality),
+    )
+    for axis, value in shown:
         for number, tier in enumerate(tiers):
             inside = [(i, step, c) for i, (step, c) in enumerate(steps) if step.tier == tier]
             colour = COLOURS[number % 7]

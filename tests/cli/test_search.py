@@ -26,6 +26,11 @@ def build():
 
 examples = Classification(lambda model, rows: model(inputs[rows]), labels)
 
+def loss(model, step):
+    return torch.nn.functional.cross_entropy(model(inputs), labels)
+
+number = 3
+
 def percent(model):
     return 90.0 - sum(100.0 for layer in model if getattr(layer, "config", None) and layer.config.bits < 4)
 """
@@ -122,3 +127,65 @@ def test_a_language_model(sxq, tmp_path):
     measured = json.loads(sxq("lm-eval", tmp_path / "run", tmp_path / "text.txt", "--streams", "8", "--json").stdout)
     assert found["baseline"]["quality"] == pytest.approx(measured["perplexity"])
     assert any("signs" in note for note in found["notes"])
+
+
+def test_a_plan_is_trained(sxq, source, tmp_path):
+    """Limits that the search alone does not meet."""
+    plan, saved = tmp_path / "plan.json", tmp_path / "net.safetensors"
+    given = (
+        "search", f"{source}:build", "--evaluate", f"{source}:examples", "--max-memory", "40%", "--max-drop", "0",
+        "--levels", "3,1.58", "--sensitivity", "0",
+    )  # fmt: skip
+    alone = sxq(*given)
+    trained = (*given, "--finetune", "40", "--loss", f"{source}:loss", "--rate", "0.03", "--save", saved, "-o", plan)
+    done = sxq(*trained, "--json")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    polished = found["polished"]
+    assert polished["feasible"]
+    assert polished["steps"] == 40
+    assert polished["kept"]
+    assert polished["candidate"]["quality"] > polished["before"]
+    assert (alone.exit_code == 0) == found["feasible"]
+    model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 3))
+    sxq_package.quantize_(model, sxq_package.PrecisionPlan.load(plan))
+    sxq_package.load_checkpoint(model, saved)
+    assert all(layer.config.bits <= 3 for layer in (model[0], model[2]))
+    said = sxq(*trained)
+    assert "polished in 40 steps" in said.stdout
+    assert str(saved) in said.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--finetune", "3"), "belong together"),
+        (("--save", "net.safetensors"), "belong together"),
+        (("--finetune", "3", "--save", "net.safetensors"), "--loss MODULE:NAME"),
+        (("--finetune", "3", "--save", "net.safetensors", "--loss", "{}:number"), "name a function loss"),
+    ],
+)
+def test_wrong_input_of_training_is_a_line(sxq, source, options, said):
+    given = ("--evaluate", f"{source}:examples", "--max-drop", "1")
+    done = sxq("search", f"{source}:build", *given, *(option.format(source) for option in options))
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_a_language_model_is_trained(sxq, tmp_path):
+    text = "to be, or not to be: that is the question. " * 20
+    tokens = TextTokens.of("characters", text)
+    torch.manual_seed(0)
+    SpikeGPT(SpikeGPTConfig(vocab=tokens.vocab, layers=1, hidden=16)).save_pretrained(tmp_path / "run")
+    tokens.save(tmp_path / "run")
+    (tmp_path / "text.txt").write_text(text)
+    given = (
+        "search", tmp_path / "run", "--max-drop", "50", "--levels", "3", "--streams", "8", "--tiers", "global",
+        "--data", tmp_path / "text.txt", "--finetune", "2", "--rate", "0.01", "--save", tmp_path / "out",
+    )  # fmt: skip
+    assert "--train-data FILE is needed" in sxq(*given).stderr
+    done = sxq(*given, "--train-data", tmp_path / "text.txt", "--json")
+    assert done.exit_code == 0, done.stderr
+    quality = json.loads(done.stdout)["polished"]["candidate"]["quality"]
+    measured = json.loads(sxq("lm-eval", tmp_path / "out", tmp_path / "text.txt", "--streams", "8", "--json").stdout)
+    assert measured["perplexity"] == pytest.approx(quality)
