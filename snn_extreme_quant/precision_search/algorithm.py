@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from snn_extreme_quant.precision_search.hierarchy import Hierarchy
@@ -140,16 +140,26 @@ def _lower_group(
     current = space.level_of(now, group.matrices)
     below = [level for level in space.levels if level < current]
     chain = [space.lowered(now, group.matrices, level) for level in below]
-    judge.ahead(chain, _LIKELY)
+    glances = judge.delta is not None
+    judge.ahead(chain, 1 if glances else _LIKELY)
+    tried: list[Trial] = []
     for level, candidate in zip(below, chain, strict=True):
         trial = judge.trial(candidate)
-        kept = judge.judge(trial) == "ok"
-        steps.append(Step(tier.name, group.name, level, kept, trial))
+        tried.append(trial)
+        doubtful = not glances or judge.look(trial, 1) > judge.limits.drop
+        status = judge.judge(trial) if doubtful else trial.status
         reporter.tell(tier.name, group.name, level, trial)
-        if not kept:
+        if status not in ("ok", "open"):
             break
-        now = candidate
-    return now
+    # Levels that were but glanced at: the lowest that is within the limit is where the group stays.
+    reached = len(tried)
+    while reached and judge.judge(tried[reached - 1]) != "ok":
+        reached -= 1
+        if reached:
+            reporter.tell(tier.name, group.name, below[reached - 1], tried[reached - 1])
+    for number, trial in enumerate(tried):
+        steps.append(Step(tier.name, group.name, below[number], number < reached, trial))
+    return chain[reached - 1] if reached else now
 
 
 @dataclass(frozen=True)
@@ -175,8 +185,11 @@ def select(judge: Judge, trials: Sequence[Trial], reporter: Reporter) -> Found:
         trials: the candidates.
         reporter: of the progress.
     """
-    feasible = [trial for trial in trials if trial.status == "ok" and judge.fits(trial)]
+    feasible = [trial for trial in trials if trial.status in ("ok", "open") and judge.fits(trial)]
     feasible.sort(key=lambda trial: (-judge.utility(trial), trial.memory))
+    # One that is known to be feasible first: what was but glanced at has to beat it.
+    known = next((trial for trial in feasible if trial.status == "ok"), None)
+    feasible.sort(key=lambda trial: trial is not known)
     chosen: Trial | None = None
     for trial in feasible:
         if chosen is not None and judge.cannot_reach(trial, judge.utility(chosen)):
@@ -221,16 +234,18 @@ def _least_drop(judge: Judge, trials: Iterable[Trial]) -> Trial | None:
     return best
 
 
-def pareto(judge: Judge, trials: Iterable[Trial], *, settle: bool) -> list[Trial]:
+def pareto(judge: Judge, trials: Sequence[Trial], passed: Collection[str], *, settle: bool) -> list[Trial]:
     """Return the candidates that no other beats in memory and quality, by memory.
 
     Args:
         judge: which evaluates what is open.
         trials: the candidates; those beyond the limit count where they were evaluated in full.
+        passed: keys of those that the tiers went on from; glances at them count where the front is settled.
         settle: whether candidates that are on the front by estimates are evaluated in full, until none is.
     """
     while True:
-        known = [trial for trial in trials if trial.exact or trial.status == "ok"]
+        open_too = passed if settle else ()
+        known = [trial for trial in trials if trial.exact or trial.status == "ok" or trial.key in open_too]
         known = [trial for trial in known if trial.status != "failed"]
         front: list[Trial] = []
         sign = 1.0 if judge.metric.higher else -1.0

@@ -136,9 +136,13 @@ class Judge:
         return trial.status
 
     def cannot_reach(self, trial: Trial, utility: float) -> bool:
-        """Whether a candidate is less useful than ``utility``; asked each round, until the answer is certain enough."""
+        """Whether a candidate is less useful than ``utility``, or beyond the limit of the drop.
+
+        Asked each round, until the answer is certain enough.
+        """
         needed = utility + self.alpha * self.ratio(trial)  # of the quality
-        return self._is_worse(trial, self.metric.drop(self.baseline, needed if self.metric.higher else -needed))
+        drop = self.metric.drop(self.baseline, needed if self.metric.higher else -needed)
+        return self._is_worse(trial, min(drop, self.limits.drop))
 
     def cannot_beat(self, trial: Trial, other: Trial) -> bool:
         """Whether a candidate's drop is larger than that of another, which is exact."""

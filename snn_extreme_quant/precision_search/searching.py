@@ -86,7 +86,8 @@ def search(
         judge.judge(start)
         found = select(judge, [start, *(t for t in tried.values() if t is not start)], reporter)
         trials = list(judge.trials.values())
-        front = pareto(judge, trials, settle=settings.exact == "front")
+        passed = {step.trial.key for step in steps if step.kept}
+        front = pareto(judge, trials, passed, settle=settings.exact == "front")
         return _result(problem, found, front, steps, sensitivity, time.perf_counter() - started)
 
 
@@ -132,7 +133,7 @@ def as_candidate(judge: Judge, trial: Trial) -> Candidate:
 
 def result_of(problem: Problem, chosen: Trial | None, seconds: float) -> SearchResult:
     """Return what another search found, with all that it evaluated."""
-    front = pareto(problem.judge, list(problem.judge.trials.values()), settle=False)
+    front = pareto(problem.judge, list(problem.judge.trials.values()), (), settle=False)
     return _result(problem, Found(chosen), front, [], {}, seconds)
 
 

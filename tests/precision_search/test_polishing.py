@@ -38,7 +38,7 @@ def learnt(evaluator: Classification) -> tuple[Tensor, Tensor]:
 def searched() -> tuple[nn.Module, Classification, SearchResult]:
     """A search whose limits cannot be met without training."""
     net, evaluator = trained()
-    found = sxq.search(net, evaluator, max_drop=1.0, max_memory="9%", levels=[8, 3, 2, 1.58, 1], sensitivity=0.0)
+    found = sxq.search(net, evaluator, max_drop=4.0, max_memory="17%", levels=[8, 2, 1], sensitivity=0.0)
     assert not found.feasible
     assert found.least_drop is not None
     return net, evaluator, found
@@ -55,7 +55,7 @@ def test_it_meets_limits_that_the_search_alone_does_not(
     assert done.kept
     assert done.before == found.least_drop.quality
     assert done.candidate.quality > done.before + 5.0
-    assert done.feasible == (done.candidate.drop <= 1.0)
+    assert done.feasible == (done.candidate.drop <= 4.0)
     assert done.feasible
     assert "the limits are met" in str(done)
     assert done.losses[-1] < done.losses[0]
