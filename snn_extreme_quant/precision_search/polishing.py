@@ -194,7 +194,7 @@ def _train(model: nn.Module, loss: Loss, steps: int, rate: float, seed: int) -> 
             model.train()
             reset(model)
             optimizer.zero_grad(set_to_none=True)
-            value = loss(model, step)
+            value: object = loss(model, step)
             if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
                 raise ConfigError(f"loss(model, {step}) has to give a tensor of one number with gradients.")
             losses.append(value.item())
