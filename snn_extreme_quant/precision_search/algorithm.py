@@ -143,20 +143,21 @@ def _lower_group(
     glances = judge.delta is not None
     judge.ahead(chain, 1 if glances else _LIKELY)
     tried: list[Trial] = []
+    passed = True
     for level, candidate in zip(below, chain, strict=True):
         trial = judge.trial(candidate)
         tried.append(trial)
-        doubtful = not glances or judge.look(trial, 1) > judge.limits.drop
-        status = judge.judge(trial) if doubtful else trial.status
+        passed = glances and judge.look(trial, 1) <= judge.limits.drop and trial.status in ("open", "ok")
+        if not passed:  # it is decided, unless the level above is beyond the limit already
+            above = len(tried) < 2 or judge.judge(tried[-2]) == "ok"
+            passed = above and judge.judge(trial) == "ok"
         reporter.tell(tier.name, group.name, level, trial)
-        if status not in ("ok", "open"):
+        if not passed:
             break
     # Levels that were but glanced at: the lowest that is within the limit is where the group stays.
-    reached = len(tried)
+    reached = len(tried) if passed else len(tried) - 1
     while reached and judge.judge(tried[reached - 1]) != "ok":
         reached -= 1
-        if reached:
-            reporter.tell(tier.name, group.name, below[reached - 1], tried[reached - 1])
     for number, trial in enumerate(tried):
         steps.append(Step(tier.name, group.name, below[number], number < reached, trial))
     return chain[reached - 1] if reached else now

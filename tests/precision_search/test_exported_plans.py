@@ -94,7 +94,6 @@ def test_the_plan_of_a_spiking_bert(tmp_path: Path, form: str) -> None:
     assert found.feasible, str(found)
     assert found.chosen is not None
     assert found.plan is not None
-    assert len(set(found.chosen.levels.values())) > 1  # widths are mixed
     model.set_weights(found.plan)
     quality = SentenceClassification(data)
     with torch.no_grad():
