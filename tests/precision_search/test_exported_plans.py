@@ -22,7 +22,7 @@ LEVELS = [8, 5, 3, 1.58]
 def bert(**options: object) -> SpikingBert:
     """Return a SpikingBert whose neurons fire, and whose parameters differ as a trained one's do."""
     torch.manual_seed(0)
-    sizes = {"vocab": 6000, "positions": 32, "layers": 2, "hidden": 64, "heads": 4, "ffn": 256, "T": 4}
+    sizes = {"vocab": 12000, "positions": 32, "layers": 2, "hidden": 64, "heads": 4, "ffn": 256, "T": 4}
     model = SpikingBert(SpikingBertConfig(**{**sizes, "threshold": 0.3, "dropout": 0.0, **options})).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -86,7 +86,7 @@ def test_a_spiking_bert_is_measured_as_it_is_deployed() -> None:
 @pytest.mark.parametrize("form", ["sequence", "counts"])
 def test_the_plan_of_a_spiking_bert(tmp_path: Path, form: str) -> None:
     model = bert()
-    data = labelled(model, sentences(6000, 24))
+    data = labelled(model, sentences(12000, 24))
     found = sxq.search(
         model, SentenceClassification(data), max_drop=60.0, max_memory="30%", levels=LEVELS, sensitivity=0.0,
         alpha=500.0, tiers=["global", "block"],
