@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from snn_extreme_quant.errors import ModelFileError
 
+from .external import check_beside
 from .files import METADATA_KEY, is_sealed
 from .operators import DOMAIN
 from .packed import damaged_weights
@@ -75,11 +76,21 @@ def salvage_file(path: Path) -> Salvaged:
     if METADATA_KEY not in metadata and not any(node.domain == DOMAIN for node in model.graph.node):
         raise ModelFileError(f"{path} was not written by sxq.export_onnx(); export the model with it.")
     facts = _facts(metadata, damage)
-    damage += [
+    beside = _beside(model, path)
+    damage += beside or [
         f"the packed weights of layer {layer!r} hold what is no code, or are not as many as their shape says"
         for layer in damaged_weights(model, path.parent)
     ]
     return Salvaged(model, facts, len(data), not is_sealed(data), damage)
+
+
+def _beside(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Say what is wrong with the file of weights beside a model."""
+    try:
+        check_beside(model, path)
+    except ModelFileError as error:
+        return [str(error).rstrip(".")]
+    return []
 
 
 def _facts(metadata: dict[str, str], damage: list[str]) -> dict[str, Any]:

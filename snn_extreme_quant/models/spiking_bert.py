@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant.models.cells import framework_cell
 from snn_extreme_quant.models.config import SpikingBertConfig, Weights
 from snn_extreme_quant.models.feedback import Feedback
@@ -24,7 +23,7 @@ from snn_extreme_quant.models.latent import start_as_bert
 from snn_extreme_quant.models.modes import refuse_mode
 from snn_extreme_quant.models.offsets import with_offsets
 from snn_extreme_quant.models.precision import set_weights
-from snn_extreme_quant.models.running import Activity, BertDetails, settle, simulate, time_steps
+from snn_extreme_quant.models.running import Activity, BertDetails, check_ids, settle, simulate, time_steps
 from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
@@ -238,11 +237,7 @@ class SpikingBert(_Block):
         Raises:
             SampleError: a sequence is longer than the table of positions, or inputs are no ``(B, S)`` integers.
         """
-        if ids.dim() != 2 or ids.is_floating_point() or ids.shape[1] > self.config.positions:
-            raise SampleError(
-                f"SpikingBert takes token ids (B, S), S up to {self.config.positions}; got {tuple(ids.shape)} of"
-                f" {ids.dtype}. Truncate longer texts."
-            )
+        check_ids(ids, attention_mask, types, self.config.positions)
         mask = torch.zeros((), device=ids.device)
         if attention_mask is not None:
             mask = (1.0 - attention_mask[:, None, None, :].float()) * PAD
@@ -389,7 +384,7 @@ class SpikingBert(_Block):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Load what :meth:`save_pretrained` wrote.
+        """Load what :meth:`save_pretrained` wrote, in training mode as every new model is: ``.eval()`` ends dropout.
 
         Raises:
             CheckpointError: a file is missing, or is not of this format.

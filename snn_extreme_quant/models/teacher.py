@@ -40,6 +40,7 @@ def load_teacher(source: str | Path | nn.Module) -> Any:
     """
     if isinstance(source, nn.Module):
         return _checked(source)
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
     try:
@@ -48,7 +49,7 @@ def load_teacher(source: str | Path | nn.Module) -> Any:
         loader: Any = AutoModelForSequenceClassification if classifies else AutoModel
         with _quiet():
             model = loader.from_pretrained(source, dtype=torch.float32, attn_implementation="eager")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelSourceError(f"{source} cannot be loaded as a teacher: {error}") from error
     return _checked(model.eval().requires_grad_(False))
 
@@ -93,9 +94,13 @@ def load_tokenizer(source: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError, KeyError) as error:
         raise ModelSourceError(f"{source} has no tokenizer that can be loaded: {error}") from error
+    # Where a folder has no tokenizer's files, transformers makes one that knows no word.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise ModelSourceError(f"{source} has no tokenizer: put its tokenizer.json or vocab.txt beside the weights.")
+    return tokenizer
 
 
 def teacher_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int, ...]:

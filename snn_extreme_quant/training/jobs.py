@@ -138,6 +138,7 @@ class Distillation:
         self._now = _Current()
         for stage in recipe.stages:
             self._check(stage)
+            self.sentences(stage)  # what cannot be read is better said now
 
     def begin(self, stage: Stage) -> None:
         """Set precision and mode, load the stage's teacher."""

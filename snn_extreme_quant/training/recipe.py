@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from snn_extreme_quant.data import Task
+from snn_extreme_quant.data.metrics import METRICS
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models.config import weights_from_data
 from snn_extreme_quant.training.recipe_text import Holdout, TextTask, Tokens
@@ -225,6 +226,8 @@ class TrainOptions:
         """Refuse what has no meaning."""
         if self.precision not in ("bf16", "no"):
             raise ConfigError(f"[train] precision={self.precision!r}: use 'bf16' or 'no'.")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"[train] seed={self.seed}: use a whole number from 0 to 2^63 - 1.")
         for name, least in (("batch", 1), ("accumulate", 1), ("eval_every", 0), ("save_every", 0), ("calibration", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"[train] {name}={getattr(self, name)}: use {least} or more.")
@@ -279,6 +282,15 @@ class Recipe:
             raise ConfigError("The recipe has no [[stage]].")
         if self.cache not in ("none", "all"):
             raise ConfigError(f"[teacher] cache={self.cache!r}: use 'none' or 'all'.")
+        for stage in self.stages:
+            if self.cache == "all" and stage.loss.scores and not (stage.augment or stage.text or stage.teacher):
+                raise ConfigError(
+                    f"stage {stage.name!r}: [teacher] cache='all' keeps no attention scores: use cache='none', or"
+                    " scores = 0."
+                )
+        unknown = set(self.task.metrics) - set(METRICS) if self.text is None else set()
+        if unknown or not self.task.metrics:
+            raise ConfigError(f"[task] metrics={list(self.task.metrics)}: use {', '.join(METRICS)}.")
         if self.max_tokens < 3:
             raise ConfigError(f"[task] max_tokens={self.max_tokens}: use 3 or more; two are [CLS] and [SEP].")
         if self.gpt is not None:

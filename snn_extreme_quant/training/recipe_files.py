@@ -96,11 +96,25 @@ def _build(cls: type[_T], data: Any, where: str) -> _T:
     return cls(**values)
 
 
-def _recipe(data: Mapping[str, Any]) -> Recipe:
+def _check_sections(data: Mapping[str, Any]) -> None:
+    """Refuse sections that are unknown or no tables, and what has the wrong type in those that are no dataclass."""
     sections = {"task", "teacher", "student", "start", "base", "gpt", "tokens", "train", "augment", "stage"}
-    for key in data:
+    for key, section in data.items():
         if key not in sections:
             raise ConfigError(f"The recipe has no section [{key}]. {suggest(key, sections)}")
+        if key == "stage" and not (isinstance(section, list) and all(isinstance(part, dict) for part in section)):
+            raise ConfigError("The recipe's stages are tables: [[stage]].")
+        if key != "stage" and not isinstance(section, Mapping):
+            raise ConfigError(f"[{key}] is a table, not {section!r}.")
+    layers, longest = data.get("student", {}).get("layers", 0), data.get("task", {}).get("max_tokens", 0)
+    if not all(type(layer) is int for layer in (layers if isinstance(layers, list) else [layers])):
+        raise ConfigError(f"[student] layers = {layers!r}: use a whole number, or a list of them.")
+    if type(longest) is not int:
+        raise ConfigError(f"[task] max_tokens = {longest!r}: use a whole number.")
+
+
+def _recipe(data: Mapping[str, Any]) -> Recipe:
+    _check_sections(data)
     task = dict(data.get("task", {}))
     gpt = data.get("gpt")
     text = _text(task) if gpt is not None and task.get("name") == "text" else None
@@ -114,8 +128,6 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
     if "data" not in task:
         raise ConfigError('[task] data is missing: a folder with train.tsv and dev.tsv, or "hub".')
     teacher = dict(data.get("teacher", {}))
-    if gpt is not None and not isinstance(gpt, Mapping):
-        raise ConfigError("[gpt] is a table of SpikeGPTConfig's fields.")
     if gpt is None and "tokens" in data:
         raise ConfigError("[tokens] is for [gpt]: a teacher brings its tokenizer.")
     if set(teacher) - {"path", "cache"} or ("path" not in teacher and "base" not in data and gpt is None):
@@ -137,7 +149,7 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
         text=text,
         holdout=holdout,
         tokens=_build(Tokens, data.get("tokens", {}), "[tokens]"),
-        max_tokens=int(task.get("max_tokens", 64)),
+        max_tokens=task.get("max_tokens", 64),
         cache=str(teacher.get("cache", "none")),
         layers=tuple(layers) if isinstance(layers, list) else layers,
         student=student,

@@ -70,6 +70,9 @@ def test_weights_that_are_not_those_of_the_graph_are_refused(folder, tmp_path, p
     with pytest.raises(ModelEditedError, match=r"model\.safetensors is not the file"):
         Classifier(copy)
     read_model(copy / "model.onnx", allow_edited=True)
+    assert "is not the file" in inspect_file(copy / "model.onnx").damage[0]
+    (copy / "model.safetensors").unlink()
+    assert "cannot be read" in inspect_file(copy / "model.onnx").damage[0]
 
 
 def test_packing_that_fails_leaves_the_folder_as_it_was(folder, tmp_path, monkeypatch):

@@ -223,6 +223,21 @@ def test_a_framework_that_is_switched_off_is_an_error(monkeypatch):
         build(schedule="step", neurons="spikingjelly")
 
 
+def test_inputs_that_do_not_fit_are_refused(ids):
+    model = build()
+    mask = torch.ones_like(ids)
+    for wrong, words in (
+        ((ids[:, :0],), "one at least"),
+        ((ids.bool(),), "bool"),
+        ((ids, mask[:1]), "attention_mask"),
+        ((ids, mask[0]), "attention_mask"),
+        ((ids, mask[:, :-1]), "attention_mask"),
+        ((ids, mask, mask[:1]), "types"),
+    ):
+        with pytest.raises(SampleError, match=words):
+            model(*wrong)
+
+
 def test_modes_that_do_not_exist_are_refused():
     with pytest.raises(ConfigError, match='schedule="step"'):
         build().mode = "surrogate"

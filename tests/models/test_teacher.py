@@ -219,3 +219,18 @@ def test_what_is_no_teacher_is_refused(teacher, tmp_path):
         SpikingBert.from_teacher(teacher, hidden=64)
     with pytest.raises(ConfigError, match="texts"):
         SpikingBert.from_teacher(teacher, texts=[])
+
+
+def test_a_folder_without_a_tokenizer_or_with_half_of_its_weights_is_no_teacher(teacher, tmp_path):
+    """Transformers would make a tokenizer that knows no word."""
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for path in teacher.iterdir():
+        if "token" not in path.name and "vocab" not in path.name:
+            (bare / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(ModelSourceError, match="no tokenizer"):
+        SpikingBert.from_teacher(bare, texts=TEXTS)
+    weights = (bare / "model.safetensors").read_bytes()
+    (bare / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelSourceError, match="cannot be loaded"):
+        SpikingBert.from_teacher(bare)

@@ -364,11 +364,28 @@ def test_a_task_of_glue_keeps_what_is_not_changed(recipe):
         (["task.name=sst"], "sst2"),
         (["teacher.pth=x"], "path"),
         (["students.T=4"], "student"),
+        (["task.metrics=['foo']"], "accuracy"),
+        (["task.metrics=[]"], "accuracy"),
+        (["train.seed=-1"], "seed"),
+        (["train.seed=99999999999999999999"], "seed"),
+        (["stage=3"], "stage"),
+        (["task=3"], "task"),
+        (["student.layers=1.5"], "layers"),
+        (["student.layers=a"], "layers"),
+        (["task.max_tokens=abc"], "max_tokens"),
+        (["teacher.cache=all", "stage.1.loss.scores=1"], "scores"),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_anything_runs(recipe, changes, words):
     with pytest.raises(ConfigError, match=words):
         load_recipe(recipe, changes)
+
+
+def test_text_that_is_not_there_is_said_before_the_first_stage(recipe, tmp_path):
+    changes = ["stage.1.text=['nowhere.txt']", "stage.1.loss.labels=0", "stage.1.loss.hidden=1"]
+    with pytest.raises(DataError, match="nowhere"):
+        train(load_recipe(recipe, changes), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
