@@ -66,7 +66,7 @@ class TrainingResult:
         folder: with the models ``best`` and ``last``, ``log.jsonl`` and ``result.json``.
         metrics: dev figures of the last model.
         firing_rate: its mean firing rate on the dev set; None for a float BERT.
-        best: dev figures of the best model, chosen by the task's first metric.
+        best: dev figures of the best model of the last precision, chosen by the task's first metric.
         by_time_steps: figures of the last model at other numbers of time steps.
     """
 
@@ -142,6 +142,8 @@ class _Run:
         """Train for one stage, from wherever it stands."""
         steps, options = self.lengths[self.stage], self.recipe.train
         self.begin(stage)
+        if self.step == 0 and self._other_weights(stage):
+            self.best = {}
         started = time.perf_counter()
         for batch, seed in self.batches(stage, self.step, steps):
             factor = learning_rate(stage, self.step, steps)
@@ -158,6 +160,11 @@ class _Run:
                 self.report(Progress(stage.name, self.step, steps, losses, dev, total, stage.lr * factor))
             if not last and options.save_every and self.step % options.save_every == 0:
                 self.save()
+
+    def _other_weights(self, stage: Stage) -> bool:
+        """Whether a stage has another precision than those before: their best model is then none of this run's kind."""
+        before = [other.weights for other in self.recipe.stages[: self.stage] if other.weights != ""]
+        return self.stage > 0 and stage.weights not in ("", *before[-1:])
 
     def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
         """Make one step of the optimiser; return the losses of the batch."""

@@ -75,6 +75,8 @@ def test_a_run_leaves_models_log_and_result(finished):
     student = SpikingBert.from_pretrained(folder / "last")
     assert set(student.encoder[0].output.integer_weight()[0].unique().tolist()) == {-1.0, 0.0, 1.0}
     assert load_tokenizer(folder / "last")("good film")["input_ids"]
+    best = SpikingBert.from_pretrained(folder / "best")
+    assert best.config.weights == student.config.weights  # however good the float stage was
 
 
 def test_what_is_frozen_stays(finished, recipe):
