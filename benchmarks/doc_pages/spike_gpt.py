@@ -142,7 +142,9 @@ def decode() -> str:
     ]
     columns = ["weights", "file", "memory", *(["opens in"] if opening else []), "a token", "tokens a second"]
     plain = (
-        opening and f" Without `enable_mem_reuse=False` stock onnxruntime opens the file in {opening['plain']:.1f} s."
+        f" Without `enable_mem_reuse=False` stock onnxruntime opens the file in {opening['plain']:.1f} s."
+        if opening
+        else ""
     )
     head, shape, machine = found["head"], found["shape"], found["machine"]
     emb = head["binary8"]["embedding_bytes"]
