@@ -39,8 +39,10 @@ def verify(
 ) -> None:
     """Compare a model with its file. The exit status is 0 if nothing differs, 1 if a spike or an output does."""
     folder = language_folder(Path(model))
-    if folder is None and (not data or prompt is not None):
-        raise ConfigError("Give --data, the inputs." if not data else "--prompt is of a SpikeGPT's folder.")
+    if folder is None and not data:
+        raise typer.BadParameter("Give --data, the inputs.")
+    if folder is None and prompt is not None:
+        raise typer.BadParameter("--prompt is of a SpikeGPT's folder.")
     batches: Any = read_batches(data) if data else None
     with to_stderr():
         quiet_onnxruntime()

@@ -37,7 +37,7 @@ class Rounds:
 
     Example:
         >>> rounds = Rounds(100, 0)
-        >>> len(rounds), len(rounds.rows(0)), sorted(np.concatenate([rounds.rows(i) for i in range(len(rounds))]))[-1]
+        >>> len(rounds), len(rounds.rows(0)), int(max(np.concatenate([rounds.rows(i) for i in range(len(rounds))])))
         (13, 8, 99)
     """
 

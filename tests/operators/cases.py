@@ -18,6 +18,7 @@ from snn_extreme_quant.deploy import native_status
 from snn_extreme_quant.deploy.integer.golden import golden_run
 from snn_extreme_quant.deploy.lowering.functions import is_integer_layer, is_integer_neuron, is_token_integer
 from snn_extreme_quant.deploy.runtime.native import native_library
+from snn_extreme_quant.deploy.runtime.native_steps import STEP_COUNTS, STEP_SUMS
 from snn_extreme_quant.errors import ModelFileError
 from tests.deploy.bodies import Array, bits, model_of
 
@@ -99,8 +100,9 @@ def golden_model(case: Case) -> list[Array]:
 def kernels() -> frozenset[str]:
     """Operators that have a kernel here; none where the library cannot be had."""
     names = native_library().operators if native_status().available else frozenset()
-    # Not operators: a second name for some nodes of one, and what sessions fuse.
-    return frozenset(name for name in names if not name.endswith("OfSpikes") and not name.startswith("Fused"))
+    # Not operators: a second name for some nodes of one, and what sessions put in the place of several.
+    made = frozenset(name for name in names if name.endswith("OfSpikes") or name.startswith("Fused"))
+    return names - made - {STEP_SUMS, STEP_COUNTS}
 
 
 RUNTIMES: dict[str, Callable[[Case], list[Array]]] = {

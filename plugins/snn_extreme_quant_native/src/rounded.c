@@ -222,7 +222,7 @@ static OrtStatus* multiply(const rounded_kernel* kernel, OrtKernelContext* conte
   const size_t tiles = (p.pitch + kernel->tiles->width - 1) / kernel->tiles->width;
   /* A task of 64 kB of codes or more, times rows. */
   const size_t tile_bytes = kernel->tiles->width * codes->rows * p.rows;
-  p.tiles_a_task = tile_bytes < 65536 ? 65536 / tile_bytes : 1;
+  p.tiles_a_task = tile_bytes && tile_bytes < 65536 ? 65536 / tile_bytes : 1; /* no bytes: no inputs */
   status = sxq_parallel(api, context, task, (tiles + p.tiles_a_task - 1) / p.tiles_a_task, &p);
   free(p.totals);
   return status;

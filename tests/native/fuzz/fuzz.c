@@ -52,6 +52,7 @@ static void fuzz_linear(const sxq_operator* op) {
   const int kind = (int)draw(5), damaged = one_in(4);
   OrtKernelContext context = {0};
   OrtKernelInfo info = {.grid = 1.0f, .inverse_grid = 1.0f};
+  if (op->kind == SXQ_LINEAR_ROUNDED) info.steps = (float)(256 << draw(23)); /* "most", of a rounded input */
   OrtValue* x = context.input[0] = tensor(ORT_TYPE_FLOAT, 2, shape);
   OrtValue* packed = context.input[1] = packed_codes(op->layout, rows, columns);
   OrtValue* scale = context.input[2] = tensor(ORT_TYPE_FLOAT, 1, scales);
@@ -256,6 +257,23 @@ static void fuzz_steps(const sxq_operator* op) {
   finish(&context);
 }
 
+/* Norms, sigmoids and weighted averages of tokens. */
+static void fuzz_language(const sxq_operator* op) {
+  const int64_t tokens = draw(6), batch = draw(5), channels = one_in(6) ? 700 : draw(40);
+  const int64_t whole[] = {tokens, batch, channels}, state[] = {1, batch, channels}, each[] = {channels};
+  const int average = op->kind == SXQ_WEIGHTED_AVERAGE, damaged = one_in(4);
+  OrtKernelInfo info = {0};
+  OrtKernelContext context = {0};
+  for (size_t i = 0; i < op->inputs; ++i) {
+    const int of_channels = average ? i == 2 || i == 3 : i > 0, of_state = average && i > 3;
+    context.input[i] = tensor(ORT_TYPE_FLOAT, of_channels ? 1 : 3, of_channels ? each : of_state ? state : whole);
+    fill(context.input[i], one_in(10) ? 4 : 3);
+  }
+  if (damaged) damage(context.input[draw((uint32_t)op->inputs)]);
+  if (!run(op, &info, &context) && !damaged) fail(op->name, "refuses what is in order");
+  finish(&context);
+}
+
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
   state = strtoull(argv[1], NULL, 10) * 2 + 1;
@@ -287,6 +305,7 @@ int main(int argc, char** argv) {
   for (long round = 0; round < rounds / 8; ++round) {
     const sxq_operator* op = (const sxq_operator*)registered[others - 1 - draw((uint32_t)synchronous)];
     if (op->kind == SXQ_SHIFT_NORM || op->kind == SXQ_SHIFT_SOFTMAX) fuzz_shift(op);
+    else if (op->kind == SXQ_TOKEN_NORM || op->kind == SXQ_EXACT_SIGMOID || op->kind == SXQ_WEIGHTED_AVERAGE) fuzz_language(op);
     else if (op->kind == SXQ_STEP_SUMS || op->kind == SXQ_STEP_COUNTS) fuzz_steps(op);
     else fuzz_synchronous(op);
   }
