@@ -28,7 +28,7 @@ from snn_extreme_quant.training.optimisation import (
     parts_of,
     seed_part,
 )
-from snn_extreme_quant.training.recipe import Recipe, Stage
+from snn_extreme_quant.training.recipe import Recipe, Stage, changes_weights
 from snn_extreme_quant.training.recipe_text import LOWER_IS_BETTER
 from snn_extreme_quant.training.state import read_state, write_state
 
@@ -142,7 +142,7 @@ class _Run:
         """Train for one stage, from wherever it stands."""
         steps, options = self.lengths[self.stage], self.recipe.train
         self.begin(stage)
-        if self.step == 0 and self._other_weights(stage):
+        if self.step == 0 and changes_weights([other.weights for other in self.recipe.stages], self.stage):
             self.best = {}
         started = time.perf_counter()
         for batch, seed in self.batches(stage, self.step, steps):
@@ -160,11 +160,6 @@ class _Run:
                 self.report(Progress(stage.name, self.step, steps, losses, dev, total, stage.lr * factor))
             if not last and options.save_every and self.step % options.save_every == 0:
                 self.save()
-
-    def _other_weights(self, stage: Stage) -> bool:
-        """Whether a stage has another precision than those before: their best model is then none of this run's kind."""
-        before = [other.weights for other in self.recipe.stages[: self.stage] if other.weights != ""]
-        return self.stage > 0 and stage.weights not in ("", *before[-1:])
 
     def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
         """Make one step of the optimiser; return the losses of the batch."""

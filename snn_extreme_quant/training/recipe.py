@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models.config import weights_from_data
 from snn_extreme_quant.training.recipe_text import Holdout, TextTask, Tokens
 
-__all__ = ["Augment", "Base", "LossWeights", "Recipe", "Stage", "Start", "TrainOptions"]
+__all__ = ["Augment", "Base", "LossWeights", "Recipe", "Stage", "Start", "TrainOptions", "changes_weights"]
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,21 @@ class Stage:
         taken += ["loss"] if compared or self.loss.layer_map else []
         if taken:
             raise ConfigError(f"stage {self.name!r}: {taken[0]} has no meaning with {what}.")
+
+
+def changes_weights(weights: Sequence[Any], number: int) -> bool:
+    """Whether a stage has another precision than those before it.
+
+    Args:
+        weights: of the stages, as :class:`Stage` has them.
+        number: of the stage, from 0.
+
+    Example:
+        >>> [changes_weights(["", "ternary", "", "binary"], number) for number in range(4)]
+        [False, True, False, True]
+    """
+    before = [kind for kind in weights[:number] if kind != ""]
+    return number > 0 and weights[number] not in ("", *before[-1:])
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 from snn_extreme_quant.data.tasks import Task
 from snn_extreme_quant.errors import CheckpointError
+from snn_extreme_quant.training.recipe import changes_weights
 from snn_extreme_quant.training.recipe_text import LOWER_IS_BETTER
 
 __all__ = ["RunFolder", "logged_seconds", "read_run"]
@@ -77,6 +78,15 @@ def _recipe_of_checkpoint(path: Path) -> dict[str, Any] | None:
     return dict(json.loads(data["recipe"]))
 
 
+def _first_of_precision(stages: list[dict[str, Any]], log: list[dict[str, Any]]) -> int:
+    """Return the first line of the stages that have the last line's precision: ``best`` is one of them."""
+    reached = next(i for i, stage in enumerate(stages) if stage["name"] == log[-1]["stage"])
+    weights = [stage.get("weights", "") for stage in stages]
+    start = max((i for i in range(reached + 1) if changes_weights(weights, i)), default=0)
+    names = {stage["name"] for stage in stages[start:]}
+    return next(i for i, line in enumerate(log) if line["stage"] in names)
+
+
 def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dict[str, Any]:
     metric = recipe["task"]["metrics"][0]
     kept = ("max_tokens", "layers", "student", "train", "augment", "stages")
@@ -90,7 +100,10 @@ def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dic
     if not log:
         return facts
     sign = -1.0 if metric in LOWER_IS_BETTER else 1.0
-    end = len(log) if which == "last" else 1 + max(range(len(log)), key=lambda i: (sign * log[i]["dev"][metric], -i))
+    end = len(log)
+    if which == "best":
+        first = _first_of_precision(recipe["stages"], log)
+        end = 1 + max(range(first, end), key=lambda i: (sign * log[i]["dev"][metric], -i))
     last: dict[str, int] = {}
     for line in log[:end]:
         last[line["stage"]] = line["step"]
