@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,7 @@ def take_start(student: SpikingBert, start: Start) -> None:
         ConfigError: the two do not fit, or a pattern matches nothing.
     """
     source = SpikingBert.from_pretrained(start.path)
-    for name in _SHARED:
-        ours, theirs = getattr(student.config, name), getattr(source.config, name)
-        if ours != theirs:
-            raise ConfigError(f"[start] {start.path} has {name}={theirs!r}, the recipe's student {name}={ours!r}.")
+    _check_same(_SHARED, student.config, source.config, f"[start] {start.path}", "student")
     student.set_weights(source.config.weights)
     taken = _taken(
         student, source, start, 'leave the head out with take = ["embeddings.*", "encoder.*"], and the teacher gives it'
@@ -72,10 +70,7 @@ def take_gpt_start(model: SpikeGPT, start: Start) -> None:
         ConfigError: the two do not fit, or a pattern matches nothing.
     """
     source = SpikeGPT.from_pretrained(start.path)
-    for name in _SHARED_GPT:
-        ours, theirs = getattr(model.config, name), getattr(source.config, name)
-        if ours != theirs:
-            raise ConfigError(f"[start] {start.path} has {name}={theirs!r}, the recipe's [gpt] {name}={ours!r}.")
+    _check_same(_SHARED_GPT, model.config, source.config, f"[start] {start.path}", "[gpt]")
     model.set_weights(source.config.weights)
     _load(
         model, _taken(model, source, start, 'leave it out, such as the head with take = ["emb.*", "blocks.*"]'), start
@@ -97,10 +92,7 @@ def gpt_teacher(path: str, config: SpikeGPTConfig, tokens: TextTokens) -> SpikeG
         ConfigError: the two read other tokens, or give other logits.
     """
     teacher = SpikeGPT.from_pretrained(path)
-    for name in ("vocab", "head", "outputs"):
-        ours, theirs = getattr(config, name), getattr(teacher.config, name)
-        if ours != theirs:
-            raise ConfigError(f"[teacher] {path} has {name}={theirs!r}, the recipe's [gpt] {name}={ours!r}.")
+    _check_same(("vocab", "head", "outputs"), config, teacher.config, f"[teacher] {path}", "[gpt]")
     if not TextTokens.load(Path(path)).same(tokens):
         raise ConfigError(
             f"[teacher] {path} reads other tokens than the recipe's; start from it too ([start]), or train both on the"
@@ -110,6 +102,14 @@ def gpt_teacher(path: str, config: SpikeGPTConfig, tokens: TextTokens) -> SpikeG
         block: Any = module
         block.dropout = 0.0
     return teacher.train().requires_grad_(requires_grad=False)
+
+
+def _check_same(names: Sequence[str], ours: Any, theirs: Any, source: str, what: str) -> None:
+    """Raise :class:`ConfigError` for the first of these fields in which two configurations differ."""
+    for name in names:
+        wanted, found = getattr(ours, name), getattr(theirs, name)
+        if wanted != found:
+            raise ConfigError(f"{source} has {name}={found!r}, the recipe's {what} {name}={wanted!r}.")
 
 
 def _taken(model: nn.Module, source: nn.Module, start: Start, remedy: str) -> dict[str, torch.Tensor]:

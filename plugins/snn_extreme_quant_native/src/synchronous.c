@@ -164,25 +164,7 @@ ALWAYS_INLINE void run(const job* j, size_t index) {
   }
 }
 
-/* The same loops, compiled for what the processor has. */
-static void task_portable(void* data, size_t index) { run(data, index); }
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void task_avx2(void* data, size_t index) { run(data, index); }
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"))) static void task_avx512(void* data, size_t index) {
-  run(data, index);
-}
-#endif
-
-typedef void (*task_fn)(void* data, size_t index);
-
-static task_fn task_for(const sxq_kernels* kernels) {
-#if defined(__x86_64__)
-  if (kernels == &sxq_kernels_avx512) return task_avx512;
-  if (kernels == &sxq_kernels_avx2) return task_avx2;
-#endif
-  (void)kernels;
-  return task_portable;
-}
+#include "tasks.h"
 
 /* Gain and offset: of all neurons, or one for each on the last axis. */
 static OrtStatus* channels(const OrtApi* api, OrtKernelContext* context, const sxq_tensor* x, job* j) {
