@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -21,19 +21,30 @@ if TYPE_CHECKING:
     from snn_extreme_quant.data import TextTokens
     from snn_extreme_quant.models import SpikeGPT
 
-__all__ = ["generate", "language_folder", "lm_eval", "load_language_model", "tokens_of"]
+#: What ``sxq generate`` goes on with where nothing is named.
+DEFAULT_MODEL = "tinyshakespeare-ternary"
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "generate",
+    "language_folder",
+    "lm_eval",
+    "load_language_model",
+    "tokens_of",
+]
 
 Source = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A folder of sxq train, best/ or last/ in it, or an exported file.")
+    Path,
+    typer.Argument(metavar="MODEL", help="A shipped model, a folder of sxq train or sxq pack, or an exported file."),
 ]
-Folder = Annotated[Path, typer.Argument(metavar="MODEL", help="A folder of sxq train, or best/ or last/ in it.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
 #: What stands for bytes that are no text yet.
 _UNFINISHED = "\ufffd"
 
 
 def generate(
-    model: Source,
+    model: Source = Path(DEFAULT_MODEL),
+    *,
     prompt: Annotated[str, typer.Option(help="What the text begins with.")] = "\n",
     tokens: Annotated[int, typer.Option("--tokens", "-n", min=1, help="How many to make.")] = 200,
     temperature: Annotated[float, typer.Option(help="0: the likeliest token.")] = 0.8,
@@ -48,8 +59,8 @@ def generate(
         raise ConfigError("--prompt is empty; give a character at least, or leave it out for a line end.")
     with ExitStack() as stack:
         with to_stderr():
-            from_file = model.is_file() or model.suffix == ".onnx"
-            writer = _of_file(model, threads, native) if from_file else _of_folder(model, threads, stack)
+            file = _exported(model)
+            writer = _of_folder(model, threads, stack) if file is None else _of_file(file, threads, native)
             words, given = writer.words, writer.words.encode(prompt).tolist()
         if unknown := words.unknown(prompt):
             note("note", f"the model's text had no {unknown!r}: it reads one token for all such characters")
@@ -76,6 +87,20 @@ def generate(
         note("note", f"{len(made)} tokens, {rate:.1f} a second")
 
 
+def _exported(model: Path) -> Path | None:
+    """Return the file that a name, folder or path means; None for a folder without one, which is torch's.
+
+    A shipped model's name means the model, unless a folder of that name is there.
+    """
+    from snn_extreme_quant.models import zoo
+
+    if not model.exists() and str(model) in zoo.names("language"):
+        return zoo.path(str(model)) / "model.onnx"
+    if model.is_dir():
+        return model / "model.onnx" if (model / "model.onnx").is_file() else None
+    return model if model.is_file() or model.suffix == ".onnx" else None
+
+
 class _Writer(NamedTuple):
     """What makes tokens: the model in torch, or its file."""
 
@@ -97,6 +122,12 @@ def _of_folder(folder: Path, threads: int | None, stack: ExitStack) -> _Writer:
 
 
 def _of_file(path: Path, threads: int | None, native: Native) -> _Writer:
+    file = _opened(path, threads, native)
+    return _Writer(file.tokens, file.generate, lambda: None, file.runtime)
+
+
+def _opened(path: Path, threads: int | None, native: Native) -> Any:
+    """Open a file that says what its tokens are."""
     from snn_extreme_quant.deploy.language.running import GptFile
     from snn_extreme_quant.deploy.runtime.native import native_ready
 
@@ -107,28 +138,29 @@ def _of_file(path: Path, threads: int | None, native: Native) -> _Writer:
         raise ConfigError(
             f"{path} does not say what a token is; export it from a folder of sxq train, with sxq export."
         )
-    return _Writer(file.tokens, file.generate, lambda: None, file.runtime)
+    return file
 
 
 def lm_eval(
-    model: Folder,
+    model: Source,
     text: Annotated[Path, typer.Argument(metavar="TEXT", help="A file in UTF-8, or .gz of one.")],
     streams: Annotated[int, typer.Option(min=1, help="Parts of the text side by side, each from the start.")] = 16,
     last: Annotated[float, typer.Option(metavar="PART", help="Only the last part of the text, such as 0.1.")] = 1.0,
     threads: Threads = None,
+    native: Annotated[Native, typer.Option(help="Native kernels for a file; 'auto' compiles nothing.")] = Native.auto,
     as_json: AsJson = False,
 ) -> None:
-    """Measure how well a SpikeGPT predicts a text: bits per character, perplexity."""
+    """Measure how well a SpikeGPT, in torch or as a file, predicts a text: bits per character, perplexity."""
     if not 0.0 < last <= 1.0:
         raise ConfigError(f"--last {last}: use a part of the text, from above 0 to 1.")
     with to_stderr():
         from snn_extreme_quant.data import read_document
-        from snn_extreme_quant.training.text_figures import text_figures
 
-        gpt, words = load_language_model(model, threads)
+        file = _exported(model)
+        measured = _by_torch(model, threads) if file is None else _by_file(file, threads, native)
         document = read_document(text)
         started = time.perf_counter()
-        figures = text_figures(gpt, words, document[round(len(document) * (1.0 - last)) :], streams)
+        figures = measured(document[round(len(document) * (1.0 - last)) :], streams)
         seconds = time.perf_counter() - started
     counted = int(figures.pop("tokens"))
     if as_json:
@@ -137,6 +169,18 @@ def lm_eval(
         return
     rows = [(name.replace("_", " "), f"{value:.4f}") for name, value in figures.items()]
     print_table(("figure", "value"), [*rows, ("tokens", str(counted)), ("seconds", f"{seconds:.1f}")])
+
+
+def _by_torch(model: Path, threads: int | None) -> Callable[[str, int], dict[str, float]]:
+    from snn_extreme_quant.training.text_figures import text_figures
+
+    return partial(text_figures, *load_language_model(model, threads))
+
+
+def _by_file(path: Path, threads: int | None, native: Native) -> Callable[[str, int], dict[str, float]]:
+    from snn_extreme_quant.deploy.language.measuring import file_figures
+
+    return partial(file_figures, _opened(path, threads, native))
 
 
 def language_folder(folder: Path) -> Path | None:
@@ -167,7 +211,12 @@ def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, Te
     inside = (folder, folder / "best", folder / "last")
     source = next((place for place in inside if (place / "config.json").is_file()), None)
     if not folder.exists():
-        raise CheckpointError(f"{folder} is not there; name a folder of sxq train, or a file that sxq export wrote.")
+        from snn_extreme_quant.models import zoo
+
+        raise CheckpointError(
+            f"{folder} is not there; name a folder of sxq train, a file that sxq export wrote, or a model that comes"
+            f" with the package: {', '.join(zoo.names('language'))}."
+        )
     if source is None:
         raise CheckpointError(f"{folder} holds neither a model nor best/ or last/; name a folder of sxq train.")
     model, tokens = SpikeGPT.from_pretrained(source).eval(), TextTokens.load(source)

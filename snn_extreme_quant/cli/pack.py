@@ -12,11 +12,13 @@ import typer
 
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 
+from .language import language_folder
 from .output import AsJson, print_json, print_table
 from .streams import quiet_onnxruntime, to_stderr
 
 if TYPE_CHECKING:
     from snn_extreme_quant.data import Rows, Task
+    from snn_extreme_quant.training.run_folder import RunFolder
 
 __all__ = ["pack"]
 
@@ -30,9 +32,15 @@ def pack(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder of sxq train, or of save_pretrained.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FOLDER", help="The folder to make.")],
     which: Annotated[Which, typer.Option(help="Which model of the run; best was chosen by the dev set.")] = Which.last,
-    embeddings: Annotated[int, typer.Option(metavar="BITS", help="Of the tables, 2 to 16; 32: float.")] = 4,
-    time_steps: Annotated[str, typer.Option(metavar="T,T,...", help="Offered beside the trained T.")] = "4,8,16,32,64",
-    data: Annotated[Path | None, typer.Option(metavar="FOLDER", help="With the task's dev split.")] = None,
+    embeddings: Annotated[
+        int | None, typer.Option(metavar="BITS", help="Of the tables, 2 to 16; 32: float. Default 4.")
+    ] = None,
+    time_steps: Annotated[
+        str | None, typer.Option(metavar="T,T,...", help="Offered beside the trained T; default 4,8,16,32,64.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Folder with the task's dev split; of a language model a text.")
+    ] = None,
     text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the task's tables.")] = None,
     pair_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the second texts.")] = None,
     label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the labels.")] = None,
@@ -41,7 +49,7 @@ def pack(
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make a folder for sxq classify: packed weights, one graph for several T, figures, a model card."""
+    """Make a folder for sxq classify, or of a language model for sxq generate: weights, graph, figures, model card."""
     with to_stderr():
         import torch
 
@@ -55,26 +63,45 @@ def pack(
         if not (source / "config.json").is_file():
             raise CheckpointError(f"{run} holds neither a model nor {which.value}/; name a folder of sxq train.")
         read = read_run(run, which.value) or read_run(source.parent, which.value)
-        task = _task(read.task if read is not None else None, source, (text_column, pair_column, label_column))
-        rows = _rows(task, data, None if read is None else read.data)
-        packing = Packing(
-            name=name or output.resolve().name,
-            task=task,
-            labels=_labels(labels, task, source),
-            max_tokens=128 if read is None else read.max_tokens,
-            embeddings=embeddings,
-            time_steps=_steps(time_steps),
-            facts=({} if read is None else read.facts) | _about(output / _ABOUT),
-            rows=rows,
-        )
-        made = pack_model(source, output, packing)
-    files = [{"name": path.name, "bytes": path.stat().st_size} for path in sorted(output.iterdir()) if path.is_file()]
-    if as_json:
-        print_json({**made, "files": files})
-    else:
-        _print(output, made, files)
+        of_classifiers = {
+            "--embeddings": embeddings, "--time-steps": time_steps, "--text-column": text_column,
+            "--pair-column": pair_column, "--label-column": label_column, "--labels": labels,
+        }  # fmt: skip
+        if language_folder(source) is not None:
+            if given := [option for option, value in of_classifiers.items() if value is not None]:
+                raise ConfigError(f"{source} is a language model, which has no {given[0]}; leave it out.")
+            made = _pack_language(source, output, name or output.resolve().name, read, data)
+        else:
+            task = _task(None if read is None else read.task, source, (text_column, pair_column, label_column))
+            packing = Packing(
+                name=name or output.resolve().name,
+                task=task,
+                labels=_labels(labels, task, source),
+                max_tokens=128 if read is None else read.max_tokens,
+                embeddings=4 if embeddings is None else embeddings,
+                time_steps=None if time_steps is None else _steps(time_steps),
+                facts=({} if read is None else read.facts) | _about(output / _ABOUT),
+                rows=_rows(task, data, None if read is None else read.data),
+            )
+            made = pack_model(source, output, packing)
+    _say(output, made, as_json=as_json)
     if made.get("dev", {}).get("agreement_with_torch", 1.0) < _LEAST_AGREEMENT:
         raise typer.Exit(1)
+
+
+def _pack_language(source: Path, output: Path, name: str, read: RunFolder | None, data: Path | None) -> dict[str, Any]:
+    """Make a folder of a SpikeGPT; the dev text is the one named, or the run's."""
+    from snn_extreme_quant.data import read_document
+    from snn_extreme_quant.deploy import LanguagePacking, pack_language
+    from snn_extreme_quant.training.language import split_text
+
+    text = None
+    if data is not None:
+        text = read_document(data)
+    elif read is not None and read.text is not None and read.data.is_dir():
+        text = split_text(read.text, read.data)[1]
+    facts = ({} if read is None else read.facts) | _about(output / _ABOUT)
+    return pack_language(source, output, LanguagePacking(name, facts, text))
 
 
 def _task(known: Task | None, source: Path, columns: tuple[str | None, str | None, str | None]) -> Task:
@@ -136,9 +163,33 @@ def _about(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read: {error}.") from error
 
 
-def _print(output: Path, made: dict[str, Any], files: list[dict[str, Any]]) -> None:
-    print_table(("file", "bytes"), [*((e["name"], f"{e['bytes']:,}") for e in files)])
-    typer.echo(f"{output}: {sum(entry['bytes'] for entry in files):,} bytes")
+def _say(output: Path, made: dict[str, Any], *, as_json: bool) -> None:
+    """Print the folder's files, and its figures."""
+    files = {path.name: path.stat().st_size for path in sorted(output.iterdir()) if path.is_file()}
+    if as_json:
+        print_json({**made, "files": [{"name": name, "bytes": size} for name, size in files.items()]})
+        return
+    print_table(("file", "bytes"), [(name, f"{size:,}") for name, size in files.items()])
+    typer.echo(f"{output}: {sum(files.values()):,} bytes")
+    if made.get("kind") == "language":
+        _print_language(made)
+    else:
+        _print(made)
+
+
+def _print_language(made: dict[str, Any]) -> None:
+    checked, dev = made["verified"], made.get("dev")
+    typer.echo(
+        f"{checked['different_spikes']} of {checked['spikes']:,} spikes and {checked['different_values']} of"
+        f" {checked['values']:,} other values differ from the model in torch, over {checked['tokens']:,} tokens"
+    )
+    if dev is None:
+        typer.echo("no figures: the dev text was not found; name it with --data")
+    else:
+        typer.echo(f"{dev['bits_per_character']:.4f} bits per character of {dev['characters']:,}, by the file")
+
+
+def _print(made: dict[str, Any]) -> None:
     dev = made.get("dev")
     if dev is None:
         typer.echo("no figures: the dev split was not found; name its folder with --data")

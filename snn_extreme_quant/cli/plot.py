@@ -102,7 +102,7 @@ def accuracy(
         from snn_extreme_quant.models import zoo
         from snn_extreme_quant.report.figures import draw_accuracy
 
-        draw_accuracy(output, {_short(name): _by_steps(name) for name in model or zoo.names()})
+        draw_accuracy(output, {_short(name): _by_steps(name) for name in model or zoo.names("classifier")})
     typer.echo(str(output))
 
 

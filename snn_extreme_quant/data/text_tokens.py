@@ -125,6 +125,32 @@ class TextTokens:
         """Return what bits per character are counted by: bytes of the kind ``"bytes"``, else characters."""
         return len(text.encode("utf-8")) if self.kind == "bytes" else len(text)
 
+    def parts(self, text: str, streams: int) -> tuple[Ids, float]:
+        """Cut a text into equal parts, for measuring how well a model predicts it.
+
+        Args:
+            text: the text; what is behind the last whole part is left out.
+            streams: how many parts.
+
+        Returns:
+            The tokens ``(streams, length)``, and how many characters (see :meth:`units`) all but the first tokens of
+            the parts stand for: their share of the text's.
+
+        Raises:
+            DataError: a part would have fewer than two tokens.
+
+        Example:
+            >>> parts, characters = TextTokens.of("characters", "banana").parts("banana", 2)
+            >>> parts.tolist(), characters
+            ([[1, 0, 2], [0, 2, 0]], 4.0)
+        """
+        ids = self.encode(text)
+        length = len(ids) // streams
+        if length < 2:
+            raise DataError(f"The text has {len(ids)} tokens, fewer than two for each of {streams} streams.")
+        predicted = streams * (length - 1)
+        return ids[: streams * length].reshape(streams, length), self.units(text) * predicted / len(ids)
+
     def same(self, other: TextTokens) -> bool:
         """Whether both give every text the same tokens."""
         return (self.kind, self.characters) == (other.kind, other.characters) and (

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.language.running import GptFile as GptFile
     from snn_extreme_quant.deploy.model_folders.answers import Answer as Answer
     from snn_extreme_quant.deploy.model_folders.classifier import Classifier as Classifier
+    from snn_extreme_quant.deploy.model_folders.language_packing import LanguagePacking as LanguagePacking
+    from snn_extreme_quant.deploy.model_folders.language_packing import pack_language as pack_language
     from snn_extreme_quant.deploy.model_folders.packing import Packing as Packing
     from snn_extreme_quant.deploy.model_folders.packing import pack_model as pack_model
     from snn_extreme_quant.deploy.runtime.inference import FileRun as FileRun
@@ -46,6 +48,7 @@ _HOME = {
     "GptFile": "language.running",
     "IntegerComparison": "integer.verify",
     "IntegerOptions": "integer.options",
+    "LanguagePacking": "model_folders.language_packing",
     "LayerReport": "export",
     "LayerVerification": "verification.report",
     "NativeStatus": "runtime.native",
@@ -57,6 +60,7 @@ _HOME = {
     "export_onnx": "export",
     "integer_bert": "tokens.whole_bert",
     "native_status": "runtime.native",
+    "pack_language": "model_folders.language_packing",
     "pack_model": "model_folders.packing",
     "run_file": "runtime.inference",
     "session": "runtime.sessions",
@@ -73,6 +77,7 @@ __all__ = [
     "GptFile",
     "IntegerComparison",
     "IntegerOptions",
+    "LanguagePacking",
     "LayerReport",
     "LayerVerification",
     "NativeStatus",
@@ -84,6 +89,7 @@ __all__ = [
     "export_onnx",
     "integer_bert",
     "native_status",
+    "pack_language",
     "pack_model",
     "run_file",
     "session",

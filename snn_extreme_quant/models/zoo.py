@@ -1,32 +1,48 @@
-"""Models that come with the package, each in a folder; ``docs/spiking_bert.md`` says what is in one.
+"""Models that come with the package, each in a folder; ``docs/spiking_bert.md`` (Shipped models) says what is in one.
 
 Names and paths are had without torch.
 """
 
 from __future__ import annotations
 
+import json
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from snn_extreme_quant.errors import RegistryError
 from snn_extreme_quant.registry import suggest
 
 if TYPE_CHECKING:
+    from snn_extreme_quant.models.spike_gpt import SpikeGPT
     from snn_extreme_quant.models.spiking_bert import SpikingBert
 
-__all__ = ["load", "names", "path"]
+__all__ = ["Kind", "load", "names", "path"]
+
+#: What a model does: label texts (a SpikingBert), or go on with one (a SpikeGPT).
+Kind = Literal["classifier", "language"]
 
 _FOLDER = Path(__file__).parent / "shipped"
 
 
-def names() -> tuple[str, ...]:
+@cache
+def _kinds() -> dict[str, str]:
+    """Return what each model does, in alphabetical order of their names."""
+    runs = sorted(_FOLDER.glob("*/run.json"))
+    return {run.parent.name: json.loads(run.read_text(encoding="utf-8")).get("kind", "classifier") for run in runs}
+
+
+def names(kind: Kind | None = None) -> tuple[str, ...]:
     """Return the names of the models, in alphabetical order.
 
+    Args:
+        kind: of those alone that do this.
+
     Example:
-        >>> "sst2-ternary" in names()
+        >>> "sst2-ternary" in names("classifier")
         True
     """
-    return tuple(sorted(entry.parent.name for entry in _FOLDER.glob("*/run.json")))
+    return tuple(name for name, does in _kinds().items() if kind in (None, does))
 
 
 def path(name: str) -> Path:
@@ -44,12 +60,16 @@ def path(name: str) -> Path:
     return _FOLDER / name
 
 
-def load(name: str) -> SpikingBert:
+def load(name: str) -> SpikingBert | SpikeGPT:
     """Build a model with its weights, ready to run.
 
     Raises:
         RegistryError: there is no model of that name.
     """
+    if name in names("language"):
+        from snn_extreme_quant.models.spike_gpt import SpikeGPT
+
+        return SpikeGPT.from_pretrained(path(name)).eval()
     from snn_extreme_quant.models.spiking_bert import SpikingBert
 
     return SpikingBert.from_pretrained(path(name)).eval()

@@ -12,9 +12,12 @@ from typing import Any
 from snn_extreme_quant.data.tasks import Task
 from snn_extreme_quant.errors import CheckpointError
 from snn_extreme_quant.training.recipe import changes_weights
-from snn_extreme_quant.training.recipe_text import LOWER_IS_BETTER
+from snn_extreme_quant.training.recipe_text import LOWER_IS_BETTER, TextTask
 
 __all__ = ["RunFolder", "logged_seconds", "read_run"]
+
+#: What a card tells of the recipe of a SpikeGPT: of a text without ``max_tokens``.
+_OF_LANGUAGE = ("gpt", "text", "tokens", "train", "stages")
 
 
 @dataclass(frozen=True)
@@ -26,12 +29,14 @@ class RunFolder:
         max_tokens: the longest text.
         data: where its data were.
         facts: recipe, seed, steps and seconds, for a model card.
+        text: of a run of language modelling, which text it was.
     """
 
     task: Task
     max_tokens: int
     data: Path
     facts: dict[str, Any]
+    text: TextTask | None = None
 
 
 def read_run(folder: Path, which: str) -> RunFolder | None:
@@ -52,7 +57,9 @@ def read_run(folder: Path, which: str) -> RunFolder | None:
         task = {**recipe["task"], "labels": tuple(recipe["task"]["labels"])}
         task["metrics"] = tuple(task["metrics"])
         log = [json.loads(line) for line in _text(folder / "log.jsonl").splitlines()]
-        return RunFolder(Task(**task), int(recipe["max_tokens"]), Path(recipe["data"]), _facts(recipe, log, which))
+        text = None if recipe.get("text") is None else TextTask(**recipe["text"])
+        facts = _facts(recipe, log, which)
+        return RunFolder(Task(**task), int(recipe["max_tokens"]), Path(recipe["data"]), facts, text)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: result.json, log.jsonl or checkpoint.pt is damaged: {error!r}.") from error
 
@@ -89,7 +96,8 @@ def _first_of_precision(stages: list[dict[str, Any]], log: list[dict[str, Any]])
 
 def _facts(recipe: dict[str, Any], log: list[dict[str, Any]], which: str) -> dict[str, Any]:
     metric = recipe["task"]["metrics"][0]
-    kept = ("max_tokens", "layers", "student", "train", "augment", "stages")
+    of_language = recipe.get("gpt") is not None
+    kept = _OF_LANGUAGE if of_language else ("max_tokens", "layers", "student", "train", "augment", "stages")
     facts: dict[str, Any] = {
         "seed": recipe["train"]["seed"],
         "batch": recipe["train"]["batch"],

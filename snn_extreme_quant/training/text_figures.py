@@ -18,7 +18,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from snn_extreme_quant.data import TextTokens
-from snn_extreme_quant.errors import DataError
 from snn_extreme_quant.models import SpikeGPT
 from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
 from snn_extreme_quant.neurons.token_lif import TokenLIF
@@ -81,12 +80,9 @@ def text_figures(model: SpikeGPT, tokens: TextTokens, text: str, streams: int = 
     Raises:
         DataError: a part has fewer than two tokens.
     """
-    ids = tokens.encode(text)
-    length = len(ids) // streams
-    if length < 2:
-        raise DataError(f"The text has {len(ids)} tokens, fewer than two for each of {streams} streams.")
-    parts = torch.from_numpy(ids[: streams * length].astype(np.int64)).view(streams, length)
-    parts = parts.to(model.emb.weight.device)
+    cut, characters = tokens.parts(text, streams)
+    length = cut.shape[1]
+    parts = torch.from_numpy(cut.astype(np.int64)).to(model.emb.weight.device)
     training = model.training
     model.eval()
     state, nats = model.initial_state(streams), 0.0
@@ -99,8 +95,6 @@ def text_figures(model: SpikeGPT, tokens: TextTokens, text: str, streams: int = 
             nats += float(losses.double().sum())
     model.train(training)
     predicted = streams * (length - 1)
-    # Characters of the tokens that were predicted: the same share of the text's.
-    characters = tokens.units(text) * predicted / len(ids)
     figures = {"bits_per_character": nats / math.log(2.0) / characters, "perplexity": math.exp(nats / predicted)}
     rate = {} if spikes.rate is None else {"firing_rate": spikes.rate}
     return {**figures, "tokens": float(predicted), **rate}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from snn_extreme_quant.models import SpikingBertConfig
 
-__all__ = ["card", "encoder_weights"]
+__all__ = ["card", "encoder_weights", "files_table", "licence_lines", "training_lines"]
 
 _FILES = ("model.safetensors", "model.onnx", "tokenizer.json", "config.json", "run.json")
 
@@ -22,8 +22,7 @@ def card(run: Mapping[str, Any], config: SpikingBertConfig, folder: Path) -> str
         folder: the folder, for the sizes of its files.
     """
     training: Mapping[str, Any] = run["training"]
-    sizes = [(name, (folder / name).stat().st_size) for name in _FILES if (folder / name).is_file()]
-    total = sum(size for _, size in sizes)
+    table, total = files_table(folder, _FILES)
     about = (
         f"A spiking BERT ({config.layers} layers, width {config.hidden}) that {_does(run['task'])};"
         f" task `{run['task']['name']}`. Weights of the encoder: {encoder_weights(config)}."
@@ -34,16 +33,26 @@ def card(run: Mapping[str, Any], config: SpikingBertConfig, folder: Path) -> str
         f"Texts are cut off after {run['max_tokens']} tokens. The model knows what its training texts hold, and may"
         " repeat their biases. The energy is an estimate of arithmetic alone."
     )
-    table = "\n".join(["| file | bytes |", "| --- | --- |", *(f"| `{name}` | {size:,} |" for name, size in sizes)])
     stored = f"In all {total:,} bytes. Words: {_embeddings(run['embeddings_bits'])}."
-    licences = "\n".join(f"* {line}" for line in training.get("licences", ("not stated",)))
     second = "" if run["task"]["pair"] is None else ' --pair "it is a delight to watch"'
     command = f'```\nsxq classify --model {run["name"]} "a gorgeous, witty film"{second}\n```'
     parts = [
         f"# {run['name']}", about, command, "## Figures", _figures(run), "## Files", table, stored, "## Training",
-        _training(training), "## Licences", licences, "## Limits", limits,
+        training_lines(training), "## Licences", licence_lines(training), "## Limits", limits,
     ]  # fmt: skip
     return "\n\n".join(parts) + "\n"
+
+
+def files_table(folder: Path, names: Iterable[str]) -> tuple[str, int]:
+    """Return a table of those of the files that are there, and their bytes in all."""
+    sizes = [(name, (folder / name).stat().st_size) for name in names if (folder / name).is_file()]
+    lines = ["| file | bytes |", "| --- | --- |", *(f"| `{name}` | {size:,} |" for name, size in sizes)]
+    return "\n".join(lines), sum(size for _, size in sizes)
+
+
+def licence_lines(training: Mapping[str, Any]) -> str:
+    """Return what ``about.toml`` says of licences, as a list."""
+    return "\n".join(f"* {line}" for line in training.get("licences", ("not stated",)))
 
 
 def _does(task: Mapping[str, Any]) -> str:
@@ -107,7 +116,8 @@ def _standard_error(run: Mapping[str, Any]) -> str:
     return f" The standard error of an accuracy is {100 * (accuracy * (1 - accuracy) / dev['rows']) ** 0.5:.1f} points."
 
 
-def _training(training: Mapping[str, Any]) -> str:
+def training_lines(training: Mapping[str, Any]) -> str:
+    """Return what is known of a training, as a list."""
     told = {
         "teacher": "Teacher", "data": "Data", "seed": "Seed", "steps": "Steps", "epochs": "Epochs",
         "batch": "Batch", "seconds": "Seconds", "machine": "Machine", "selection": "Model taken", "note": "Note",

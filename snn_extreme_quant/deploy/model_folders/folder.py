@@ -55,7 +55,8 @@ def open_folder(source: str | Path) -> ModelFolder:
         ModelFileError: there is no such model, or a file is missing; the message says which, and what to do.
     """
     text = str(source)
-    if text in zoo.names():
+    known = zoo.names("classifier")
+    if text in known:
         folder, graph = zoo.path(text), zoo.path(text) / "model.onnx"
     elif Path(source).is_dir():
         folder, graph = Path(source), Path(source) / "model.onnx"
@@ -65,11 +66,13 @@ def open_folder(source: str | Path) -> ModelFolder:
     elif Path(source).suffix == ".onnx" and Path(source).is_file():
         folder, graph = Path(source).parent, Path(source)
     else:
-        raise ModelFileError(f"{text!r} is no shipped model, no folder and no .onnx file. {suggest(text, zoo.names())}")
+        raise ModelFileError(f"{text!r} is no shipped model, no folder and no .onnx file. {suggest(text, known)}")
+    run = _json(folder / "run.json")
+    if run.get("kind", "classifier") != "classifier" or (folder / "tokens.json").is_file():
+        raise ModelFileError(f"{text} is a language model, which labels no texts; sxq generate goes on with a text.")
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.is_file():
         raise ModelFileError(f"{tokenizer} is missing: put the model's tokenizer.json beside {graph.name}.")
-    run = _json(folder / "run.json")
     task: dict[str, Any] = run.get("task", {})
     config = _json(folder / "config.json").get("config")
     if run and config is None and (folder / "config.json").is_file():

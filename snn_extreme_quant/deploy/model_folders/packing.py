@@ -19,10 +19,11 @@ from snn_extreme_quant.data.tasks import Rows, Task
 from snn_extreme_quant.deploy.model_folders.card import card
 from snn_extreme_quant.deploy.model_folders.classifier import Answer, Classifier
 from snn_extreme_quant.deploy.model_folders.folder import RUN_FORMAT
+from snn_extreme_quant.deploy.model_folders.writing import unsealed, whole_folder, write_run
 from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens
-from snn_extreme_quant.errors import ConfigError, ModelFileError, OutputPathError
+from snn_extreme_quant.errors import ConfigError, ModelFileError
 from snn_extreme_quant.exported.external import point_into
-from snn_extreme_quant.exported.files import DIGEST_KEY, seal
+from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.exported.time_steps import with_time_steps
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.output_files import write_whole
@@ -83,17 +84,8 @@ def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict
     source, folder = Path(source), Path(folder)
     model = SpikingBert.from_pretrained(source).eval()
     _check_labels(source, packing, model.config.classes)
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the folder, so that files can be moved: one that is there stays whole until the new one is.
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as place:
-            run = _make(model, source, Path(place), packing)
-            folder.mkdir(exist_ok=True)
-            for made in sorted(Path(place).iterdir()):
-                made.replace(folder / made.name)
-    except OSError as error:
-        raise OutputPathError(f"{folder} cannot be made: {error.strerror or error}.") from error
-    return run
+    with whole_folder(folder) as place:
+        return _make(model, source, place, packing)
 
 
 def _make(model: SpikingBert, source: Path, folder: Path, packing: Packing) -> dict[str, Any]:
@@ -121,10 +113,10 @@ def _make(model: SpikingBert, source: Path, folder: Path, packing: Packing) -> d
         "trained_time_steps": config.T,
         "training": dict(packing.facts),
     }  # fmt: skip
-    _write_run(folder, run)
+    write_run(folder, run)
     if packing.rows is not None:
         run["dev"] = _figures(model, folder, packing.task, packing.rows)
-    _write_run(folder, run)
+    write_run(folder, run)
     write_whole(folder / "README.md", card(run, model.config, folder).encode())
     return run
 
@@ -138,10 +130,6 @@ def _check_labels(source: Path, packing: Packing, classes: int) -> None:
         raise ConfigError(f"{packing.task.name!r} is a task of regression: its model has no labels; leave them out.")
     if not packing.task.regression and len(packing.labels) != classes:
         raise ConfigError(f"{len(packing.labels)} labels for {classes} classes; give --labels, one each.")
-
-
-def _write_run(folder: Path, run: Mapping[str, Any]) -> None:
-    write_whole(folder / "run.json", (json.dumps(run, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def _write_tokenizer(source: Path, folder: Path, max_tokens: int) -> None:
@@ -192,13 +180,7 @@ def _exported(
     still = frozenset(
         layer.name for layer in report.layers if layer.name in neurons and layer.operator != "SynchronousFolded"
     )
-    proto = onnx.load(path)
-    kept = [entry for entry in proto.metadata_props if entry.key != DIGEST_KEY]
-    facts = [(entry.key, entry.value) for entry in kept]
-    del proto.metadata_props[:]
-    for key, value in facts:
-        proto.metadata_props.add(key=key, value=value)
-    return proto, still
+    return unsealed(onnx.load(path)), still
 
 
 def _figures(model: SpikingBert, folder: Path, task: Task, rows: Rows) -> dict[str, Any]:
