@@ -2,7 +2,8 @@
 
     python benchmarks/ablations.py TEACHER SST2 FOLDER [--epochs 0.5] [--only NAME]
 
-The runs lie in FOLDER; one that is there already is not made again, one that was stopped goes on.
+The runs lie in FOLDER; one that is there already is not made again, one that was stopped goes on. Rows of the same budget
+that results/ablations.json has already, and FOLDER has not, are kept: each row names the commit it was measured at.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import record
 import torch
@@ -43,7 +45,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    shared, rows = arguments.folder / _CACHE, {}
+    shared, rows = arguments.folder / _CACHE, _known(arguments.epochs)
     for name, changes in ABLATIONS.items():
         folder = arguments.folder / "".join(c if c.isalnum() else "_" for c in name)
         if not (folder / "result.json").exists():
@@ -66,9 +68,21 @@ def main() -> None:
             "firing_rate": outcome["firing_rate"],
             "by_time_steps": outcome["by_time_steps"],
             "steps": json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["step"],
+            "commit": record.machine()["commit"],
         }
         print(name, rows[name]["accuracy"], flush=True)
+    rows = {name: rows[name] for name in ABLATIONS if name in rows}
     record.write("ablations", {"recipe": "sst2_ternary", "epochs": arguments.epochs, "seed": 0, "rows": rows})
+
+
+def _known(epochs: float) -> dict[str, Any]:
+    """Return the rows that the results hold already; none of another budget."""
+    path = record.RESULTS / "ablations.json"
+    found = json.loads(path.read_text()) if path.is_file() else {}
+    if found.get("epochs") != epochs:
+        return {}
+    commit = found["machine"]["commit"]
+    return {name: {"commit": commit, **row} for name, row in found["rows"].items()}
 
 
 if __name__ == "__main__":
