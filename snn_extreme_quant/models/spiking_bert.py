@@ -384,7 +384,7 @@ class SpikingBert(_Block):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Load what :meth:`save_pretrained` wrote, in training mode as every new model is: ``.eval()`` ends dropout.
+        """Load what :meth:`save_pretrained` wrote, ready to run: in evaluation mode; ``.train()`` is for training on.
 
         Raises:
             CheckpointError: a file is missing, or is not of this format.

@@ -52,4 +52,4 @@ def load(name: str) -> SpikingBert:
     """
     from snn_extreme_quant.models.spiking_bert import SpikingBert
 
-    return SpikingBert.from_pretrained(path(name)).eval()
+    return SpikingBert.from_pretrained(path(name))

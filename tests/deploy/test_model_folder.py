@@ -42,7 +42,7 @@ def classifier(folder):
 
 
 def torch_logits(folder, steps, given):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     model.set_time_steps(steps)
     with torch.no_grad():
         return model(*(torch.from_numpy(value) for value in given.values())).numpy()
@@ -112,7 +112,7 @@ def test_every_offered_t_is_the_models(folder, classifier, steps):
 
 
 def test_the_file_is_verified_and_inspected_like_any_other(folder):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     report = sxq.verify(model, folder / "model.onnx", torch.tensor([[2, 5, 6, 3], [2, 8, 3, 0]]), native=False)
     assert report.samples == 2
     assert sum(layer.different for layer in report.layers) < 0.001 * sum(layer.compared for layer in report.layers)
@@ -122,7 +122,7 @@ def test_the_file_is_verified_and_inspected_like_any_other(folder):
 
 
 def test_firing_rates_are_those_of_the_model(folder, classifier):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     found = []
     for _, neurons in model.named_neurons():
         neurons.register_forward_hook(lambda *arguments: found.append(arguments[-1].abs()))

@@ -112,7 +112,7 @@ def test_what_codes_give_for_zeros_stays_with_offsets(tmp_path, classify):
         assert (student.encoder[1].output.bias - bias).abs().mean() > 0.01
         student.save_pretrained(tmp_path / "kept")
         ids = torch.tensor([[2, 5, 9, 3]])
-        assert torch.equal(SpikingBert.from_pretrained(tmp_path / "kept").eval()(ids), student(ids))
+        assert torch.equal(SpikingBert.from_pretrained(tmp_path / "kept")(ids), student(ids))
         student.set_weights("float")
         torch.testing.assert_close(student.encoder[1].output.bias, bias, atol=1e-4, rtol=1e-4)
 
@@ -120,7 +120,7 @@ def test_what_codes_give_for_zeros_stays_with_offsets(tmp_path, classify):
 def test_packed_files_keep_offsets(teacher, tmp_path):
     student = SpikingBert.from_teacher(teacher, texts=TEXTS, T=8, signed=False, offset=True, weights="ternary").eval()
     student.save_pretrained(tmp_path, packed=True)
-    twin = SpikingBert.from_pretrained(tmp_path).eval()
+    twin = SpikingBert.from_pretrained(tmp_path)
     ids = torch.tensor([[2, 5, 9, 3]])
     assert torch.equal(twin(ids), student(ids))
     assert torch.equal(twin.details(ids).hidden[0], student.details(ids).hidden[0])

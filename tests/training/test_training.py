@@ -203,7 +203,7 @@ def test_the_step_schedule_is_trained_in_each_mode(recipe, tmp_path, mode):
     result = train(load_recipe(recipe, changes), tmp_path, report=lambda p: seen.append(p.losses["hidden"]))
     assert 0 < result.firing_rate < 1
     assert seen[1] != seen[0]
-    student = SpikingBert.from_pretrained(tmp_path / "last").eval()
+    student = SpikingBert.from_pretrained(tmp_path / "last")
     rows = read_rows(GLUE["sst2"], load_recipe(recipe).data, "dev")
     sentences = Sentences.tokenise(rows, load_tokenizer(tmp_path / "last"), 16)
     batch = collate(sentences, np.arange(len(sentences)))

@@ -81,7 +81,7 @@ def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict
         OutputPathError: the folder cannot be written.
     """
     source, folder = Path(source), Path(folder)
-    model = SpikingBert.from_pretrained(source).eval()
+    model = SpikingBert.from_pretrained(source)
     _check_labels(source, packing, model.config.classes)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def _make(model: SpikingBert, source: Path, folder: Path, packing: Packing) -> d
     if packing.embeddings != FLOAT_BITS:
         model.pack_embeddings(packing.embeddings)
     model.save_pretrained(folder, packed=True)
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     steps = packing.time_steps if packing.time_steps is not None else _STEPS
     _write_graph(model, folder, sorted({*steps, config.T}), pairs=packing.task.pair is not None)
     run: dict[str, Any] = {
