@@ -233,9 +233,34 @@ def test_inputs_that_do_not_fit_are_refused(ids):
         ((ids, mask[0]), "attention_mask"),
         ((ids, mask[:, :-1]), "attention_mask"),
         ((ids, mask, mask[:1]), "types"),
+        ((ids.tolist(),), r"got list: torch.tensor\(ids\)"),
+        (({"input_ids": ids},), r"batch\['input_ids'\]"),
+        ((ids[0],), r"\(B, S\)"),
+        ((ids.to(torch.int16),), "int64 or int32"),
+        ((ids, mask.tolist()), "attention_mask is a torch.Tensor"),
+        ((ids, mask, mask.tolist()), "types is a torch.Tensor"),
+        ((ids, mask, mask.float()), "types are whole numbers"),
+        ((torch.full_like(ids, 40),), "token 40 is not one of 0 to 39"),
+        ((ids - 40,), "token -"),
+        ((ids, mask, mask + 1), "type 2 is not one of 0 to 1"),
+        ((ids, mask + 1), "attention_mask holds 2; it is 1 at tokens and 0 at pads"),
+        ((ids, mask * 0.5), "holds 0.5"),
+        ((ids, (mask - 1.0) * 1e4 - 1), "holds -1"),
+        ((ids, mask * torch.nan), "holds nan"),
+        ((ids, (torch.arange(ids.shape[1]) > 0).expand(ids.shape)), "text 0 begins with a pad"),
     ):
         with pytest.raises(SampleError, match=words):
             model(*wrong)
+
+
+def test_masks_of_any_type_are_taken(ids):
+    model = build()
+    mask = (torch.arange(ids.shape[1]) < 3).expand(ids.shape)
+    expected = model(ids, mask.long())
+    for same in (mask, mask.float(), mask.int(), mask.bfloat16()):
+        assert torch.equal(model(ids.int(), same), expected)
+    nothing = torch.cat([mask[:1] & False, mask[1:]])  # fills up a batch; whatever it gives, the others stay
+    assert torch.equal(model(ids, nothing)[1:], expected[1:])
 
 
 def test_modes_that_do_not_exist_are_refused():
