@@ -42,6 +42,16 @@ class Task:
     metrics: tuple[str, ...] = ("accuracy",)
     dev: str = "dev"
 
+    def __post_init__(self) -> None:
+        """Refuse what is no list of names: of a text each letter would be one."""
+        for name in ("labels", "metrics"):
+            given: object = getattr(self, name)
+            if isinstance(given, str) or not (
+                isinstance(given, Sequence) and all(isinstance(part, str) for part in given)
+            ):
+                raise ConfigError(f"Task({name}={given!r}): use a tuple of names, such as ('negative', 'positive').")
+            object.__setattr__(self, name, tuple(given))
+
 
 _NLI = ("entailment", "not_entailment")
 _PAIR: dict[str, Any] = {"text": "sentence1", "pair": "sentence2"}

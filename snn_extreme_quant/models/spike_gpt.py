@@ -208,6 +208,7 @@ class SpikeGPT(nn.Module):
     spec: NeuronSpec = TOKEN_LIF
 
     def __init__(self, config: SpikeGPTConfig) -> None:
+        SpikeGPTConfig.expect(config, "SpikeGPT")
         super().__init__()
         self.config = config
         self.emb = nn.Embedding(config.vocab, config.hidden)

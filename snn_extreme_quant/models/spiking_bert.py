@@ -210,6 +210,7 @@ class SpikingBert(_Block):
     """
 
     def __init__(self, config: SpikingBertConfig) -> None:
+        SpikingBertConfig.expect(config, "SpikingBert")
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))

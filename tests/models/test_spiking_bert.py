@@ -10,7 +10,7 @@ import torch
 import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import ConfigError, PluginError, SampleError, UnmatchedNameError
 from snn_extreme_quant.exported.shift_tables import NORM_FRACTION, norm_factors, softmax_stairs
-from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
+from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, SpikingBert, SpikingBertConfig
 from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid, shift_norm_sums, shift_probabilities
 
 SMALL = {"vocab": 40, "positions": 16, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "dropout": 0.0}
@@ -210,11 +210,30 @@ def test_types_and_lengths(ids):
         ({"schedule": "step", "neurons": "snntorch", "leak": 0.9, "signed": False}, "leak"),
         ({"schedule": "step", "neurons": "snntorch"}, "signed"),
         ({"schedule": "step", "neurons": "norse"}, "norse"),
+        ({"schedule": "step", "neurons": 3}, "neurons=3.: use None or a name"),
+        ({"norm_eps": float("inf")}, "norm_eps=inf.: use a number that is finite"),
+        ({"threshold": 10**400}, "finite"),
+        ({"schedule": "step", "leak": float("nan")}, "leak=nan"),
+        ({"T": 4.0}, "T=4.0.: use a whole number"),
+        ({"weights": 3}, "weights=3: use 'float'"),
+        ({"weights": {"default": {"kind": "float"}, "rules": [{"config": {"kind": "binary"}}]}}, "rule 0 of the plan"),
+        ({"weights": {"default": {"kind": "float"}, "rules": [3]}}, "rule 0 of the plan is 3"),
+        ({"weights": {"default": {"kind": "float"}, "rules": 3}}, "rules are 3"),
+        ({"weights": {"default": {"kind": "float"}, "rule": []}}, "'rule'"),
     ],
 )
 def test_what_means_nothing_is_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         build(**options)
+
+
+def test_what_is_no_configuration_is_refused():
+    for wrong in ([1], {1: 2}, None):
+        with pytest.raises(ConfigError, match="dictionary of its fields"):
+            SpikingBertConfig.from_dict(wrong)
+    for model, config in ((SpikingBert, {"layers": 2}), (SpikingBert, SpikeGPTConfig()), (SpikeGPT, None)):
+        with pytest.raises(ConfigError, match=f"{model.__name__} is made with a {model.__name__}Config"):
+            model(config)
 
 
 def test_a_framework_that_is_switched_off_is_an_error(monkeypatch):
