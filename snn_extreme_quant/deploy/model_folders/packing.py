@@ -21,7 +21,7 @@ from snn_extreme_quant.deploy.model_folders.classifier import Answer, Classifier
 from snn_extreme_quant.deploy.model_folders.folder import RUN_FORMAT
 from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens
 from snn_extreme_quant.errors import ConfigError, ModelFileError, OutputPathError
-from snn_extreme_quant.exported.external import point_into
+from snn_extreme_quant.exported.external import point_into, remember
 from snn_extreme_quant.exported.files import DIGEST_KEY, seal
 from snn_extreme_quant.exported.time_steps import with_time_steps
 from snn_extreme_quant.models import SpikingBert
@@ -174,6 +174,7 @@ def _write_graph(model: SpikingBert, folder: Path, steps: Sequence[int], *, pair
     model.set_time_steps(trained)
     proto = with_time_steps({T: graph for T, (graph, _) in made.items()}, trained)
     point_into(proto, folder / "model.safetensors")
+    remember(proto, (folder / "config.json", folder / "tokenizer.json"))
     write_whole(folder / "model.onnx", seal(proto))
 
 
