@@ -1,4 +1,4 @@
-"""Where a teacher or a base is to be loaded from: what cannot be there is said before anybody asks the hub."""
+"""Where a model is to be loaded from: what cannot be there is said at once, before anybody asks the hub."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import difflib
 import os
 from pathlib import Path
 
-from snn_extreme_quant.errors import ModelSourceError
+from snn_extreme_quant.errors import CheckpointError, ModelSourceError
+from snn_extreme_quant.models import zoo
 
-__all__ = ["check_source"]
+__all__ = ["check_source", "saved_folder"]
 
 
 def check_source(source: object) -> None:
@@ -50,6 +51,34 @@ def check_source(source: object) -> None:
             f"The folder {text} does not exist, and the hub is switched off (HF_HUB_OFFLINE) and has left no copy of a"
             f" model with that id.{_near(path)}"
         )
+
+
+def saved_folder(source: object) -> Path:
+    """Return the folder of a model that ``save_pretrained`` wrote.
+
+    Raises:
+        CheckpointError: there is no such folder; a model that comes with the package has a loader of its own.
+
+    Example:
+        >>> saved_folder("sst2-ternary")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        snn_extreme_quant.errors.CheckpointError: The folder sst2-ternary does not exist. ...zoo.load('sst2-ternary').
+    """
+    if not isinstance(source, (str, os.PathLike)):
+        raise CheckpointError(f"{source!r} is no folder of a model; give its path.")
+    path = Path(source)
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise CheckpointError(f"{path} is a file; name the folder with config.json and model.safetensors.")
+    text = str(source)
+    hint = _near(path)
+    if text in zoo.names():
+        hint = (
+            " The model of that name that comes with the package is loaded by"
+            f" snn_extreme_quant.models.zoo.load({text!r})."
+        )
+    raise CheckpointError(f"The folder {text} does not exist.{hint}")
 
 
 def _near(path: Path) -> str:

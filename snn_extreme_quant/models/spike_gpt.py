@@ -362,11 +362,12 @@ class SpikeGPT(nn.Module):
         """Load what :meth:`save_pretrained` wrote, ready to run: in evaluation mode; ``.train()`` is for training on.
 
         Raises:
-            CheckpointError: a file is missing, or is not of this format.
+            CheckpointError: the folder or a file is missing, or is not of this format.
         """
+        from snn_extreme_quant.models.sources import saved_folder
         from snn_extreme_quant.models.spike_gpt_files import load
 
-        return cast("Self", load(Path(folder)))
+        return cast("Self", load(saved_folder(folder)))
 
 
 _MATRICES = {"att": ("key", "value", "receptance", "output"), "ffn": ("key", "receptance", "value")}

@@ -390,8 +390,9 @@ class SpikingBert(_Block):
         """Load what :meth:`save_pretrained` wrote, ready to run: in evaluation mode; ``.train()`` is for training on.
 
         Raises:
-            CheckpointError: a file is missing, or is not of this format.
+            CheckpointError: the folder or a file is missing, or is not of this format.
         """
         from snn_extreme_quant.models.files import load
+        from snn_extreme_quant.models.sources import saved_folder
 
-        return cast("Self", load(Path(folder)))
+        return cast("Self", load(saved_folder(folder)))

@@ -247,6 +247,8 @@ def test_no_texts_have_no_answers(classifier):
 def test_other_files_are_refused(folder, tmp_path):
     with pytest.raises(ModelFileError, match="sst2-ternary"):
         Classifier("sst2-ternery")
+    with pytest.raises(ModelFileError, match="None is no model"):
+        Classifier(None)
     with pytest.raises(ModelFileError, match="no model"):
         Classifier(tmp_path)
     (tmp_path / "best").mkdir()

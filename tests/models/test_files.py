@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.errors import CheckpointError, OutputPathError
-from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
+from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
+from snn_extreme_quant.models import SpikeGPT, SpikingBert, SpikingBertConfig
 
 IDS = torch.randint(40, (4, 9), generator=torch.Generator().manual_seed(1))
 PLANS = [
@@ -89,6 +89,34 @@ def test_what_is_no_model_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputPathError, match="file"):
         model.save_pretrained(tmp_path / "file")
+
+
+def test_what_is_no_folder_is_refused(tmp_path, monkeypatch):
+    build("ternary").save_pretrained(tmp_path / "student")
+    monkeypatch.chdir(tmp_path)
+    for model in (SpikingBert, SpikeGPT):
+        for wrong, words in (
+            ("studnet", "The folder studnet does not exist. Did you mean student"),
+            ("studnet/last", "does not exist. Did you mean student"),
+            ("student/config.json", "is a file; name the folder"),
+            (
+                "sst2-ternary",
+                r"is loaded by snn_extreme_quant.models.zoo.load\('sst2-ternary'\)",
+            ),
+            (None, "None is no folder"),
+        ):
+            with pytest.raises(CheckpointError, match=words):
+                model.from_pretrained(wrong)
+
+
+@pytest.mark.parametrize("positions", [0, 13, "8", 1.5, True])
+def test_positions_that_cannot_be_left_change_nothing(positions):
+    model = build("ternary")
+    before = model(IDS)
+    with pytest.raises(ConfigError, match=r"cut_positions\(.*: the model has 12"):
+        model.cut_positions(positions)
+    assert model.config.weights == "ternary"
+    assert torch.equal(model(IDS), before)
 
 
 def test_packed_tables(tmp_path):
