@@ -75,7 +75,6 @@ def main() -> None:
     order = batch_order(sentences.lengths, 64, (0, 0, 0))
     chosen = [order[place] for place in np.linspace(0, len(order) - 1, arguments.batches).astype(int)]
     seconds: dict[str, list[float]] = defaultdict(list)
-    largest = 0
     names = list(WAYS)
     for number, picked in enumerate([chosen[0], *chosen]):
         batch = collate(sentences, picked)
@@ -87,9 +86,9 @@ def main() -> None:
             spent = training.step(batch, kept if is_kept else None, weights)
             if number:  # the first one warms up
                 seconds[name].append(spent)
-        largest = max(largest, batch.ids.numel() * batch.ids.shape[1])
     config, lengths = training.model.config, np.asarray(sentences.lengths, np.int64)
     heads = config.num_hidden_layers * config.num_attention_heads
+    largest = max(len(picked) * int(lengths[picked].max()) ** 2 for picked in order)
     by_batch = {
         name: [a / b for a, b in zip(values, seconds["kept outputs"], strict=True)] for name, values in seconds.items()
     }
