@@ -200,7 +200,7 @@ def _comma_separated(path: Path, text: str) -> Iterable[dict[str, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""))
     try:
         for row in reader:
-            more: Any = row.get(None)  # type: ignore[call-overload]
+            more: Any = row.get(None)
             if more is not None:
                 known = len(reader.fieldnames or ())
                 raise DataError(

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from numbers import Integral, Real
+from typing import Any
 
 from snn_extreme_quant.errors import ConfigError, DataError
 
 __all__ = ["check_options", "check_texts"]
 
 
-def check_options(early_exit: object, batch: object) -> None:
+def check_options(early_exit: Any, batch: Any) -> None:
     """Raise :class:`ConfigError` for a margin or a batch that means nothing."""
-    if early_exit is not None and not (isinstance(early_exit, Real) and 0.0 <= early_exit <= 1.0):
+    if early_exit is not None and not (isinstance(early_exit, Real) and 0.0 <= float(early_exit) <= 1.0):
         raise ConfigError(f"early_exit={early_exit!r}: the margin is a difference of probabilities, from 0 to 1.")
-    if not isinstance(batch, Integral) or isinstance(batch, bool) or batch < 1:
+    if isinstance(batch, bool) or not isinstance(batch, Integral) or int(batch) < 1:
         raise ConfigError(f"batch={batch!r}: use a whole number, 1 or more.")
 
 
