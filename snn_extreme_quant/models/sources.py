@@ -95,7 +95,7 @@ def _near(path: Path) -> str:
 
 def _is_id(text: str) -> bool:
     """Whether the hub could have a model of that name."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.utils import HFValidationError, validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(text)

@@ -44,7 +44,7 @@ def check_token_ids(ids: object, model: str, axes: str) -> None:
 
 def check_range(what: str, values: Tensor, count: int, why: str) -> None:
     """Raise :class:`SampleError` if one of the values is not from 0 to below ``count``; off the CPU nothing is done."""
-    if values.device.type != "cpu" or not values.numel() or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+    if values.device.type != "cpu" or not values.numel() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return
     least, most = (int(end) for end in torch.aminmax(values))
     if least < 0 or most >= count:
@@ -88,7 +88,7 @@ def check_bert_inputs(ids: object, mask: object, types: object, config: SpikingB
 
 
 def _check_mask(mask: Tensor) -> None:
-    if mask.device.type != "cpu" or torch.jit.is_tracing():  # type: ignore[no-untyped-call]
+    if mask.device.type != "cpu" or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         return
     tokens = mask == 1
     wrong = mask[~(tokens | (mask == 0))]
