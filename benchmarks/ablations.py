@@ -2,8 +2,9 @@
 
     python benchmarks/ablations.py TEACHER SST2 FOLDER [--epochs 0.5] [--only NAME]
 
-The runs lie in FOLDER; one that is there already is not made again, one that was stopped goes on. Rows of the same budget
-that results/ablations.json has already, and FOLDER has not, are kept: each row names the commit it was measured at.
+The runs lie in FOLDER; one that is there already is not made again, one that was stopped goes on. Rows of the same
+budget that results/ablations.json has already, and FOLDER has not, are kept: each row names the commit it was measured
+at. A student that was trained at equilibrium is measured there too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,13 @@ from typing import Any
 import record
 import torch
 
+from snn_extreme_quant.data import Sentences, read_rows
+from snn_extreme_quant.data.metrics import measure
+from snn_extreme_quant.data.tasks import GLUE
+from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.models.teacher import load_tokenizer
 from snn_extreme_quant.training import load_recipe, train
+from snn_extreme_quant.training.evaluation import predictions
 
 #: By name, what is changed.
 ABLATIONS = {
@@ -70,9 +77,22 @@ def main() -> None:
             "steps": json.loads((folder / "log.jsonl").read_text().splitlines()[-1])["step"],
             "commit": record.machine()["commit"],
         }
+        if "stage.0.mode=equilibrium" in changes:
+            rows[name]["accuracy_at_equilibrium"] = _at_equilibrium(folder / "last", arguments.data)
         print(name, rows[name]["accuracy"], flush=True)
     rows = {name: rows[name] for name in ABLATIONS if name in rows}
     record.write("ablations", {"recipe": "sst2_ternary", "epochs": arguments.epochs, "seed": 0, "rows": rows})
+
+
+@torch.no_grad()
+def _at_equilibrium(folder: Path, data: str) -> float:
+    """Return the dev accuracy of the steady states, without simulation."""
+    student, task = SpikingBert.from_pretrained(folder), GLUE["sst2"]
+    student.mode = "equilibrium"
+    dev = Sentences.tokenise(read_rows(task, data, task.dev), load_tokenizer(folder), 64)
+    cpu = torch.device("cpu")
+    logits = predictions(lambda batch: student(batch.ids, batch.mask, batch.types), dev, 2, cpu)
+    return measure(task, dev.labels.astype("float64"), logits)["accuracy"]
 
 
 def _known(epochs: float) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def measure(source: Path, data: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     first = None
     for bits, scale in CASES:
-        model = SpikingBert.from_pretrained(source).eval()
+        model = SpikingBert.from_pretrained(source)
         words = model.embeddings.words.weight.detach().clone()
         if bits < 32:
             model.pack_embeddings(bits, scale)

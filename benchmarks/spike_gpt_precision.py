@@ -73,7 +73,7 @@ def measured(folder: Path, windows: int, characters: int | None) -> dict[str, An
     sample = torch.stack([torch.from_numpy(cut.ids[s : s + task.context].astype("int64")) for s in starts])
     rows = []
     for name, weights, calibrated in variants():
-        model = SpikeGPT.from_pretrained(last).eval()
+        model = SpikeGPT.from_pretrained(last)
         model.set_weights(weights)
         if calibrated:
             sxq.gptq_(model, [sample])

@@ -84,7 +84,7 @@ def main() -> None:
     rows = read_rows(GLUE["sst2"], given.data, "dev")
     labels = np.asarray(rows.labels[: given.texts])
     batches = batches_of(given.model, list(rows.texts[: given.texts]))
-    model = SpikingBert.from_pretrained(given.model).eval()
+    model = SpikingBert.from_pretrained(given.model)
     model.pack_embeddings(4)
     with torch.no_grad():
         trained = np.concatenate([model(*batch.values()).argmax(1).numpy() for batch in batches])

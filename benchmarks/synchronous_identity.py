@@ -28,7 +28,7 @@ def main() -> None:
     found = []
     for name, _, folder in (student.partition("=") for student in arguments.students):
         dev = Sentences.tokenise(read_rows(GLUE["sst2"], arguments.data, "dev"), load_tokenizer(folder), 64)
-        student = SpikingBert.from_pretrained(folder).eval()
+        student = SpikingBert.from_pretrained(folder)
         for T in arguments.steps:
             student.set_time_steps(T)
             counted = evaluate(student, dev, GLUE["sst2"])

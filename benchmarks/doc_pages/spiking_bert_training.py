@@ -101,6 +101,12 @@ def ablations() -> str:
     ]
     head = [f"`{result['recipe']}`", "`--set`", "SST-2 dev", "points", "at T = " + " / ".join(_STEPS), "firing rate"]
     steps = result["rows"]["as it is"]["steps"]
+    steady = "".join(
+        f"\nWhat was trained at equilibrium has {_percent(row['accuracy_at_equilibrium'])} there, without simulation:"
+        " its spikes have not settled after so few steps."
+        for row in result["rows"].values()
+        if "accuracy_at_equilibrium" in row
+    )
     return (
         table(head, rows) + f"\n\nOne change at a time, {steps:,} steps each, one seed; the last model, simulated in"
         " float32 at T = 16 (`benchmarks/results/ablations.json`).\nThe dev set's standard error is 1.1 points: smaller"
@@ -108,4 +114,30 @@ def ablations() -> str:
     )
 
 
-TABLES = {"sst2 results table": sst2, "small tasks table": small, "ablations table": ablations}
+def score_loss() -> str:
+    result = load("score_loss")
+    ratio, kept = result["ratio_to_kept_outputs"], result["kept_bytes"]
+    named = {
+        "kept outputs": ("hidden, logits; outputs that were kept", kept["hidden"]),
+        "teacher in each step": ("hidden, logits; the teacher runs in each step", 0),
+        "with scores": ("hidden, logits, scores; the teacher runs in each step", 0),
+    }
+    rows = [
+        [text, f"{ratio[name]:.2f}x", f"{size / 1e9:.1f} GB" if size else "none"]
+        for name, (text, size) in named.items()
+    ]
+    return (
+        table(["losses", "time of a step", "kept on disk"], rows)
+        + f"\n\nMedians of {result['batches']} batches of {result['batch']}, one thread, on a busy machine. Scores of"
+        f" all {result['sentences']:,} sentences ({result['mean_tokens']:.1f} tokens in the\nmean) would take"
+        f" {kept['scores'] / 1e9:.1f} GB more; those of one batch in memory take up to"
+        f" {result['largest_batch_scores_bytes'] / 1e6:.0f} MB (`benchmarks/results/score_loss.json`)."
+    )
+
+
+TABLES = {
+    "sst2 results table": sst2,
+    "small tasks table": small,
+    "ablations table": ablations,
+    "score loss table": score_loss,
+}

@@ -44,10 +44,7 @@ def expected_labels(rows: Texts, classifier: Classifier) -> list[float] | None:
                 if classifier.regression
                 else f"is none of the model's: {names} (or their numbers from 0)"
             )
-            raise DataError(
-                f"Row {row + 1}: the label {label!r} {what}. To leave labels out, name a column that is not there with"
-                " --label-column ''."
-            )
+            raise DataError(f"Row {row + 1}: the label {label!r} {what}. Labels are left alone with --label-column ''.")
         found.append(number)
     return found
 

@@ -35,11 +35,15 @@ def classify(
     pair: Annotated[
         list[str] | None, typer.Option(metavar="TEXT", help="The second text of a pair; once for each TEXT.")
     ] = None,
-    file: Annotated[Path | None, typer.Option(metavar="FILE", help="A table: .tsv, .csv, or .gz of them.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A table: .tsv, .txt, .csv, or .gz of them.")
+    ] = None,
     model: Annotated[str, typer.Option(metavar="MODEL", help="A shipped model, a folder, or a .onnx file.")] = "",
     text_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the table.")] = None,
     pair_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of the second texts.")] = None,
-    label_column: Annotated[str | None, typer.Option(metavar="NAME", help="Of labels to compare with.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of labels to compare with; '': none.")
+    ] = None,
     time_steps: Annotated[int | None, typer.Option(min=1, help="T; default the trained one.")] = None,
     early_exit: Annotated[
         float | None, typer.Option(metavar="MARGIN", help="Begin with few steps; make more below this margin.")

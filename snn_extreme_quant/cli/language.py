@@ -219,7 +219,7 @@ def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, Te
         )
     if source is None:
         raise CheckpointError(f"{folder} holds neither a model nor best/ or last/; name a folder of sxq train.")
-    model, tokens = SpikeGPT.from_pretrained(source).eval(), TextTokens.load(source)
+    model, tokens = SpikeGPT.from_pretrained(source), TextTokens.load(source)
     if model.config.head != "tokens":
         raise ConfigError(f"{source} is a classifier (head={model.config.head!r}), not a language model.")
     if model.config.vocab != tokens.vocab:

@@ -71,7 +71,7 @@ def _convergence(name: str, texts: Texts, most: int | None) -> tuple[str, Conver
     from snn_extreme_quant.report.rates import convergence
 
     folder = zoo.path(name) if name in zoo.names() else Path(name)
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise CheckpointError(f"{path} is missing: put the model's tokenizer there.")

@@ -69,7 +69,7 @@ def searched(model: str, checkpoint: Path | None, data: Data) -> tuple[nn.Module
 
     rows, tokens = rows_of_split(source, data)
     sentences = Sentences.tokenise(rows, load_tokenizer(source), tokens)
-    return SpikingBert.from_pretrained(source).eval(), SentenceClassification(sentences)
+    return SpikingBert.from_pretrained(source), SentenceClassification(sentences)
 
 
 def folder_of(folder: Path) -> tuple[Path, str]:
@@ -93,7 +93,7 @@ def _spike_gpt(source: Path, data: Data) -> tuple[nn.Module, Any]:
     from snn_extreme_quant.models import SpikeGPT
     from snn_extreme_quant.precision_search import SentenceClassification, TextPerplexity
 
-    model, words = SpikeGPT.from_pretrained(source).eval(), TextTokens.load(source)
+    model, words = SpikeGPT.from_pretrained(source), TextTokens.load(source)
     if model.config.vocab != words.vocab:
         raise CheckpointError(f"{source}: the model has {model.config.vocab} tokens, tokens.json {words.vocab}.")
     if model.config.head == "tokens":

@@ -74,6 +74,8 @@ def read_file(path: Path, asked: Mapping[str, str | None], task: Task | None) ->
     """
     from snn_extreme_quant.data import read_table
 
+    if asked["text"] == "":
+        raise DataError("--text-column is empty: name the column of the texts.")
     rows = list(read_table(path))
     if not rows:
         raise DataError(f"{path} holds no rows below its line of column names.")
@@ -87,7 +89,10 @@ def read_file(path: Path, asked: Mapping[str, str | None], task: Task | None) ->
             found[key] = None
             continue
         if column not in rows[0]:
-            raise DataError(f"{path} has no column {column!r}. {suggest(column, rows[0])} Name it with --{key}-column.")
+            how = "; '' leaves labels alone" if key == "label" else ""
+            raise DataError(
+                f"{path} has no column {column!r}. {suggest(column, rows[0])} Name it with --{key}-column{how}."
+            )
         lacking = next((number for number, row in enumerate(rows, 2) if row.get(column) is None), None)
         if lacking is not None:
             raise DataError(f"{path}, line {lacking}: the column {column!r} is missing.")

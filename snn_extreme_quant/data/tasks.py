@@ -42,6 +42,16 @@ class Task:
     metrics: tuple[str, ...] = ("accuracy",)
     dev: str = "dev"
 
+    def __post_init__(self) -> None:
+        """Refuse what is no list of names: of a text each letter would be one."""
+        for name in ("labels", "metrics"):
+            given: object = getattr(self, name)
+            if isinstance(given, str) or not (
+                isinstance(given, Sequence) and all(isinstance(part, str) for part in given)
+            ):
+                raise ConfigError(f"Task({name}={given!r}): use a tuple of names, such as ('negative', 'positive').")
+            object.__setattr__(self, name, tuple(given))
+
 
 _NLI = ("entailment", "not_entailment")
 _PAIR: dict[str, Any] = {"text": "sentence1", "pair": "sentence2"}
@@ -155,18 +165,26 @@ def read_rows(task: Task, data: str | Path, split: str, labelled: bool = True) -
 
 
 def read_table(path: Path) -> Iterable[dict[str, str]]:
-    """Yield the rows of a table by their columns' names: TSV without quoting, or CSV, or either in gzip.
+    """Yield the rows of a table by their columns' names.
+
+    Args:
+        path: ``.tsv`` or ``.txt``, cells between tabs without quoting; or ``.csv``; or either in gzip, with ``.gz``
+            behind.
 
     Raises:
-        DataError: the file cannot be read, or a line has another number of columns than the first.
+        DataError: the file is no table by its name, cannot be read, or a line has another number of columns than the
+            first.
     """
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
+    if kind not in (".tsv", ".txt", ".csv"):
+        raise DataError(f"{path} is no table: use .tsv or .txt (cells between tabs), .csv, or .gz of them.")
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = gzip.decompress(path.read_bytes()) if path.suffix.lower() == ".gz" else path.read_bytes()
         text = raw.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"{path} cannot be read: {error}.") from error
-    if ".csv" in path.name:
-        yield from csv.DictReader(io.StringIO(text, newline=""))
+    if kind == ".csv":
+        yield from _comma_separated(path, text)
         return
     lines = [line.rstrip("\r") for line in text.split("\n")]
     head = lines[0].split("\t")
@@ -176,6 +194,21 @@ def read_table(path: Path) -> Iterable[dict[str, str]]:
             if len(cells) != len(head):
                 raise DataError(f"{path}, line {number}: {len(cells)} columns, but the first line has {len(head)}.")
             yield dict(zip(head, cells, strict=True))
+
+
+def _comma_separated(path: Path, text: str) -> Iterable[dict[str, str]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        for row in reader:
+            more: Any = row.get(None)
+            if more is not None:
+                known = len(reader.fieldnames or ())
+                raise DataError(
+                    f"{path}, line {reader.line_num}: {known + len(more)} columns, but the first line has {known}."
+                )
+            yield row
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
 def _hub_table(task: Task, split: str) -> Iterable[dict[str, Any]]:

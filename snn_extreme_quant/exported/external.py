@@ -1,9 +1,10 @@
-"""Weights of a file that lie in a safetensors file beside it: ONNX external data at an offset."""
+"""What belongs to a file and lies beside it: weights in a safetensors file, as ONNX external data, and other files."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import onnx
@@ -12,10 +13,12 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 from snn_extreme_quant.errors import CheckpointError, ModelEditedError, ModelFileError
 
-__all__ = ["BESIDE_KEY", "bytes_beside", "check_beside", "inlined", "point_into"]
+__all__ = ["BESIDE_KEY", "COMPANIONS_KEY", "bytes_beside", "check_beside", "inlined", "point_into", "remember"]
 
 #: Metadata: by the name of a file beside the model, its SHA-256. The model's own seal does not reach there.
 BESIDE_KEY = "snn_extreme_quant.beside"
+#: Metadata: the same of files that say what its numbers mean, as a tokenizer; the model runs without them.
+COMPANIONS_KEY = "snn_extreme_quant.companions"
 
 #: Smaller constants stay where they are: what says where they lie is as large.
 _LEAST_BYTES = 256
@@ -54,13 +57,23 @@ def point_into(model: onnx.ModelProto, weights: Path) -> int:
     return saved
 
 
+def remember(model: onnx.ModelProto, files: Iterable[Path]) -> None:
+    """Put the SHA-256 of files that belong to a model into its metadata; they may be left out, but not be others.
+
+    Args:
+        model: an exported model; it is changed. Seal it afterwards.
+        files: in the folder that the model will lie in.
+    """
+    model.metadata_props.add(key=COMPANIONS_KEY, value=json.dumps({path.name: _digest(path) for path in files}))
+
+
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_beside(model: onnx.ModelProto, path: Path) -> None:
-    """Refuse a model whose weights beside it are not those that it was made with.
+    """Refuse a model if files beside it are not those that it was made with.
 
     Args:
         model: a model that was read from ``path``.
@@ -68,26 +81,31 @@ def check_beside(model: onnx.ModelProto, path: Path) -> None:
 
     Raises:
         ModelEditedError: a file's SHA-256 is another one.
-        ModelFileError: a file is missing, or the metadata are damaged.
+        ModelFileError: a file of weights is missing, or the metadata are damaged.
     """
-    told = next((entry.value for entry in model.metadata_props if entry.key == BESIDE_KEY), None)
-    if told is None:
-        return
+    for key in (BESIDE_KEY, COMPANIONS_KEY):
+        for name, digest in _told(model, key, path).items():
+            beside = path.parent / name
+            if key == COMPANIONS_KEY and not beside.exists():
+                continue
+            try:
+                fits = _digest(beside) == digest
+            except OSError as error:
+                raise ModelFileError(f"{path} needs {beside}, which cannot be read: {error.strerror}.") from error
+            if not fits:
+                raise ModelEditedError(
+                    f"{beside} is not the file that {path.name} was made with (its SHA-256 does not fit): it is"
+                    " damaged, or of another model; make both again (sxq pack)."
+                )
+
+
+def _told(model: onnx.ModelProto, key: str, path: Path) -> dict[str, str]:
+    """Return by name the digests that the metadata tell of."""
+    told = next((entry.value for entry in model.metadata_props if entry.key == key), "{}")
     try:
-        digests = {Path(str(name)).name: str(digest) for name, digest in json.loads(told).items()}
+        return {Path(str(name)).name: str(digest) for name, digest in json.loads(told).items()}
     except (ValueError, AttributeError, RecursionError) as error:
-        raise ModelFileError(f"{path} holds damaged metadata ({BESIDE_KEY!r}); export it again.") from error
-    for name, digest in digests.items():
-        weights = path.parent / name
-        try:
-            fits = _digest(weights) == digest
-        except OSError as error:
-            raise ModelFileError(f"{path} needs {weights}, which cannot be read: {error.strerror}.") from error
-        if not fits:
-            raise ModelEditedError(
-                f"{weights} is not the file that {path.name} was made with (its SHA-256 does not fit): it is damaged,"
-                " or of another model; make both again (sxq pack)."
-            )
+        raise ModelFileError(f"{path} holds damaged metadata ({key!r}); export it again.") from error
 
 
 def _places(weights: Path) -> dict[bytes, int]:

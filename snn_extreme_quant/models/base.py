@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from snn_extreme_quant.errors import ModelSourceError
+from snn_extreme_quant.models.sources import check_source
 from snn_extreme_quant.models.teacher import check_bert
 
 __all__ = ["load_base", "silent"]
@@ -25,9 +26,10 @@ def load_base(source: str | Path, classes: int, dropout: float, labels: Sequence
         labels: names of the classes, or none.
 
     Raises:
-        ModelSourceError: transformers cannot load it; the message holds its reason.
+        ModelSourceError: there is no such folder, or transformers cannot load it; the message holds its reason.
         UnsupportedModelError: it is no BERT that a student can be made from.
     """
+    check_source(source)
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     names = dict(enumerate(labels)) if labels else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, get_type_hints
@@ -38,9 +39,27 @@ def weights_from_data(data: Any) -> Weights:
             raise ConfigError(f"weights={data!r}: {suggest(data, WEIGHTS)}")
         return data
     if isinstance(data, Mapping) and "default" in data:
-        rules = [(rule["name"], config_from_dict(rule["config"])) for rule in data.get("rules", ())]
-        return PrecisionPlan(rules, config_from_dict(data["default"]))
+        return _plan(data)
+    if not isinstance(data, Mapping):
+        raise ConfigError(f"weights={data!r}: use {', '.join(map(repr, WEIGHTS))}, a precision, or a plan.")
     return config_from_dict(data)
+
+
+def _plan(data: Mapping[str, Any]) -> PrecisionPlan:
+    """Read a plan's dictionary, which files of other programs may have written too."""
+    given: Any = data.get("rules", ())
+    if not isinstance(given, (list, tuple)):
+        raise ConfigError(f"weights: the plan's rules are {given!r}; use a list of objects with 'name' and 'config'.")
+    rules = []
+    for number, rule in enumerate(given):
+        if not isinstance(rule, Mapping) or not {"name", "config"} <= set(rule) or not isinstance(rule["name"], str):
+            raise ConfigError(
+                f"weights: rule {number} of the plan is {rule!r}; use an object with 'name' and 'config'."
+            )
+        rules.append((rule["name"], config_from_dict(rule["config"])))
+    if unknown := set(data) - {"default", "rules", "format", "version"}:
+        raise ConfigError(f"weights: a plan has 'default' and 'rules', not {min(map(str, unknown))!r}.")
+    return PrecisionPlan(rules, config_from_dict(data["default"]))
 
 
 def _is_pair(value: object) -> bool:
@@ -66,8 +85,12 @@ class ModelConfig:
             value, hint = getattr(self, field.name), hints[field.name]
             if hint in (int, bool) and type(value) is not hint:
                 self._refuse(field.name, "use True or False" if hint is bool else "use a whole number")
-            if hint is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
-                self._refuse(field.name, "use a number")
+            if hint is float and not (
+                isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+            ):
+                self._refuse(field.name, "use a number that is finite")
+            if hint == str | None and not (value is None or isinstance(value, str)):
+                self._refuse(field.name, "use None or a name")
             if isinstance(field.default, str) and field.name != "weights" and value not in get_args(hint):
                 self._refuse(field.name, "use " + " or ".join(repr(choice) for choice in get_args(hint)))
 
@@ -87,15 +110,24 @@ class ModelConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Build a config; raises :class:`ConfigError` for a field that does not exist."""
+        """Build a config; raises :class:`ConfigError` for what is no dictionary, or a field that does not exist."""
+        given: object = data
+        if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+            raise ConfigError(f"{cls.__name__}.from_dict() takes a dictionary of its fields by name; got {given!r}.")
         known = {field.name for field in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
             raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}. {suggest(unknown[0], known)}")
-        given = dict(data)
-        if "weights" in given:
-            given["weights"] = weights_from_data(given["weights"])
-        return cls(**given)
+        values = dict(data)
+        if "weights" in values:
+            values["weights"] = weights_from_data(values["weights"])
+        return cls(**values)
+
+    @classmethod
+    def expect(cls, config: object, model: str) -> None:
+        """Raise :class:`ConfigError` if a model is made with what is no configuration of its kind."""
+        if not isinstance(config, cls):
+            raise ConfigError(f"{model} is made with a {cls.__name__}; got {type(config).__name__}.")
 
 
 @dataclass(frozen=True)
@@ -153,7 +185,7 @@ class SpikingBertConfig(ModelConfig):
             self._refuse("heads", f"use a divisor of hidden={self.hidden}")
         if not 0.0 <= self.dropout < 1.0:
             self._refuse("dropout", "use a number from 0 to below 1")
-        if not self.norm_eps >= 0.0:
+        if self.norm_eps < 0.0:
             self._refuse("norm_eps", "use a number from 0")
         if not 0.0 < self.threshold < float("inf"):
             self._refuse("threshold", "use a positive number")

@@ -50,4 +50,4 @@ def load(folder: Path) -> SpikingBert:
         load_packed(model, folder / "model.safetensors")
     else:
         load_checkpoint(model, folder / "model.safetensors")
-    return model
+    return model.eval()

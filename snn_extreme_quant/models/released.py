@@ -31,7 +31,7 @@ def load_released(path: str | Path, **config: Any) -> SpikeGPT:
         **config: fields of :class:`SpikeGPTConfig` that the file does not decide, as ``binary_embedding``, ``inputs``.
 
     Returns:
-        A model with float weights; quantise it with ``set_weights``.
+        A model with float weights in evaluation mode; quantise it with ``set_weights``.
 
     Raises:
         CheckpointError: the file cannot be read, or a tensor is missing, surplus or of another shape; the message names
@@ -56,7 +56,7 @@ def load_released(path: str | Path, **config: Any) -> SpikeGPT:
     # The released code compares with >= 0, the unit step here reads the sign bit.
     values["emb.weight"] = values["emb.weight"] + 0.0
     model.load_state_dict(values, assign=True)
-    return model.requires_grad_(True)
+    return model.requires_grad_(True).eval()
 
 
 def released_config(

@@ -9,40 +9,15 @@ from typing import TYPE_CHECKING, NamedTuple, Self, cast
 import torch
 from torch import Tensor
 
-from snn_extreme_quant.errors import SampleError
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
 
 if TYPE_CHECKING:
     from snn_extreme_quant.models.spiking_bert import SpikingBert
 
-__all__ = ["Activity", "BertDetails", "check_ids", "settle", "simulate", "time_steps"]
+__all__ = ["Activity", "BertDetails", "settle", "simulate", "time_steps"]
 
 #: Time steps that go through a network without feedback together.
 _TOGETHER = 4
-
-
-def check_ids(ids: Tensor, mask: Tensor | None, types: Tensor | None, positions: int) -> None:
-    """Raise :class:`SampleError` if a SpikingBert cannot read these.
-
-    Args:
-        ids: of tokens, ``(B, S)``.
-        mask: of as many, or None.
-        types: of as many, or None.
-        positions: the most tokens of a text.
-    """
-    whole = not (ids.is_floating_point() or ids.dtype == torch.bool)
-    if ids.dim() != 2 or not whole or ids.shape[1] > positions:
-        raise SampleError(
-            f"SpikingBert takes token ids (B, S), S up to {positions}; got {tuple(ids.shape)} of {ids.dtype}. Truncate"
-            " longer texts."
-        )
-    if torch.compiler.is_compiling():  # a recorded graph is for any B and S
-        return
-    if ids.shape[1] == 0:
-        raise SampleError("SpikingBert reads the first token: a text has one at least.")
-    for name, other in (("attention_mask", mask), ("types", types)):
-        if other is not None and other.shape != ids.shape:
-            raise SampleError(f"{name} has the shape {tuple(other.shape)}, the token ids {tuple(ids.shape)}.")
 
 
 @dataclass(frozen=True)

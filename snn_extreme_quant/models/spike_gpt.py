@@ -26,6 +26,7 @@ from snn_extreme_quant.models.spike_gpt_start import start_as_rwkv
 from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState
 from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
 from snn_extreme_quant.models.token_chains import Grid, added, gated, mixed, squared
+from snn_extreme_quant.models.token_inputs import check_range, check_token_ids
 from snn_extreme_quant.models.wkv import weighted_average
 from snn_extreme_quant.neurons.spec import NeuronSpec
 from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, TokenLIF, unit_step
@@ -207,6 +208,7 @@ class SpikeGPT(nn.Module):
     spec: NeuronSpec = TOKEN_LIF
 
     def __init__(self, config: SpikeGPTConfig) -> None:
+        SpikeGPTConfig.expect(config, "SpikeGPT")
         super().__init__()
         self.config = config
         self.emb = nn.Embedding(config.vocab, config.hidden)
@@ -302,16 +304,12 @@ class SpikeGPT(nn.Module):
         return "norm" if self.config.inputs == "norms" else None
 
     def _check(self, ids: Tensor) -> None:
-        whole = ids.dim() == 2 and not (ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool)
-        if not whole or 0 in ids.shape:
+        check_token_ids(ids, "SpikeGPT", "(B, T)")
+        if 0 in ids.shape:
             raise SampleError(
                 f"SpikeGPT takes token ids (B, T), B and T from 1; got {tuple(ids.shape)} of {ids.dtype}."
             )
-        if ids.device.type == "cpu":  # elsewhere asking would wait for the device
-            least, most = int(ids.min()), int(ids.max())
-            if least < 0 or most >= self.config.vocab:
-                wrong = least if least < 0 else most
-                raise SampleError(f"The token {wrong} is not one of the model's {self.config.vocab}.")
+        check_range("The token", ids, self.config.vocab, f"the model has vocab={self.config.vocab}")
 
     # Weights.
 
@@ -361,31 +359,30 @@ class SpikeGPT(nn.Module):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Load what :meth:`save_pretrained` wrote.
+        """Load what :meth:`save_pretrained` wrote, ready to run: in evaluation mode; ``.train()`` is for training on.
 
         Raises:
-            CheckpointError: a file is missing, or is not of this format.
+            CheckpointError: the folder or a file is missing, or is not of this format.
         """
+        from snn_extreme_quant.models.sources import saved_folder
         from snn_extreme_quant.models.spike_gpt_files import load
 
-        return cast("Self", load(Path(folder)))
+        return cast("Self", load(saved_folder(folder)))
 
 
 _MATRICES = {"att": ("key", "value", "receptance", "output"), "ffn": ("key", "receptance", "value")}
 
 
-def _lengths(ids: Tensor, mask: Tensor | None) -> Tensor:
+def _lengths(ids: Tensor, mask: object) -> Tensor:
     """Return how many tokens each text has."""
     if mask is None:
         return torch.full((len(ids),), ids.shape[1], device=ids.device)
-    fits = mask.shape == ids.shape
-    lengths = mask.long().sum(-1)
-    if fits:
+    if isinstance(mask, Tensor) and mask.shape == ids.shape:
+        lengths = mask.long().sum(-1)
         inside = torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)
-        fits = torch.equal(mask.long(), inside.long()) and bool((lengths > 0).all())
-    if not fits:
-        raise SampleError(
-            "attention_mask must have the shape of the ids, with 1 for the tokens of each text, one at least, and 0 for"
-            " the pads behind them."
-        )
-    return lengths
+        if bool((mask == inside).all()) and bool((lengths > 0).all()):
+            return lengths
+    raise SampleError(
+        "attention_mask must be a tensor of the shape of the ids, with 1 for the tokens of each text, one at least, and"
+        " 0 for the pads behind them."
+    )

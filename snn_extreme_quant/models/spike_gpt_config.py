@@ -78,9 +78,7 @@ class SpikeGPTConfig(ModelConfig):
 
     def _check_types(self) -> None:
         super()._check_types()
-        if self.neurons is not None and not isinstance(self.neurons, str):
-            self._refuse("neurons", "use None or the name of a framework")
-        if self.binary_embedding not in (None, True, False):
+        if self.binary_embedding is not None and type(self.binary_embedding) is not bool:
             self._refuse("binary_embedding", "use None, True or False")
 
     def _check_neurons(self) -> None:

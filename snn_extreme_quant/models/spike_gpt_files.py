@@ -66,7 +66,7 @@ def load(folder: Path) -> SpikeGPT:
     if not facts.get("packed"):
         model = SpikeGPT(config)
         load_checkpoint(model, folder / "model.safetensors")
-        return model
+        return model.eval()
     # Packed tables of a tied model are float ones: the head reads the embedding's.
     model = SpikeGPT(replace(config, tied=False))
     if config.tied:
@@ -75,6 +75,6 @@ def load(folder: Path) -> SpikeGPT:
         model.head = nn.Linear(config.hidden, config.outputs, bias=False)
         model.head.weight = model.emb.weight
         model.config = config
-        return model
+        return model.eval()
     load_packed(model, folder / "model.safetensors")
-    return model
+    return model.eval()

@@ -23,8 +23,9 @@ from snn_extreme_quant.models.latent import start_as_bert
 from snn_extreme_quant.models.modes import refuse_mode
 from snn_extreme_quant.models.offsets import with_offsets
 from snn_extreme_quant.models.precision import set_weights
-from snn_extreme_quant.models.running import Activity, BertDetails, check_ids, settle, simulate, time_steps
+from snn_extreme_quant.models.running import Activity, BertDetails, settle, simulate, time_steps
 from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid
+from snn_extreme_quant.models.token_inputs import check_bert_inputs
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
 from snn_extreme_quant.neurons.implicit import ImplicitLayer
@@ -209,6 +210,7 @@ class SpikingBert(_Block):
     """
 
     def __init__(self, config: SpikingBertConfig) -> None:
+        SpikingBertConfig.expect(config, "SpikingBert")
         super().__init__(config)
         self.embeddings = Embeddings(config)
         self.encoder = nn.ModuleList(EncoderLayer(config) for _ in range(config.layers))
@@ -235,9 +237,10 @@ class SpikingBert(_Block):
         """Return the logits and what distillation compares, in the model's mode.
 
         Raises:
-            SampleError: a sequence is longer than the table of positions, or inputs are no ``(B, S)`` integers.
+            SampleError: a sequence is longer than the table of positions, or inputs are no ``(B, S)`` integers; on the
+                CPU also a number that is no token or type, or a mask that is not 0 and 1 or begins with a pad.
         """
-        check_ids(ids, attention_mask, types, self.config.positions)
+        check_bert_inputs(ids, attention_mask, types, self.config)
         mask = torch.zeros((), device=ids.device)
         if attention_mask is not None:
             mask = (1.0 - attention_mask[:, None, None, :].float()) * PAD
@@ -384,11 +387,12 @@ class SpikingBert(_Block):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
-        """Load what :meth:`save_pretrained` wrote, in training mode as every new model is: ``.eval()`` ends dropout.
+        """Load what :meth:`save_pretrained` wrote, ready to run: in evaluation mode; ``.train()`` is for training on.
 
         Raises:
-            CheckpointError: a file is missing, or is not of this format.
+            CheckpointError: the folder or a file is missing, or is not of this format.
         """
         from snn_extreme_quant.models.files import load
+        from snn_extreme_quant.models.sources import saved_folder
 
-        return cast("Self", load(Path(folder)))
+        return cast("Self", load(saved_folder(folder)))

@@ -63,8 +63,8 @@ def cut_positions(model: SpikingBert, positions: int) -> None:
         >>> model.embeddings.positions.weight.shape
         torch.Size([64, 8])
     """
-    if not 1 <= positions <= model.config.positions:
-        raise ConfigError(f"cut_positions({positions}): the model has {model.config.positions}; use 1 to that.")
+    if type(positions) is not int or not 1 <= positions <= model.config.positions:
+        raise ConfigError(f"cut_positions({positions!r}): the model has {model.config.positions}; use 1 to that.")
     weights = model.config.weights
     model.set_weights("float")
     rows = model.embeddings.positions.weight.detach()[:positions].clone()

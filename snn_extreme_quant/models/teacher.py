@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from snn_extreme_quant.models.absorption import absorb_thresholds
 from snn_extreme_quant.models.calibration import Place, best_range, best_threshold, sampled_currents
 from snn_extreme_quant.models.config import SpikingBertConfig
 from snn_extreme_quant.models.offsets import absorb_offsets
+from snn_extreme_quant.models.sources import check_source
 from snn_extreme_quant.models.spiking_bert import SpikingBert
 
 __all__ = ["Text", "check_bert", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
@@ -35,11 +37,12 @@ def load_teacher(source: str | Path | nn.Module) -> Any:
         source: a folder, a hub id, or a model of transformers, which is returned as it is.
 
     Raises:
-        ModelSourceError: transformers cannot load it; the message holds its reason.
+        ModelSourceError: there is no such folder, or transformers cannot load it; the message holds its reason.
         UnsupportedModelError: it is no BERT that a student can be made from.
     """
     if isinstance(source, nn.Module):
         return _checked(source)
+    check_source(source)
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
@@ -89,8 +92,9 @@ def load_tokenizer(source: str | Path) -> Any:
     """Load the tokenizer that belongs to a teacher.
 
     Raises:
-        ModelSourceError: there is none.
+        ModelSourceError: there is none, or no such folder.
     """
+    check_source(source)
     from transformers import AutoTokenizer
 
     try:
@@ -117,15 +121,26 @@ def teacher_layers(layers: int | Sequence[int] | None, depth: int) -> tuple[int,
         >>> teacher_layers(4, 12), teacher_layers([2, 6], 6)
         ((3, 6, 9, 12), (2, 6))
     """
-    chosen = tuple(range(1, depth + 1)) if layers is None else layers
-    if isinstance(chosen, int):
-        if isinstance(chosen, bool) or not 1 <= chosen <= depth:
+    given: Any = range(1, depth + 1) if layers is None else layers
+    if _is_number(given):
+        count = int(given)
+        if not 1 <= count <= depth:
             raise ConfigError(f"layers={layers!r}: the teacher has {depth}; use 1 to {depth}.")
-        return tuple(round((i + 1) * depth / chosen) for i in range(chosen))
-    chosen = tuple(chosen)
-    if not chosen or list(chosen) != sorted(set(chosen)) or not all(1 <= layer <= depth for layer in chosen):
+        return tuple(round((i + 1) * depth / count) for i in range(count))
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise ConfigError(
+            f"layers={layers!r}: use a whole number, how many of the teacher's {depth} layers, or a list of them."
+        )
+    named = list(given)
+    chosen = tuple(int(layer) for layer in named if _is_number(layer))
+    whole = 0 < len(named) == len(chosen)
+    if not whole or list(chosen) != sorted(set(chosen)) or not all(1 <= layer <= depth for layer in chosen):
         raise ConfigError(f"layers={layers!r}: name layers of the teacher in rising order, from 1 to {depth}.")
     return chosen
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
@@ -171,10 +186,11 @@ def _trunk(teacher: Any) -> Any:
 def student_of(
     source: str | Path | nn.Module,
     layers: int | Sequence[int] | None,
-    texts: Sequence[Text] | None,
+    texts: Iterable[Text] | None,
     options: Mapping[str, Any],
 ) -> SpikingBert:
     """Make the student; :meth:`SpikingBert.from_teacher` says how."""
+    sentences = None if texts is None else _checked_texts(texts)
     teacher = load_teacher(source)
     trunk, theirs = _trunk(teacher), teacher.config
     chosen = teacher_layers(layers, theirs.num_hidden_layers)
@@ -193,7 +209,7 @@ def student_of(
     })  # fmt: skip
     student = SpikingBert(replace(config, weights="float"))
     parts = [_Layer(trunk.encoder.layer[index - 1]) for index in chosen]
-    batches = _batches(source, texts, theirs)
+    batches = _batches(source, sentences, theirs)
     with torch.no_grad():
         _copy(student, trunk, parts, classifier)
         _start_neurons(student, sampled_currents(trunk, batches, _places(student, trunk, parts)))
@@ -249,7 +265,7 @@ def _copy(student: SpikingBert, trunk: Any, parts: Sequence[_Layer], classifier:
                 getattr(ours, name).copy_(value)
 
 
-def _batches(source: Any, texts: Sequence[Text] | None, theirs: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
+def _batches(source: Any, texts: list[Text] | None, theirs: Any) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Return token ids, masks and types of the texts, or of random tokens."""
     longest = theirs.max_position_embeddings
     if texts is None:
@@ -258,14 +274,46 @@ def _batches(source: Any, texts: Sequence[Text] | None, theirs: Any) -> list[tup
         return [(ids, torch.ones_like(ids), torch.zeros_like(ids))]
     if isinstance(source, nn.Module):
         raise ConfigError("from_teacher(texts=...) needs the teacher's tokenizer: give the teacher's folder or hub id.")
-    if not texts:
-        raise ConfigError("from_teacher(texts=[]): give some hundred sentences, or None.")
     tokenizer = load_tokenizer(source)
     options = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": longest}
     names = ("input_ids", "attention_mask", "token_type_ids")
     found = []
     for start in range(0, len(texts), _BATCH):
-        batch = tokenizer(list(texts[start : start + _BATCH]), return_token_type_ids=True, **options)
+        batch = tokenizer(texts[start : start + _BATCH], return_token_type_ids=True, **options)
         ids, mask, types = (batch[name] for name in names)
         found.append((ids, mask, types))
     return found
+
+
+def _checked_texts(texts: Iterable[object]) -> list[Text]:
+    """Return sentences, or pairs of them; raises :class:`ConfigError` if they are none."""
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+        raise ConfigError(
+            f"from_teacher(texts={_shown(texts)}): give a list of sentences, or of pairs of them, some hundred, or"
+            " None."
+        )
+    found: list[Text] = []
+    for number, text in enumerate(texts):
+        if isinstance(text, str):
+            found.append(text)
+        elif isinstance(text, (tuple, list)) and len(text) == 2 and all(isinstance(part, str) for part in text):
+            found.append((text[0], text[1]))
+        else:
+            raise ConfigError(
+                f"from_teacher(texts=...): number {number} is {_shown(text)}, no sentence or pair of them."
+            )
+    if not found:
+        raise ConfigError("from_teacher(texts=[]): give some hundred sentences, or None.")
+    pairs = [isinstance(text, tuple) for text in found]
+    if any(pairs) and not all(pairs):
+        raise ConfigError(
+            f"from_teacher(texts=...): number {pairs.index(True)} is a pair and number {pairs.index(False)} is not;"
+            " give sentences, or pairs of them."
+        )
+    return found
+
+
+def _shown(value: object) -> str:
+    """Return the start of what a value looks like."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -72,4 +72,4 @@ def load(name: str) -> SpikingBert | SpikeGPT:
         return SpikeGPT.from_pretrained(path(name)).eval()
     from snn_extreme_quant.models.spiking_bert import SpikingBert
 
-    return SpikingBert.from_pretrained(path(name)).eval()
+    return SpikingBert.from_pretrained(path(name))

@@ -88,6 +88,13 @@ class Solution:
     evaluations: int
     residual: float
 
+    def __repr__(self) -> str:
+        """Say what was found, and of the value its shape alone: it is a whole state."""
+        return (
+            f"Solution(evaluations={self.evaluations}, residual={self.residual:.3g},"
+            f" value={tuple(self.value.shape)} of {self.value.dtype})"
+        )
+
 
 class _FoundError(Exception):
     """Ends a solver's loop: the residual is small enough, or evaluations are used up."""

@@ -52,6 +52,15 @@ class Vocabulary:
         named = np.array([token.startswith("[") and token.endswith("]") for token in tokens])
         return cls(fixed, pieces & ~fixed, ~(fixed | pieces | named))
 
+    def check(self, options: Augment) -> None:
+        """Raise :class:`ConfigError` where words are to be replaced and none has a neighbour."""
+        count = int(self.words.sum())
+        if options.replace and count < 2:
+            raise ConfigError(
+                f"[augment] replace={options.replace}: the teacher's vocabulary has {count} words of one token, so none"
+                " has a neighbour; set replace = 0."
+            )
+
 
 class Augmenter:
     """Alters the sentences of a batch, each with a probability.
@@ -79,9 +88,12 @@ class Augmenter:
             probability: of a sentence to be altered.
 
         Raises:
-            ConfigError: the vocabulary has no two words.
+            ConfigError: words are to be replaced, and the vocabulary has no two of them.
         """
         vocabulary = Vocabulary.of(tokenizer, len(table))
+        vocabulary.check(options)
+        if not options.replace:
+            return cls(vocabulary, np.full((len(table), 1), -1, np.int64), options, probability)
         asked = np.unique(sentences.ids).astype(np.int64)
         asked = asked[vocabulary.words[asked]]
         return cls(vocabulary, nearest_words(table, vocabulary.words, asked, options.neighbours), options, probability)
@@ -158,7 +170,7 @@ def nearest_words(table: Tensor, words: npt.NDArray[np.bool_], asked: Ids, count
 
     Args:
         table: embeddings ``(V, hidden)``.
-        words: which tokens may be a neighbour, ``(V,)``.
+        words: which tokens may be a neighbour, ``(V,)``; two at least.
         asked: tokens whose neighbours are wanted.
         count: how many; fewer where there are no more words.
 
@@ -172,8 +184,6 @@ def nearest_words(table: Tensor, words: npt.NDArray[np.bool_], asked: Ids, count
     """
     candidates = torch.from_numpy(np.flatnonzero(words))
     count = min(count, len(candidates) - 1)
-    if count < 1:
-        raise ConfigError("[augment] the teacher's vocabulary has no two words, so none has a neighbour.")
     unit = F.normalize(table.detach().float().cpu(), dim=-1)
     among = unit[candidates]
     found = np.full((len(table), count), -1, np.int64)

@@ -15,7 +15,7 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.config import weights_from_data
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer, teacher_layers
-from snn_extreme_quant.training.augmentation import Augmenter
+from snn_extreme_quant.training.augmentation import Augmenter, Vocabulary
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
 from snn_extreme_quant.training.evaluation import evaluate, over_time_steps
 from snn_extreme_quant.training.recipe import Recipe, Stage
@@ -159,6 +159,9 @@ class Distillation:
         self.student.mode = "simulated"
         if stage.loss.needs_teacher:
             self._levels(stage)
+        if stage.augment:
+            size = self._model(stage).get_input_embeddings().num_embeddings
+            Vocabulary.of(self.tokenizer, size).check(self.recipe.augment)
 
     def _levels(self, stage: Stage) -> tuple[int, ...]:
         """Return which of the teacher's levels are compared with the student's."""

@@ -166,6 +166,8 @@ class Stage:
             ("lr", self.lr > 0),
             ("warmup", 0 <= self.warmup < 1),
             ("threshold_lr", self.threshold_lr >= 0),
+            ("steps", self.steps >= 0),
+            ("epochs", self.epochs >= 0),
             ("augment", 0 <= self.augment <= 1),
         ):
             if not good:
@@ -175,7 +177,10 @@ class Stage:
         if not any((self.loss.hidden, self.loss.scores, self.loss.logits, self.loss.labels)):
             raise ConfigError(f"stage {self.name!r}: all weights in [stage.loss] are 0; give one of them.")
         if self.weights != "":
-            weights_from_data(self.weights)
+            try:
+                weights_from_data(self.weights)
+            except ConfigError as error:
+                raise ConfigError(f"stage {self.name!r}: {error}") from error
         for name in ("augment", "text"):
             if getattr(self, name) and self.loss.labels:
                 raise ConfigError(
@@ -246,6 +251,10 @@ class TrainOptions:
         for name, least in (("batch", 1), ("accumulate", 1), ("eval_every", 0), ("save_every", 0), ("calibration", 1)):
             if getattr(self, name) < least:
                 raise ConfigError(f"[train] {name}={getattr(self, name)}: use {least} or more.")
+        if self.weight_decay < 0.0:
+            raise ConfigError(f"[train] weight_decay={self.weight_decay}: use 0 or a positive number.")
+        if not self.clip > 0.0:
+            raise ConfigError(f"[train] clip={self.clip}: use a positive number.")
         if self.batch % self.accumulate:
             raise ConfigError(f"[train] accumulate={self.accumulate} does not divide batch={self.batch}.")
 
@@ -306,6 +315,10 @@ class Recipe:
         unknown = set(self.task.metrics) - set(METRICS) if self.text is None else set()
         if unknown or not self.task.metrics:
             raise ConfigError(f"[task] metrics={list(self.task.metrics)}: use {', '.join(METRICS)}.")
+        names = self.task.labels
+        if names and (self.task.regression or len(set(names)) < max(2, len(names))):
+            what = "none: a task of regression has no classes" if self.task.regression else "two or more, each once"
+            raise ConfigError(f"[task] labels={list(names)}: name {what}.")
         if self.max_tokens < 3:
             raise ConfigError(f"[task] max_tokens={self.max_tokens}: use 3 or more; two are [CLS] and [SEP].")
         if self.gpt is not None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
@@ -84,16 +85,34 @@ def _build(cls: type[_T], data: Any, where: str) -> _T:
     for key, value in data.items():
         if key not in known:
             raise ConfigError(f"{where} has no key {key!r}. {suggest(key, known)}")
-        hint = hints[key]
-        right = {int: int, float: (int, float), str: str}.get(hint, object)
-        if not isinstance(value, right) or (isinstance(value, bool) and hint in (int, float)):  # type: ignore[arg-type]
-            raise ConfigError(f"{where} {key} = {value!r}: use a value of type {hint.__name__}.")
-        if hint == tuple[str, ...] and isinstance(value, str):
-            value = [value]  # noqa: PLW2901 - one text where a list of them may stand
-        if hint == tuple[str, ...] and not (isinstance(value, list) and all(isinstance(part, str) for part in value)):
-            raise ConfigError(f"{where} {key} = {value!r}: use a text, or a list of texts.")
-        values[key] = tuple(value) if isinstance(value, list) else value
+        values[key] = _typed(value, hints[key], f"{where} {key}")
     return cls(**values)
+
+
+#: What a key of each type may be, and how that is said; a list stands for a tuple.
+_KINDS: dict[Any, tuple[Callable[[Any], bool], str]] = {
+    int: (lambda value: type(value) is int, "a whole number"),
+    float: (lambda value: type(value) in (int, float) and abs(value) <= sys.float_info.max, "a number that is finite"),
+    bool: (lambda value: type(value) is bool, "true or false"),
+    str: (lambda value: isinstance(value, str), "a text"),
+    str | None: (lambda value: isinstance(value, str), "a text"),
+    tuple[str, ...]: (lambda value: _all(value, str), "a text, or a list of texts"),
+    tuple[int, ...]: (lambda value: _all(value, int), "a list of whole numbers"),
+}
+
+
+def _all(value: Any, kind: type) -> bool:
+    return isinstance(value, list) and all(type(part) is kind for part in value)
+
+
+def _typed(value: Any, hint: Any, where: str) -> Any:
+    """Return a value as a dataclass has it; raises :class:`ConfigError` where it is of another type."""
+    if hint == tuple[str, ...] and isinstance(value, str):
+        value = [value]  # one text where a list of them may stand
+    fits, remedy = _KINDS.get(hint, (lambda _: True, ""))
+    if not fits(value):
+        raise ConfigError(f"{where} = {value!r}: use {remedy}.")
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _check_sections(data: Mapping[str, Any]) -> None:
@@ -111,6 +130,10 @@ def _check_sections(data: Mapping[str, Any]) -> None:
         raise ConfigError(f"[student] layers = {layers!r}: use a whole number, or a list of them.")
     if type(longest) is not int:
         raise ConfigError(f"[task] max_tokens = {longest!r}: use a whole number.")
+    for section, key in (("task", "data"), ("task", "name"), ("teacher", "path"), ("teacher", "cache")):
+        value = data.get(section, {}).get(key, "")
+        if not isinstance(value, str):
+            raise ConfigError(f"[{section}] {key} = {value!r}: use a text.")
 
 
 def _recipe(data: Mapping[str, Any]) -> Recipe:

@@ -48,6 +48,17 @@ def test_version():
     assert (result.exit_code, result.output) == (0, f"snn-extreme-quant {sxq.__version__}\n")
 
 
+def test_the_package_runs_as_the_command():
+    def told(*arguments):
+        call = [sys.executable, "-m", "snn_extreme_quant", *arguments]
+        result = subprocess.run(call, capture_output=True, text=True, check=False)
+        return result.returncode, result.stdout, result.stderr
+
+    assert told("--version") == (0, f"snn-extreme-quant {sxq.__version__}\n", "")
+    wrong = "sxq: error: No such command 'dmeo'. Did you mean 'demo'? See sxq --help.\n"
+    assert told("dmeo") == (2, "", wrong)
+
+
 def test_unknown_command_is_a_usage_error():
     result = run("dmeo")
     assert result.exit_code == 2

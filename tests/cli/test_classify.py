@@ -73,6 +73,16 @@ def test_other_tables(sxq, tmp_path):
     assert "expected" not in facts["answers"][0]
 
 
+def test_a_table_by_other_names_and_labels_left_alone(sxq, tmp_path):
+    text = "sentence\tlabel\na gorgeous film\tgood\ndull\tbad\n"
+    for name in ("reviews.txt", "REVIEWS.TSV", "reviews.txt.gz"):
+        path = tmp_path / name
+        path.write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+        facts = facts_of(sxq, "--file", path, "--label-column", "")
+        assert [answer["label"] for answer in facts["answers"]] == ["positive", "negative"]
+        assert "accuracy" not in facts
+
+
 def test_standard_input_and_a_table_out(sxq, tmp_path):
     done = without_torch(
         "import io; sys.stdin = io.StringIO('a gorgeous film\\n\\n  dull  \\n')\n"
@@ -113,6 +123,14 @@ def test_long_texts_are_cut_off_and_said_so(sxq):
         (["--file", "{tmp}/blank.tsv"], "line 3"),
         (["--file", "{tmp}/ragged.tsv"], "line 2"),
         (["--file", "{tmp}/binary.tsv"], "cannot be read"),
+        (["--file", "{tmp}/recipe.toml"], "is no table: use .tsv or .txt"),
+        (["--file", "{tmp}/x"], "is no table"),
+        (["--file", "{tmp}/x.csv.toml"], "is no table"),
+        (["--file", "{tmp}/more.csv", "--text-column", "text"], "line 3: 3 columns, but the first line has 2"),
+        (["--file", "{table}", "--text-column", ""], "--text-column is empty"),
+        (["--file", "{tmp}/odd.tsv"], "'good' is none of the model's: negative, positive"),
+        (["--file", "{tmp}/odd.tsv"], "Labels are left alone with --label-column ''."),
+        (["--file", "{table}", "--label-column", "lable"], "Did you mean 'label'? Name it with --label-column; ''"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(sxq, table, tmp_path, arguments, says):
@@ -120,6 +138,10 @@ def test_what_cannot_be_used_is_one_line(sxq, table, tmp_path, arguments, says):
     (tmp_path / "blank.tsv").write_text("sentence\tlabel\ngood\t1\n \t0\n")
     (tmp_path / "ragged.tsv").write_text("sentence\tlabel\ngood\t1\t2\n")
     (tmp_path / "binary.tsv").write_bytes(b"\xff\xfe\x00")
+    for name in ("recipe.toml", "x", "x.csv.toml"):
+        (tmp_path / name).write_text("sentence\tlabel\ngood\t1\n")
+    (tmp_path / "more.csv").write_text("sentence,label\ngood,1\ngood,1,2\n")
+    (tmp_path / "odd.tsv").write_text("sentence\tlabel\nbad\tgood\n")
     result = sxq("classify", *(part.format(table=table, tmp=tmp_path) for part in arguments))
     assert result.exit_code == 2
     assert result.stdout == ""

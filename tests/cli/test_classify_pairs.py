@@ -69,7 +69,7 @@ def test_scores_of_pairs(sxq, packed):
     assert made["dev"]["by_time_steps"]["8"]["pearson"] == pytest.approx(facts["metrics"]["pearson"], abs=1e-6)
     assert {"accuracy", "label", "probability", "probabilities"}.isdisjoint({*facts, *facts["answers"][0]})
     assert np.ptp(scores) > 0
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     [one] = json.loads(classified(sxq, folder, "a film", "--pair", "bad", "--json").stdout)["answers"]
     with torch.no_grad():
         ids, types = torch.tensor([[2, 12, 11, 3, 8, 3]]), torch.tensor([[0, 0, 0, 0, 1, 1]])

@@ -32,7 +32,7 @@ def test_text_goes_on(sxq, model):
     assert (found["prompt_tokens"], found["tokens"]) == (5, 30)
     assert 0.0 < found["firing_rate"] < 1.0
     assert found["tokens_per_second"] > 0
-    tokens, gpt = TextTokens.load(model / "best"), SpikeGPT.from_pretrained(model / "best").eval()
+    tokens, gpt = TextTokens.load(model / "best"), SpikeGPT.from_pretrained(model / "best")
     expected = list(generate(gpt, tokens.encode("to be").tolist(), 30, 0.8, 0.95, 3))
     assert found["text"] == tokens.decode(expected)
     shown = sxq("generate", model / "best", "--prompt", "to be", "-n", "30", "--seed", "3")

@@ -15,7 +15,9 @@ from torch import nn
 import snn_extreme_quant as sxq
 from snn_extreme_quant.deploy import integer_bert, run_file
 from snn_extreme_quant.deploy.integer.integers_only import check_integers_only
+from snn_extreme_quant.deploy.tokens.integer_parts import Making
 from snn_extreme_quant.deploy.tokens.token_scales import Line, scale_of, stairs_scale
+from snn_extreme_quant.deploy.tokens.whole_bert import IntegerBert, in_integers
 from snn_extreme_quant.errors import ExportError, ModelFileError, SampleError, UnsupportedModelError
 
 from .token_models import IDS, MASK, batches, built
@@ -172,6 +174,34 @@ def test_constants_out_of_all_bounds(tmp_path: Path) -> None:
         model.encoder[0].output.weight.mul_(1e8)
     with pytest.raises(UnsupportedModelError, match=r"'encoder.0.output': a residual sum"):
         sxq.export_onnx(model, (IDS, MASK), tmp_path / "bert.onnx", form="counts", integer=True)
+
+
+@pytest.mark.parametrize("bits", [0, 4, 16])
+@pytest.mark.parametrize("scale", [1.0, 3e4], ids=["small", "near the limit"])
+def test_sums_of_tables_are_below_2_to_30(bits: int, scale: float) -> None:
+    """The report tells the largest sum that three rows can have, with what rounding them adds."""
+    model = built(**TERNARY)
+    with torch.no_grad():
+        for table in (model.embeddings.words, model.embeddings.positions, model.embeddings.token_types):
+            table.weight.mul_(scale)
+    if bits:
+        model.pack_embeddings(bits)
+    _, whole = in_integers(model, model, "counts")
+    tables = (whole.embeddings.words, whole.embeddings.positions, whole.embeddings.token_types)
+    sizes = (model.config.vocab, model.config.positions, model.config.types)
+    found = sum(int(table(torch.arange(size)).abs().max()) for table, size in zip(tables, sizes, strict=True))
+    reports = {report.name: report for report in _reports(model)}
+    told = reports["embeddings (sum)"]
+    assert found <= told.sums < 2**30
+    assert told.sums - found <= 3 * 2**15  # a bound that is near what there is
+    assert told.product < 2**30
+
+
+def _reports(model: Any) -> list[Any]:
+    names = {module: name for name, module in model.named_modules()}
+    making = Making(model, "counts", "2bit", names, [], {})
+    IntegerBert(making)
+    return making.reports
 
 
 def test_stairs_of_every_sum_are_kept() -> None:

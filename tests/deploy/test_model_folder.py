@@ -42,7 +42,7 @@ def classifier(folder):
 
 
 def torch_logits(folder, steps, given):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     model.set_time_steps(steps)
     with torch.no_grad():
         return model(*(torch.from_numpy(value) for value in given.values())).numpy()
@@ -73,6 +73,24 @@ def test_weights_that_are_not_those_of_the_graph_are_refused(folder, tmp_path, p
     assert "is not the file" in inspect_file(copy / "model.onnx").damage[0]
     (copy / "model.safetensors").unlink()
     assert "cannot be read" in inspect_file(copy / "model.onnx").damage[0]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json"])
+def test_a_tokenizer_or_configuration_of_another_model_is_refused(folder, tmp_path, name):
+    """A swapped word or another T is whole JSON, and would answer for another text or tell another energy."""
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    text = (copy / name).read_text(encoding="utf-8")
+    changed = text.replace('"good"', '"goodd"', 1) if name == "tokenizer.json" else text.replace('"T": 8', '"T": 4')
+    assert changed != text
+    (copy / name).write_text(changed, encoding="utf-8")
+    with pytest.raises(ModelEditedError, match=rf"{name} is not the file that model\.onnx was made with"):
+        Classifier(copy)
+    assert f"{name} is not the file" in inspect_file(copy / "model.onnx").damage[0]
+    read_model(copy / "model.onnx", allow_edited=True)
+    (copy / name).unlink()  # the graph runs without, on ids
+    read_model(copy / "model.onnx")
+    assert inspect_file(copy / "model.onnx").damage == ()
 
 
 def test_packing_that_fails_leaves_the_folder_as_it_was(folder, tmp_path, monkeypatch):
@@ -112,7 +130,7 @@ def test_every_offered_t_is_the_models(folder, classifier, steps):
 
 
 def test_the_file_is_verified_and_inspected_like_any_other(folder):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     report = sxq.verify(model, folder / "model.onnx", torch.tensor([[2, 5, 6, 3], [2, 8, 3, 0]]), native=False)
     assert report.samples == 2
     assert sum(layer.different for layer in report.layers) < 0.001 * sum(layer.compared for layer in report.layers)
@@ -122,7 +140,7 @@ def test_the_file_is_verified_and_inspected_like_any_other(folder):
 
 
 def test_firing_rates_are_those_of_the_model(folder, classifier):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     found = []
     for _, neurons in model.named_neurons():
         neurons.register_forward_hook(lambda *arguments: found.append(arguments[-1].abs()))
@@ -204,6 +222,15 @@ def test_texts_are_cut_off(classifier):
         ({"texts": ["good", "  "]}, DataError, "Text 2"),
         ({"texts": ["good", "b\udcffd"]}, DataError, "Text 2 holds bytes"),
         ({"pairs": ["bad"]}, DataError, "single texts"),
+        ({"texts": "good film"}, DataError, r"got 'good film': for one text write texts=\[...\]"),
+        ({"texts": 3}, DataError, "texts is a list of texts; got 3"),
+        ({"texts": ["good", 3]}, DataError, "number 2 is of type int"),
+        ({"pairs": "bad"}, DataError, "pairs is a list"),
+        ({"pairs": [None]}, DataError, "number 1 is of type NoneType"),
+        ({"time_steps": "8"}, ConfigError, "T = '8' is not offered"),
+        ({"early_exit": "0.9"}, ConfigError, "early_exit='0.9'"),
+        ({"batch": 1.5}, ConfigError, "batch=1.5: use a whole number"),
+        ({"batch": "32"}, ConfigError, "whole number"),
     ],
 )
 def test_what_means_nothing_is_refused(classifier, options, error, match):
@@ -213,11 +240,15 @@ def test_what_means_nothing_is_refused(classifier, options, error, match):
 
 def test_no_texts_have_no_answers(classifier):
     assert classifier.classify([]) == []
+    with pytest.raises(DataError, match="no texts"):
+        classifier.firing_rates([])
 
 
 def test_other_files_are_refused(folder, tmp_path):
     with pytest.raises(ModelFileError, match="sst2-ternary"):
         Classifier("sst2-ternery")
+    with pytest.raises(ModelFileError, match="None is no model"):
+        Classifier(None)
     with pytest.raises(ModelFileError, match="no model"):
         Classifier(tmp_path)
     (tmp_path / "best").mkdir()

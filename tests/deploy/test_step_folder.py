@@ -32,7 +32,7 @@ def probabilities(answers):
 
 @pytest.mark.parametrize("steps", [2, 6])
 def test_every_offered_t_is_the_models(folder, classifier, steps):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     model.set_time_steps(steps)
     given = classifier.batch(classifier.encode(TEXTS))
     with torch.no_grad():
@@ -53,7 +53,7 @@ def test_a_simulation_that_goes_on_is_the_whole_one(classifier):
 
 
 def test_each_text_leaves_when_its_margin_is_reached(folder, classifier):
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     given = classifier.batch(classifier.encode(TEXTS))
     by_steps = {}
     for T in (2, 4, 6):
@@ -107,7 +107,7 @@ def test_what_leaks_does_not_go_on(tmp_path):
 
 def test_a_file_of_all_steps_of_the_synchronous_schedule(tmp_path):
     student = save_student(tmp_path, T=4, profile="integer", layers=1)
-    model = SpikingBert.from_pretrained(student).eval()
+    model = SpikingBert.from_pretrained(student)
     ids = torch.arange(14).reshape(2, 7)
     for form in ("sequence", "counts"):
         (tmp_path / form).mkdir()

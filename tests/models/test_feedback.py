@@ -220,7 +220,7 @@ def test_files_copies_and_precisions(ids, tmp_path):
     model = connected(weights="ternary", T=4, gain=1.0)
     for packed in (False, True):
         model.save_pretrained(tmp_path / str(packed), packed)
-        twin = SpikingBert.from_pretrained(tmp_path / str(packed)).eval()
+        twin = SpikingBert.from_pretrained(tmp_path / str(packed))
         assert twin.config.feedback == ((2, 0),)
         assert torch.equal(twin(ids), model(ids))
     model(ids).sum().backward()

@@ -7,8 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.errors import CheckpointError, OutputPathError
-from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
+from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
+from snn_extreme_quant.models import SpikeGPT, SpikingBert, SpikingBertConfig
 
 IDS = torch.randint(40, (4, 9), generator=torch.Generator().manual_seed(1))
 PLANS = [
@@ -38,7 +38,8 @@ def build(weights, **options):
 def test_a_model_comes_back_with_the_same_logits(tmp_path, weights, packed):
     model = build(weights)
     model.save_pretrained(tmp_path / "a", packed=packed)
-    twin = SpikingBert.from_pretrained(tmp_path / "a").eval()
+    twin = SpikingBert.from_pretrained(tmp_path / "a")
+    assert not any(module.training for module in twin.modules())
     assert torch.equal(twin(IDS), model(IDS))
     assert twin.config == model.config
     if not packed:
@@ -63,7 +64,7 @@ def test_packed_files_are_small(tmp_path):
 def test_step_models_come_back_too(tmp_path):
     model = build("ternary", schedule="step", T=5, signed=False, neurons="snntorch")
     model.save_pretrained(tmp_path)
-    assert torch.equal(SpikingBert.from_pretrained(tmp_path).eval()(IDS), model(IDS))
+    assert torch.equal(SpikingBert.from_pretrained(tmp_path)(IDS), model(IDS))
 
 
 def test_what_is_no_model_is_refused(tmp_path):
@@ -90,6 +91,34 @@ def test_what_is_no_model_is_refused(tmp_path):
         model.save_pretrained(tmp_path / "file")
 
 
+def test_what_is_no_folder_is_refused(tmp_path, monkeypatch):
+    build("ternary").save_pretrained(tmp_path / "student")
+    monkeypatch.chdir(tmp_path)
+    for model in (SpikingBert, SpikeGPT):
+        for wrong, words in (
+            ("studnet", "The folder studnet does not exist. Did you mean student"),
+            ("studnet/last", "does not exist. Did you mean student"),
+            ("student/config.json", "is a file; name the folder"),
+            (
+                "sst2-ternary",
+                r"is loaded by snn_extreme_quant.models.zoo.load\('sst2-ternary'\)",
+            ),
+            (None, "None is no folder"),
+        ):
+            with pytest.raises(CheckpointError, match=words):
+                model.from_pretrained(wrong)
+
+
+@pytest.mark.parametrize("positions", [0, 13, "8", 1.5, True])
+def test_positions_that_cannot_be_left_change_nothing(positions):
+    model = build("ternary")
+    before = model(IDS)
+    with pytest.raises(ConfigError, match=r"cut_positions\(.*: the model has 12"):
+        model.cut_positions(positions)
+    assert model.config.weights == "ternary"
+    assert torch.equal(model(IDS), before)
+
+
 def test_packed_tables(tmp_path):
     model = build("ternary")
     before = model(IDS)
@@ -99,7 +128,7 @@ def test_packed_tables(tmp_path):
     assert positions.integer_weight()[0].abs().max() > 7
     assert not torch.equal(model(IDS), before)
     model.save_pretrained(tmp_path / "4", packed=True)
-    twin = SpikingBert.from_pretrained(tmp_path / "4").eval()
+    twin = SpikingBert.from_pretrained(tmp_path / "4")
     assert torch.equal(twin(IDS), model(IDS))
     stored = load_file(tmp_path / "4/model.safetensors")
     assert stored["embeddings.words.packed"].shape == (40, 16)

@@ -52,7 +52,7 @@ def test_packed_weights_load(tmp_path: Path, before: bool) -> None:
             assert file.get_tensor(f"blocks.0.att.{name}.packed").shape == (18, width)
     if before:
         rewritten(tmp_path / "model.safetensors")
-    again = SpikeGPT.from_pretrained(tmp_path).eval()
+    again = SpikeGPT.from_pretrained(tmp_path)
     with torch.no_grad():
         assert torch.equal(again(IDS), model(IDS))
 

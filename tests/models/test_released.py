@@ -50,7 +50,7 @@ def test_there_and_back(tmp_path, ending, options):
     path = tmp_path / f"model.{ending}"
     save_released(model, path)
     model.set_weights("float")
-    twin = load_released(path, dropout=0.0).eval()
+    twin = load_released(path, dropout=0.0)
     assert torch.equal(twin(IDS), model(IDS))
     assert all(parameter.requires_grad for parameter in twin.parameters())
     twin.set_weights("ternary")
@@ -72,7 +72,7 @@ def test_half_precision_and_zeros_of_the_embedding(tmp_path):
 def test_with_neurons_of_a_framework(tmp_path, neurons):
     pytest.importorskip(neurons)
     save_released(small(), tmp_path / "model.pth")
-    assert torch.equal(load_released(tmp_path / "model.pth", neurons=neurons).eval()(IDS), small()(IDS))
+    assert torch.equal(load_released(tmp_path / "model.pth", neurons=neurons)(IDS), small()(IDS))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_every_matrix_is_calibrated_and_kept(tmp_path, options):
     assert torch.equal(logits, expected[:, -1])  # the forms agree as they did
     for packed in (False, True):
         model.save_pretrained(tmp_path / str(packed), packed=packed)
-        twin = SpikeGPT.from_pretrained(tmp_path / str(packed)).eval()
+        twin = SpikeGPT.from_pretrained(tmp_path / str(packed))
         assert torch.equal(twin(ids), expected)
 
     assert all(isinstance(model.get_submodule(name), IntegerFirst) for name in products)

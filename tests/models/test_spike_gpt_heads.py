@@ -64,7 +64,7 @@ def test_classifiers_do_not_see_pads(head, inputs):
     assert model.emb.weight.grad[ids[2, 5:]].shape  # pads may be looked up, and teach nothing:
     only = torch.tensor(sorted(set(range(40)) - set(ids[mask.bool()].tolist())))
     assert not model.emb.weight.grad[only].any()
-    for wrong in (mask.flip(1), mask * 0, mask[:, :5], mask * 2):
+    for wrong in (mask.flip(1), mask * 0, mask[:, :5], mask * 2, mask - 0.5 * (mask.cumsum(1) == 7), mask.tolist()):
         with pytest.raises(SampleError, match="attention_mask"):
             model(ids, wrong)
     with pytest.raises(ConfigError, match="head='tokens'"):
@@ -80,7 +80,7 @@ def test_the_mean_is_over_the_tokens():
 
 def test_what_are_no_ids_is_refused():
     model = build()
-    for wrong in (torch.rand(2, 3), torch.zeros(3, dtype=torch.long), torch.zeros(2, 0, dtype=torch.long)):
+    for wrong in (torch.rand(2, 3), torch.zeros(3, dtype=torch.long), torch.zeros(2, 0, dtype=torch.long), [[1]]):
         with pytest.raises(SampleError, match=r"\(B, T\)"):
             model(wrong)
     for token in (40, -1):

@@ -31,7 +31,7 @@ def test_one_bit_an_entry_of_the_embedding_loses_nothing(tmp_path, values):
     stored = load_file(tmp_path / "model.safetensors")
     assert "emb.weight" not in stored
     assert stored["emb.packed"].numel() == 40 * 5  # 37 bits a row
-    assert_same(run(SpikeGPT.from_pretrained(tmp_path).eval(), ids, 120), expected)
+    assert_same(run(SpikeGPT.from_pretrained(tmp_path), ids, 120), expected)
 
 
 def test_an_embedding_with_zeros_would_change_signs():
@@ -90,13 +90,14 @@ FILES = {**MODELS, "tied, ternary": {"tied": True, "weights": "ternary"}, "mean"
 def test_a_model_comes_back(tmp_path, options, packed):
     model, ids = build(**options), texts(40)
     model.save_pretrained(tmp_path / "a", packed=packed)
-    twin = SpikeGPT.from_pretrained(tmp_path / "a").eval()
+    twin = SpikeGPT.from_pretrained(tmp_path / "a")
+    assert not any(module.training for module in twin.modules())
     assert torch.equal(twin(ids), model(ids))
     if not packed:
         assert twin.config == model.config
         assert all(torch.equal(a, b) for a, b in zip(twin.parameters(), model.parameters(), strict=True))
     twin.save_pretrained(tmp_path / "b", packed=packed)
-    assert torch.equal(SpikeGPT.from_pretrained(tmp_path / "b").eval()(ids), model(ids))
+    assert torch.equal(SpikeGPT.from_pretrained(tmp_path / "b")(ids), model(ids))
     with pytest.raises(CheckpointError, match="SpikingBert"):
         sxq.models.SpikingBert.from_pretrained(tmp_path / "a")
 

@@ -10,7 +10,7 @@ import torch
 import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import ConfigError, PluginError, SampleError, UnmatchedNameError
 from snn_extreme_quant.exported.shift_tables import NORM_FRACTION, norm_factors, softmax_stairs
-from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
+from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, SpikingBert, SpikingBertConfig
 from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid, shift_norm_sums, shift_probabilities
 
 SMALL = {"vocab": 40, "positions": 16, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "dropout": 0.0}
@@ -210,11 +210,30 @@ def test_types_and_lengths(ids):
         ({"schedule": "step", "neurons": "snntorch", "leak": 0.9, "signed": False}, "leak"),
         ({"schedule": "step", "neurons": "snntorch"}, "signed"),
         ({"schedule": "step", "neurons": "norse"}, "norse"),
+        ({"schedule": "step", "neurons": 3}, "neurons=3.: use None or a name"),
+        ({"norm_eps": float("inf")}, "norm_eps=inf.: use a number that is finite"),
+        ({"threshold": 10**400}, "finite"),
+        ({"schedule": "step", "leak": float("nan")}, "leak=nan"),
+        ({"T": 4.0}, "T=4.0.: use a whole number"),
+        ({"weights": 3}, "weights=3: use 'float'"),
+        ({"weights": {"default": {"kind": "float"}, "rules": [{"config": {"kind": "binary"}}]}}, "rule 0 of the plan"),
+        ({"weights": {"default": {"kind": "float"}, "rules": [3]}}, "rule 0 of the plan is 3"),
+        ({"weights": {"default": {"kind": "float"}, "rules": 3}}, "rules are 3"),
+        ({"weights": {"default": {"kind": "float"}, "rule": []}}, "'rule'"),
     ],
 )
 def test_what_means_nothing_is_refused(options, words):
     with pytest.raises(ConfigError, match=words):
         build(**options)
+
+
+def test_what_is_no_configuration_is_refused():
+    for wrong in ([1], {1: 2}, None):
+        with pytest.raises(ConfigError, match="dictionary of its fields"):
+            SpikingBertConfig.from_dict(wrong)
+    for model, config in ((SpikingBert, {"layers": 2}), (SpikingBert, SpikeGPTConfig()), (SpikeGPT, None)):
+        with pytest.raises(ConfigError, match=f"{model.__name__} is made with a {model.__name__}Config"):
+            model(config)
 
 
 def test_a_framework_that_is_switched_off_is_an_error(monkeypatch):
@@ -233,9 +252,34 @@ def test_inputs_that_do_not_fit_are_refused(ids):
         ((ids, mask[0]), "attention_mask"),
         ((ids, mask[:, :-1]), "attention_mask"),
         ((ids, mask, mask[:1]), "types"),
+        ((ids.tolist(),), r"got list: torch.tensor\(ids\)"),
+        (({"input_ids": ids},), r"batch\['input_ids'\]"),
+        ((ids[0],), r"\(B, S\)"),
+        ((ids.to(torch.int16),), "int64 or int32"),
+        ((ids, mask.tolist()), "attention_mask is a torch.Tensor"),
+        ((ids, mask, mask.tolist()), "types is a torch.Tensor"),
+        ((ids, mask, mask.float()), "types are whole numbers"),
+        ((torch.full_like(ids, 40),), "token 40 is not one of 0 to 39"),
+        ((ids - 40,), "token -"),
+        ((ids, mask, mask + 1), "type 2 is not one of 0 to 1"),
+        ((ids, mask + 1), "attention_mask holds 2; it is 1 at tokens and 0 at pads"),
+        ((ids, mask * 0.5), "holds 0.5"),
+        ((ids, (mask - 1.0) * 1e4 - 1), "holds -1"),
+        ((ids, mask * torch.nan), "holds nan"),
+        ((ids, (torch.arange(ids.shape[1]) > 0).expand(ids.shape)), "text 0 begins with a pad"),
     ):
         with pytest.raises(SampleError, match=words):
             model(*wrong)
+
+
+def test_masks_of_any_type_are_taken(ids):
+    model = build()
+    mask = (torch.arange(ids.shape[1]) < 3).expand(ids.shape)
+    expected = model(ids, mask.long())
+    for same in (mask, mask.float(), mask.int(), mask.bfloat16()):
+        assert torch.equal(model(ids.int(), same), expected)
+    nothing = torch.cat([mask[:1] & False, mask[1:]])  # fills up a batch; whatever it gives, the others stay
+    assert torch.equal(model(ids, nothing)[1:], expected[1:])
 
 
 def test_modes_that_do_not_exist_are_refused():

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -112,7 +113,7 @@ def test_what_codes_give_for_zeros_stays_with_offsets(tmp_path, classify):
         assert (student.encoder[1].output.bias - bias).abs().mean() > 0.01
         student.save_pretrained(tmp_path / "kept")
         ids = torch.tensor([[2, 5, 9, 3]])
-        assert torch.equal(SpikingBert.from_pretrained(tmp_path / "kept").eval()(ids), student(ids))
+        assert torch.equal(SpikingBert.from_pretrained(tmp_path / "kept")(ids), student(ids))
         student.set_weights("float")
         torch.testing.assert_close(student.encoder[1].output.bias, bias, atol=1e-4, rtol=1e-4)
 
@@ -120,7 +121,7 @@ def test_what_codes_give_for_zeros_stays_with_offsets(tmp_path, classify):
 def test_packed_files_keep_offsets(teacher, tmp_path):
     student = SpikingBert.from_teacher(teacher, texts=TEXTS, T=8, signed=False, offset=True, weights="ternary").eval()
     student.save_pretrained(tmp_path, packed=True)
-    twin = SpikingBert.from_pretrained(tmp_path).eval()
+    twin = SpikingBert.from_pretrained(tmp_path)
     ids = torch.tensor([[2, 5, 9, 3]])
     assert torch.equal(twin(ids), student(ids))
     assert torch.equal(twin.details(ids).hidden[0], student.details(ids).hidden[0])
@@ -203,8 +204,9 @@ def test_a_large_teacher_is_sampled_in_several_runs(teacher, monkeypatch):
 def test_layers():
     assert teacher_layers(None, 3) == (1, 2, 3)
     assert teacher_layers(3, 6) == (2, 4, 6)
-    for wrong in (0, 7, True, [0, 1], [3, 2], []):
-        with pytest.raises(ConfigError, match="teacher"):
+    assert teacher_layers(np.array([1, 3]), 6) == (1, 3)
+    for wrong in (0, 7, True, [0, 1], [3, 2], [], "a", 1.5, ["a"], [1.5], [True], b"a", {"a": 1}):
+        with pytest.raises(ConfigError, match=r"layers=.*teacher"):
             teacher_layers(wrong, 6)
 
 
@@ -217,8 +219,30 @@ def test_what_is_no_teacher_is_refused(teacher, tmp_path):
         SpikingBert.from_teacher(torch.nn.Linear(2, 2))
     with pytest.raises(ConfigError, match="hidden"):
         SpikingBert.from_teacher(teacher, hidden=64)
-    with pytest.raises(ConfigError, match="texts"):
-        SpikingBert.from_teacher(teacher, texts=[])
+
+
+@pytest.mark.parametrize(
+    ("texts", "words"),
+    [
+        ([], "some hundred sentences"),
+        ("a good film", "'a good film'.: give a list of sentences"),
+        (3, "texts=3.: give a list"),
+        ({"sentence": ["a good film"]}, "give a list"),
+        (["good", 3], "number 1 is 3"),
+        (["good", None], "number 1 is None"),
+        ([("good", "film", "cast")], "number 0 is"),
+        (["good", ("bad", "film")], "number 1 is a pair and number 0 is not"),
+    ],
+)
+def test_what_are_no_texts_is_said_before_the_teacher_is_loaded(tmp_path, texts, words):
+    with pytest.raises(ConfigError, match=words):
+        SpikingBert.from_teacher(tmp_path / "nowhere", texts=texts)
+
+
+def test_texts_may_come_one_by_one(teacher):
+    expected = SpikingBert.from_teacher(teacher, texts=TEXTS[:20], T=8).state_dict()
+    found = SpikingBert.from_teacher(teacher, texts=iter(TEXTS[:20]), T=8).state_dict()
+    assert all(torch.equal(value, found[name]) for name, value in expected.items())
 
 
 def test_a_folder_without_a_tokenizer_or_with_half_of_its_weights_is_no_teacher(teacher, tmp_path):

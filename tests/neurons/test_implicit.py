@@ -40,6 +40,14 @@ def start():
     return torch.zeros(3, SIZE, dtype=torch.float64)
 
 
+def test_a_report_is_a_line_without_the_state(start):
+    layer = ImplicitLayer(Solver(tolerance=1e-3))
+    layer(lambda a: (0.5 * a + 1.0,), start)
+    report = layer.forward_report
+    told = f"Solution(evaluations=11, residual={report.residual:.3g}, value=(3, {SIZE}) of torch.float64)"
+    assert repr(report) == str(report) == told
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_the_gradient_is_that_of_the_dense_inverse(start, method):
     net = Recurrent()

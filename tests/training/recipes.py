@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tests.tiny_bert import save_task, save_teacher
 
-__all__ = ["HEAD", "save_recipe", "weights_of"]
+__all__ = ["HEAD", "TWO_STAGES", "save_recipe", "weights_of"]
 
 #: A distillation; more keys of ``[train]`` and other tables may follow.
 HEAD = """
@@ -27,6 +27,30 @@ batch = 16
 precision = "no"
 calibration = 32
 """
+#: In float, then ternary.
+TWO_STAGES = (
+    HEAD
+    + """seed = 3
+save_every = 4
+[[stage]]
+name = "float"
+steps = 6
+lr = 1e-3
+[stage.loss]
+hidden = 1.0
+scores = 0.1
+logits = 1.0
+[[stage]]
+name = "ternary"
+epochs = 1.0
+lr = 1e-3
+weights = "ternary"
+freeze = ["embeddings.words.*"]
+[stage.loss]
+labels = 1.0
+hidden = 0.1
+"""
+)
 
 
 def save_recipe(folder: Path, text: str, /, **places: object) -> Path:

@@ -149,5 +149,13 @@ def test_pieces_stay_with_their_word():
         assert (found[0], found[-1]) == (0, 1)
         text = " ".join(Tokenizer().convert_ids_to_tokens(found))
         assert "##" not in text.replace("play ##ing ##s", "")  # a word of pieces is neither split nor replaced
-    with pytest.raises(ConfigError, match="no two words"):
-        nearest_words(table, np.arange(11) == 4, np.array([4]), 2)
+
+
+def test_without_replacing_no_word_needs_a_neighbour(parts):
+    tokenizer, table, sentences = parts
+    few = Vocabulary(np.zeros(20, bool), np.zeros(20, bool), np.arange(20) == 7)
+    with pytest.raises(ConfigError, match=r"replace=0.1: the teacher's vocabulary has 1 words"):
+        few.check(Augment(replace=0.1))
+    few.check(Augment(replace=0.0))
+    swaps = Augmenter.of(tokenizer, table, sentences, Augment(replace=0.0, swap=0.5), 1.0)
+    assert (swaps.nearest == -1).all()

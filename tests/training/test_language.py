@@ -245,7 +245,7 @@ def test_a_teacher_says_what_its_model_does(finished):
     model, tokens = SpikeGPT.from_pretrained(last), TextTokens.load(last)
     teacher = gpt_teacher(str(last), model.config, tokens)
     ids = torch.from_numpy(tokens.encode(TEXT[:60])).long().view(2, 30)
-    torch.testing.assert_close(teacher(ids), model.eval()(ids))  # though in training mode: no dropout
+    torch.testing.assert_close(teacher(ids), model(ids))  # though in training mode: no dropout
     assert not any(parameter.requires_grad for parameter in teacher.parameters())
     other = TextTokens.of("characters", "".join(chr(200 + i) for i in range(tokens.vocab - 1)))
     with pytest.raises(ConfigError, match="other tokens"):

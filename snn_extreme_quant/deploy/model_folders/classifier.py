@@ -16,6 +16,7 @@ import onnxruntime
 from snn_extreme_quant.deploy.model_folders.answers import Answer, Spent, add_spikes, margin
 from snn_extreme_quant.deploy.model_folders.folder import DEFAULT_MODEL, ModelFolder, open_folder
 from snn_extreme_quant.deploy.model_folders.step_files import BEFORE, part_of_a_run, why_no_parts, with_spike_sums
+from snn_extreme_quant.deploy.model_folders.texts import check_options, check_texts
 from snn_extreme_quant.deploy.runtime.inner_spikes import neuron_nodes, with_outputs
 from snn_extreme_quant.deploy.runtime.native import native_ready
 from snn_extreme_quant.deploy.runtime.sessions import open_session
@@ -152,7 +153,7 @@ class Classifier:
         steps = self.time_steps if steps is None else steps
         if steps not in self.offered:
             raise ConfigError(
-                f"T = {steps} is not offered by {self.folder.name}: use {', '.join(map(str, self.offered))}."
+                f"T = {steps!r} is not offered by {self.folder.name}: use {', '.join(map(str, self.offered))}."
             )
         return steps
 
@@ -219,13 +220,11 @@ class Classifier:
         Raises:
             ConfigError: a T that is not offered, a margin or batch that means nothing, or early exit that is not
                 possible.
-            DataError: an empty text, or pairs for a model of single sentences, or none for one of pairs.
+            DataError: what is no list of texts, an empty text, or pairs for a model of single sentences, or none for
+                one of pairs.
         """
         steps = self._checked_steps(time_steps)
-        if early_exit is not None and not 0.0 <= early_exit <= 1.0:
-            raise ConfigError(f"early_exit={early_exit}: the margin is a difference of probabilities, from 0 to 1.")
-        if batch < 1:
-            raise ConfigError(f"batch={batch}: use 1 or more.")
+        check_options(early_exit, batch)
         ladder = [steps] if early_exit is None else self._ladder(steps)
         encoded = self.encode(texts, pairs)
         texts_of = _Texts(
@@ -305,6 +304,8 @@ class Classifier:
             time_steps: T; default the one that the model was trained with.
         """
         encoded = self.encode(texts, pairs)
+        if not encoded:
+            raise DataError("There are no texts, so no layer fires: give one at least.")
         opened = self._session(self._checked_steps(time_steps))
         spikes, places = dict.fromkeys(opened.nodes, 0), dict.fromkeys(opened.nodes, 0)
         for rows in _batches(range(len(encoded)), encoded, 32):
@@ -317,22 +318,7 @@ class Classifier:
 
     def encode(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> list[Any]:
         """Return the encodings of ``tokenizers``, truncated; raises :class:`DataError` as :meth:`classify`."""
-        empty = next((row for row, text in enumerate(texts) if not text.strip()), None)
-        if empty is not None:
-            raise DataError(f"Text {empty + 1} is empty.")
-        broken = next((row for row, text in enumerate((*texts, *(pairs or ()))) if not _is_unicode(text)), None)
-        if broken is not None:
-            raise DataError(f"Text {broken % len(texts) + 1} holds bytes that are no text in UTF-8.")
-        if self.takes_pairs != (pairs is not None):
-            how = "; give the second with --pair, or its column with --pair-column (pairs=)" if self.takes_pairs else ""
-            raise DataError(
-                f"{self.folder.name} takes {'pairs of texts' if self.takes_pairs else 'single texts'}{how}."
-            )
-        if pairs is not None and len(pairs) != len(texts):
-            raise DataError(f"{len(texts)} texts and {len(pairs)} second ones: give as many.")
-        empty = next((row for row, text in enumerate(pairs or ()) if not text.strip()), None)
-        if empty is not None:
-            raise DataError(f"The second text of pair {empty + 1} is empty.")
+        check_texts(texts, pairs, self.folder.name, takes_pairs=self.takes_pairs)
         encoded: list[Any] = self._tokenizer.encode_batch(
             list(texts) if pairs is None else list(zip(texts, pairs, strict=True))
         )
@@ -374,15 +360,6 @@ class Classifier:
         """Add a run to what was spent for its texts."""
         passes = opened.steps if self._passes else 1
         add_spikes(spent, run.inner, given["attention_mask"], self.folder.sizes, steps=opened.steps, passes=passes)
-
-
-def _is_unicode(text: str) -> bool:
-    """Whether a text can be written as UTF-8: Python keeps bytes that it could not read as lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _batches(rows: Sequence[int], encoded: Sequence[Any], size: int) -> Iterator[list[int]]:

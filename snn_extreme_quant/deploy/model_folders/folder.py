@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,9 @@ def open_folder(source: str | Path) -> ModelFolder:
     Raises:
         ModelFileError: there is no such model, or a file is missing; the message says which, and what to do.
     """
+    given: object = source
+    if not isinstance(given, (str, os.PathLike)):
+        raise ModelFileError(f"{given!r} is no model: give the name of a shipped one, a folder, or a .onnx file.")
     text = str(source)
     known = zoo.names("classifier")
     if text in known:

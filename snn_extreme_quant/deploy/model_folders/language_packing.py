@@ -20,7 +20,7 @@ from snn_extreme_quant.deploy.model_folders.language_card import language_card
 from snn_extreme_quant.deploy.model_folders.writing import unsealed, whole_folder, write_run
 from snn_extreme_quant.deploy.verification.verify import verify
 from snn_extreme_quant.errors import ConfigError, ExportError
-from snn_extreme_quant.exported.external import point_into
+from snn_extreme_quant.exported.external import point_into, remember
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.models import SpikeGPT
 from snn_extreme_quant.output_files import write_whole
@@ -72,7 +72,7 @@ def pack_language(source: str | Path, folder: str | Path, packing: LanguagePacki
         OutputPathError: the folder cannot be written.
     """
     source = Path(source)
-    model, tokens = SpikeGPT.from_pretrained(source).eval(), TextTokens.load(source)
+    model, tokens = SpikeGPT.from_pretrained(source), TextTokens.load(source)
     if model.config.head != "tokens":
         raise ConfigError(f"{source} is a classifier (head={model.config.head!r}); files are of language models.")
     if model.config.vocab != tokens.vocab:
@@ -85,11 +85,13 @@ def _make(model: SpikeGPT, tokens: TextTokens, folder: Path, packing: LanguagePa
     """Write all files into an empty folder; return what is in ``run.json``."""
     model.save_pretrained(folder, packed=True)
     tokens.save(folder)
-    model = SpikeGPT.from_pretrained(folder).eval()
+    model = SpikeGPT.from_pretrained(folder)
     graph = folder / "model.onnx"
     export_gpt(model, graph, tokens=tokens)
     proto = unsealed(onnx.load(graph))
     point_into(proto, folder / "model.safetensors")
+    beside = (folder / name for name in ("config.json", "tokens.json", "tokenizer.json"))
+    remember(proto, [path for path in beside if path.is_file()])
     write_whole(graph, seal(proto))
     run: dict[str, Any] = {
         "format": RUN_FORMAT,

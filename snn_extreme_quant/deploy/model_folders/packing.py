@@ -22,7 +22,7 @@ from snn_extreme_quant.deploy.model_folders.folder import RUN_FORMAT
 from snn_extreme_quant.deploy.model_folders.writing import unsealed, whole_folder, write_run
 from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens
 from snn_extreme_quant.errors import ConfigError, ModelFileError
-from snn_extreme_quant.exported.external import point_into
+from snn_extreme_quant.exported.external import point_into, remember
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.exported.time_steps import with_time_steps
 from snn_extreme_quant.models import SpikingBert
@@ -82,7 +82,7 @@ def pack_model(source: str | Path, folder: str | Path, packing: Packing) -> dict
         OutputPathError: the folder cannot be written.
     """
     source, folder = Path(source), Path(folder)
-    model = SpikingBert.from_pretrained(source).eval()
+    model = SpikingBert.from_pretrained(source)
     _check_labels(source, packing, model.config.classes)
     with whole_folder(folder) as place:
         return _make(model, source, place, packing)
@@ -96,7 +96,7 @@ def _make(model: SpikingBert, source: Path, folder: Path, packing: Packing) -> d
     if packing.embeddings != FLOAT_BITS:
         model.pack_embeddings(packing.embeddings)
     model.save_pretrained(folder, packed=True)
-    model = SpikingBert.from_pretrained(folder).eval()
+    model = SpikingBert.from_pretrained(folder)
     steps = packing.time_steps if packing.time_steps is not None else _STEPS
     _write_graph(model, folder, sorted({*steps, config.T}), pairs=packing.task.pair is not None)
     run: dict[str, Any] = {
@@ -162,6 +162,7 @@ def _write_graph(model: SpikingBert, folder: Path, steps: Sequence[int], *, pair
     model.set_time_steps(trained)
     proto = with_time_steps({T: graph for T, (graph, _) in made.items()}, trained)
     point_into(proto, folder / "model.safetensors")
+    remember(proto, (folder / "config.json", folder / "tokenizer.json"))
     write_whole(folder / "model.onnx", seal(proto))
 
 

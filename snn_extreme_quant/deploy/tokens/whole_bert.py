@@ -42,6 +42,8 @@ __all__ = ["IntegerBert", "in_integers", "integer_bert"]
 
 #: Bits behind the point of what the tables' rows are given in, at most.
 _MOST_TABLE_SHIFT = 15
+#: What rounding can add to the sum of three rows: half a unit of a row's multiplier for each of 2^15 codes at most.
+_TABLE_ROUNDING = 3 * 2**14
 
 
 class _Embeddings(nn.Module):
@@ -53,8 +55,7 @@ class _Embeddings(nn.Module):
         largest = (
             sum(float(values_of(table).abs().max()) for table in tables) * 2.0**RESIDUAL_FRACTION * EMBEDDINGS_FINER
         )
-        # Half a unit for each code of a row at most.
-        room = 2.0**30 - 3 * 2.0**15
+        room = 2.0**30 - 2 * _TABLE_ROUNDING
         shift = min(_MOST_TABLE_SHIFT, math.floor(math.log2(room / max(largest, 1.0))))
         if not math.isfinite(largest) or shift < 0:
             raise UnsupportedModelError(
@@ -63,7 +64,9 @@ class _Embeddings(nn.Module):
         self.words, self.positions, self.token_types = (Table(table, shift, making) for table in tables)
         one, half = np.ones(1, np.int64), np.full(1, 2**shift >> 1, np.int64)
         limit = np.full(1, int(RESIDUAL_LIMIT), np.int64)
-        rounded = Scale(one, half, -limit, limit, shift, 2**30)
+        # Below 2^30, and so is what is shifted: the sum and half a unit, 2^14 at most.
+        most = math.ceil(largest * 2.0**shift) + _TABLE_ROUNDING
+        rounded = Scale(one, half, -limit, limit, shift, most)
         making.reports.append(rounded.report(f"{making.names[part]} (sum)"))
         self.rounded = Scaled(rounded)
         self.neurons = after_norm(part.norm, part.neurons, making)
