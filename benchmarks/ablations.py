@@ -3,8 +3,7 @@
     python benchmarks/ablations.py TEACHER SST2 FOLDER [--epochs 0.5] [--only NAME]
 
 The runs lie in FOLDER; one that is there already is not made again, one that was stopped goes on. Rows of the same
-budget that results/ablations.json has already, and FOLDER has not, are kept: each row names the commit it was measured
-at. A student that was trained at equilibrium is measured there too.
+budget that results/ablations.json has already are not made again either: each names the commit it was measured at. A student that was trained at equilibrium is measured there too.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def main() -> None:
     for name, changes in ABLATIONS.items():
         folder = arguments.folder / "".join(c if c.isalnum() else "_" for c in name)
         if not (folder / "result.json").exists():
-            if arguments.only not in (None, name):
+            if name in rows or arguments.only not in (None, name):
                 continue
             budget = [f"stage.0.epochs={arguments.epochs}", "train.eval_every=0", "train.save_every=100"]
             places = [f"task.data={json.dumps(arguments.data)}", f"teacher.path={json.dumps(arguments.teacher)}"]

@@ -110,7 +110,7 @@ def ablations() -> str:
     return (
         table(head, rows) + f"\n\nOne change at a time, {steps:,} steps each, one seed; the last model, simulated in"
         " float32 at T = 16 (`benchmarks/results/ablations.json`).\nThe dev set's standard error is 1.1 points: smaller"
-        " differences say nothing."
+        f" differences say nothing.{steady}"
     )
 
 

@@ -27,7 +27,7 @@ def language_card(run: Mapping[str, Any], config: SpikeGPTConfig, folder: Path) 
         f"{kind} ({config.layers} layers, width {config.hidden}) that goes on with a text;"
         f" {run['tokens']['vocab']} tokens, {_units(run)}. Weights: {_weights(config)}."
     )
-    command = f'```\nsxq generate {run["name"]} --prompt "..." --temperature 0.8 --top-p 0.95 --seed 0\n```'
+    command = f'```\nsxq generate {run["name"]} --prompt "The"\n```'
     table, total = files_table(folder, _FILES)
     limits = (
         "It has learned from its training text alone, goes on in its manner, and knows no facts. What it writes may"
@@ -47,7 +47,7 @@ def _units(run: Mapping[str, Any]) -> str:
 
 def _weights(config: SpikeGPTConfig) -> str:
     kinds = sorted({type(rule).__name__.lower() for name, rule in config.plan.rules if not name.startswith("emb")})
-    embedding = "; the embedding's signs, one bit an entry" if config.binary_embedding and config.spiking else ""
+    embedding = "; the embedding's signs, one bit an entry" if config.binarised else ""
     return f"{', '.join(kinds) or 'float'}{embedding}"
 
 
