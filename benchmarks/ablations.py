@@ -3,7 +3,8 @@
     python benchmarks/ablations.py TEACHER SST2 FOLDER [--epochs 0.5] [--only NAME]
 
 The runs lie in FOLDER; one that is there already is not made again, one that was stopped goes on. Rows of the same
-budget that results/ablations.json has already are not made again either: each names the commit it was measured at. A student that was trained at equilibrium is measured there too.
+budget that results/ablations.json has already are not made again either: each names the commit it was measured at. A
+student that was trained at equilibrium is measured there too.
 """
 
 from __future__ import annotations
