@@ -182,9 +182,11 @@ class _Gpt:
         return self.writer.ours("TokenNorm", [x, *parameters], name=name, epsilon=epsilon_of(layer))[0]
 
     def _mixed(self, y: str, before: str, share: Tensor) -> str:
-        writer, part = self.writer, share.detach()
-        now = writer.op("Mul", y, writer.constant(_floats(part)))
-        return writer.op("Add", now, writer.op("Mul", before, writer.constant(_floats(1.0 - part))))
+        writer = self.writer
+        part = writer.constant(_floats(share.detach()))
+        # A file holds each share once; a runtime folds the subtraction when it opens it.
+        rest = writer.op("Sub", writer.constant(np.float32(1.0)), part)
+        return writer.op("Add", writer.op("Mul", y, part), writer.op("Mul", before, rest))
 
     def _stream(self, x: str) -> str:
         """Put numbers on the grid of the stream."""
