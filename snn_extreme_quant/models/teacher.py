@@ -31,7 +31,7 @@ _SIZES = ("vocab", "positions", "types", "layers", "hidden", "heads", "ffn", "cl
 
 
 def load_teacher(source: str | Path | nn.Module) -> Any:
-    """Load a BERT, with its classifier if it has one, in float32 and without dropout.
+    """Load a BERT, with its classifier if it has one, in float32 and evaluation mode.
 
     Args:
         source: a folder, a hub id, or a model of transformers, which is returned as it is.
@@ -210,7 +210,7 @@ def student_of(
     student = SpikingBert(replace(config, weights="float"))
     parts = [_Layer(trunk.encoder.layer[index - 1]) for index in chosen]
     batches = _batches(source, sentences, theirs)
-    with torch.no_grad():
+    with torch.no_grad(), _as_measured(trunk):
         _copy(student, trunk, parts, classifier)
         _start_neurons(student, sampled_currents(trunk, batches, _places(student, trunk, parts)))
         if config.offset:
@@ -218,6 +218,23 @@ def student_of(
         absorb_thresholds(student)
     student.set_weights(config.weights)
     return student
+
+
+@contextmanager
+def _as_measured(trunk: Any) -> Iterator[None]:
+    """Let a teacher compute without dropout, and in each layer all tokens at once; it is as before afterwards."""
+    before = [(module, module.training) for module in trunk.modules()]
+    cut = [(module, size) for module, _ in before if (size := getattr(module, "chunk_size_feed_forward", 0))]
+    trunk.eval()
+    for module, _ in cut:
+        module.chunk_size_feed_forward = 0
+    try:
+        yield
+    finally:
+        for module, training in before:
+            module.training = training
+        for module, size in cut:
+            module.chunk_size_feed_forward = size
 
 
 def _places(student: SpikingBert, trunk: Any, parts: Sequence[_Layer]) -> dict[str, Place]:

@@ -258,3 +258,24 @@ def test_a_folder_without_a_tokenizer_or_with_half_of_its_weights_is_no_teacher(
     (bare / "model.safetensors").write_bytes(weights[: len(weights) // 2])
     with pytest.raises(ModelSourceError, match="cannot be loaded"):
         SpikingBert.from_teacher(bare)
+
+
+def test_a_teacher_in_training_mode_is_measured_without_dropout_and_stays_in_it(teacher):
+    module = load_teacher(teacher)
+    wanted = SpikingBert.from_teacher(module).state_dict()
+    module.train()
+    module.bert.pooler.eval()  # each module's own flag comes back
+    found = SpikingBert.from_teacher(module).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert module.bert.encoder.training
+    assert not module.bert.pooler.training
+
+
+def test_a_teacher_that_computes_its_ffn_in_pieces(teacher):
+    module = load_teacher(teacher)
+    wanted = SpikingBert.from_teacher(module).state_dict()
+    for layer in module.bert.encoder.layer:
+        layer.chunk_size_feed_forward = 4
+    found = SpikingBert.from_teacher(module).state_dict()
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert [layer.chunk_size_feed_forward for layer in module.bert.encoder.layer] == [4, 4]
