@@ -51,8 +51,8 @@ def sst2() -> str:
         table(head, rows) + f"\n\nSST-2 dev, the last model of one run each (seed 0), simulated in float32; the teacher"
         f" has {_percent(teacher)}. The integer\nstudent starts from the ternary one, the binary one, of the"
         " integer profile too, from that: behind the plus\nare the steps of the runs before. Batch 64, one core of a"
-        " shared machine: times of equal steps differ up to threefold. Without offsets\n{0,1} spikes were only tried for"
-        " 263 steps ([ablations](#ablations)). The dev set's standard error is 1.1 points"
+        " shared machine: times of equal steps differ up to threefold. Without offsets\n{0,1} spikes were only"
+        " tried for 263 steps ([ablations](#ablations)). The dev set's standard error is 1.1 points"
         " (`benchmarks/results/training_runs.json`)."
     )
 
