@@ -87,13 +87,13 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("runs", nargs="+", metavar="NAME=RUN")
     options.add_argument("--windows", type=int, default=16, help="of the training text, for GPTQ")
-    options.add_argument("--characters", type=int, help="of the dev text; nothing is kept")
+    options.add_argument("--characters", type=int, help="of the dev text; all by default")
     chosen = options.parse_args()
     runs = {
         name: measured(Path(folder), chosen.windows, chosen.characters)
         for name, _, folder in (given.partition("=") for given in chosen.runs)
     }
-    write("spike_gpt_precision", {"runs": runs}, keep=chosen.characters is None)
+    write("spike_gpt_precision", {"characters": chosen.characters, "runs": runs})
 
 
 if __name__ == "__main__":

@@ -102,8 +102,9 @@ def runs() -> str:
 def precision() -> str:
     if not is_there("spike_gpt_precision"):
         return "This has not been measured yet."
-    parts = []
-    for name, run in load("spike_gpt_precision")["runs"].items():
+    parts, result = [], load("spike_gpt_precision")
+    first = "" if result["characters"] is None else f"The first {result['characters']:,} characters of the "
+    for name, run in result["runs"].items():
         whole = run["rows"][0]
         rows = [
             [
@@ -118,8 +119,8 @@ def precision() -> str:
         head = [name, "perplexity", "bits per character", "against float", "file"]
         parts.append(table(head, rows))
     return (
-        "\n\n".join(parts)
-        + "\n\nDev text, no training after quantising (`benchmarks/results/spike_gpt_precision.json`)."
+        "\n\n".join(parts) + f"\n\n{first or 'The whole '}dev text, no training after quantising"
+        " (`benchmarks/results/spike_gpt_precision.json`)."
     )
 
 
