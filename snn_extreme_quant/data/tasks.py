@@ -212,12 +212,12 @@ def _comma_separated(path: Path, text: str) -> Iterable[dict[str, str]]:
 
 
 def _hub_table(task: Task, split: str) -> Iterable[dict[str, Any]]:
+    if task.name not in GLUE:
+        raise ConfigError(f'data = "hub" is for the tasks of GLUE; give a folder for the task {task.name!r}.')
     try:
         import datasets
     except ImportError as error:
         raise MissingDependencyError('data = "hub" needs: pip install datasets') from error
-    if task.name not in GLUE:
-        raise ConfigError(f'data = "hub" is for the tasks of GLUE; give a folder for the task {task.name!r}.')
     name = {"dev": "validation"}.get(split, split.replace("dev_", "validation_"))
     try:
         table = datasets.load_dataset("nyu-mll/glue", task.name, split=name)
