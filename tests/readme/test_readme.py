@@ -46,7 +46,7 @@ def build():
 def test_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every command of the README, one after the other, on a model, a checkpoint and data of those names."""
     commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^sxq .*$", README, re.MULTILINE)]
-    assert {command[0] for command in commands} == {"classify", "export", "verify", "inspect", "run"}
+    assert {command[0] for command in commands} == {"classify", "generate", "export", "verify", "inspect", "run"}
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "my_models.py").write_text(MODELS)
