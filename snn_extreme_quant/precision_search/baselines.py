@@ -32,7 +32,7 @@ _Strategy = Callable[[Problem], Iterable[Trial]]
 def _compared(model: nn.Module, evaluate: Any, strategy: _Strategy, options: dict[str, Any]) -> SearchResult:
     started = time.perf_counter()
     max_drop, max_memory = options.pop("max_drop", None), options.pop("max_memory", None)
-    settings = Settings.of({"confidence": None, **options})
+    settings = Settings.of({"confidence": None, "reuse": None, **options})
     with opened(model, evaluate, max_drop, max_memory, settings) as problem:
         judge = problem.judge
         trials = [*strategy(problem)]

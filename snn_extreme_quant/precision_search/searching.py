@@ -153,6 +153,8 @@ def _result(
         return None if trial is None else candidates[keys[trial.key]]
 
     measured = judge.measurements.measured
+    reused = judge.measurements.worker.reused()
+    why_not = (f"Activations are not reused: {reused.why_not}.",) if reused.why_not else ()
     return SearchResult(
         chosen=of(found.chosen),
         baseline=Baseline(judge.baseline, space.as_float),
@@ -165,11 +167,13 @@ def _result(
         least_memory=of(found.least_memory),
         least_drop=of(found.least_drop),
         least_possible=space.least(),
-        notes=space.notes(trial.assignment for trial in judge.trials.values()),
+        notes=(*space.notes(trial.assignment for trial in judge.trials.values()), *why_not),
         cost={
             "examples_evaluated": measured,
             "evaluations": measured / judge.evaluator.examples,
             "decided_early": judge.decided_early,
             "seconds": seconds,
+            "evaluation_seconds": judge.measurements.seconds,
+            "reused": reused.given / max(1, reused.given + reused.computed),
         },
     )

@@ -37,6 +37,7 @@ class Settings:
         log: the file that is appended to, and gone on with.
         seed: of the order of the examples.
         cache: bytes of codes that are kept.
+        reuse: bytes of activations that are kept, in each process; None for none.
         workers: processes of Ray; 0 for this one alone.
         address: of a Ray cluster.
         report: told of the progress.
@@ -59,6 +60,7 @@ class Settings:
     log: str | Path | None = None
     seed: int = 0
     cache: float | str = "2GB"
+    reuse: float | str | None = "1GB"
     workers: int = 0
     address: str | None = None
     report: Callable[[Any], None] | None = None
@@ -92,6 +94,11 @@ class Settings:
     def cache_bytes(self) -> float:
         """How much of codes is kept."""
         return memory_limit(self.cache, 0)
+
+    @property
+    def reuse_bytes(self) -> float:
+        """How much of activations is kept."""
+        return 0.0 if self.reuse is None else memory_limit(self.reuse, 0)
 
     def _refuse(self, field: str, remedy: str) -> None:
         raise ConfigError(f"search({field}={getattr(self, field)!r}): {remedy}.")
