@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -146,10 +147,8 @@ class Reuse:
         # Other numbers everywhere, so that what is read past the modules' results is not what it has to be.
         lowest = min(model.configs)
         model.give({name: model.precision(name, lowest)[0] for name in self._names})
-        try:
+        with contextlib.suppress(Exception):  # a candidate may fail; it has left its traces
             run(1 % self.rounds)
-        except Exception:  # noqa: S110 - a candidate may fail; it has left its traces
-            pass
         model.give({})
         # The last one first: what a module reads of those before it past their results is still of the other numbers.
         for unit in reversed(self._units):
@@ -190,7 +189,8 @@ class Reuse:
         kept = min(self.rounds, int(self.room // (_SETS * size)))
         if not kept:
             self._stop(
-                f"activations of one round take {size / 1e6:.0f} MB, more than a third of reuse, {self.room / 1e6:.0f} MB"
+                f"activations of one round take {size / 1e6:.3g} MB, more than a third of reuse, which is"
+                f" {self.room / 1e6:.3g} MB"
             )
             return False
         self._stores = [Store(self.room / kept) for _ in range(kept)]
