@@ -207,6 +207,8 @@ class SpikeGPT(nn.Module):
 
     #: What the neurons compute, from x / tau.
     spec: NeuronSpec = TOKEN_LIF
+    #: Whether files hold tied weights twice: the table by rows, the head's by columns.
+    unties = True
 
     def __init__(self, config: SpikeGPTConfig) -> None:
         super().__init__()

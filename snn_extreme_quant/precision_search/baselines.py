@@ -14,7 +14,8 @@ import numpy as np
 from torch import nn
 
 from snn_extreme_quant.errors import MissingDependencyError
-from snn_extreme_quant.precision_search.algorithm import Reporter, lower, mean_drops, sensitivity_of
+from snn_extreme_quant.precision_search.algorithm import Reporter, mean_drops, sensitivity_of
+from snn_extreme_quant.precision_search.descent import lower
 from snn_extreme_quant.precision_search.judging import Judge, Trial
 from snn_extreme_quant.precision_search.problem import Problem, opened
 from snn_extreme_quant.precision_search.result import SearchResult

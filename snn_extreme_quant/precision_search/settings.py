@@ -32,6 +32,7 @@ class Settings:
         tiers: of ``"global"``, ``"block"``, ``"module"``, ``"matrix"``.
         ties: of ``"blocks"``, ``"modules"``.
         sensitivity: the share of the examples that the sweep looks at.
+        survey: the share of the examples after which an estimate decides on the way down; 1: none does.
         confidence: of early decisions; None for none.
         exact: ``"front"`` or ``"chosen"``: what is evaluated in full at the end.
         log: the file that is appended to, and gone on with.
@@ -54,7 +55,8 @@ class Settings:
     skip: Iterable[str] = ()
     tiers: Iterable[str] = ("global", "block", "module")
     ties: Iterable[str] = ()
-    sensitivity: float = 0.125
+    sensitivity: float = 0.0625
+    survey: float = 0.25
     confidence: float | None = 0.99
     exact: Literal["front", "chosen"] = "chosen"
     log: str | Path | None = None
@@ -71,6 +73,8 @@ class Settings:
             self._refuse("alpha", "use a number from 0")
         if not is_number(self.sensitivity) or not 0 <= self.sensitivity <= 1:
             self._refuse("sensitivity", "use a share of the examples, 0 to 1")
+        if not is_number(self.survey) or not 0 < self.survey <= 1:
+            self._refuse("survey", "use a share of the examples, above 0 and up to 1")
         if self.confidence is not None and not (is_number(self.confidence) and 0 < self.confidence < 1):
             self._refuse("confidence", "use a number between 0 and 1, such as 0.99, or None")
         if self.exact not in ("front", "chosen"):
