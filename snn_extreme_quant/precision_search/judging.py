@@ -298,9 +298,8 @@ class Judge:
     def _answer(self, trial: Trial, limit: float) -> Answer:
         if self.delta is None or not self.by_mean:
             return "open"
-        if trial.compared is None:  # once and for all: it must not depend on the scores
-            trial.compared = self._nearest(trial)
-        near, seen, higher = trial.compared, trial.seen, self.metric.higher
+        seen, higher = trial.seen, self.metric.higher
+        near = self._base_scores if trial.compared is None else trial.compared
         known = near[: len(seen)]
         most = near if higher else np.full(len(near), math.inf)
         worse = float(near.mean()) - self.mean  # than the baseline, in scores
@@ -331,6 +330,8 @@ class Judge:
         number = len(trial.scores)
         if trial.exact or trial.status == "failed":
             return False
+        if trial.compared is None:  # once and for all: it must not depend on the scores
+            trial.compared = self._nearest(trial)
         outcome = self.measurements.outcome(trial.key, trial.precisions, number)
         if outcome.scores is None:
             trial.status, trial.reason = "failed", outcome.reason
