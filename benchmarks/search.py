@@ -48,13 +48,38 @@ def digits() -> tuple[nn.Module, Classification]:
     return net.eval(), Classification(lambda model, rows: model(held[rows]), labels[half:])
 
 
-def timed(function: Any, *given: Any, **options: Any) -> tuple[Any, float]:
-    """Return what a function gives, and the processor time that it took."""
+class Clock:
+    """An evaluator with the processor time that its evaluations took."""
+
+    def __init__(self, evaluator: Any) -> None:
+        self.evaluator, self.seconds = evaluator, 0.0
+        self.metric, self.examples = evaluator.metric, evaluator.examples
+
+    def scores(self, model: nn.Module, rows: Any) -> Any:
+        started = time.process_time()
+        try:
+            return self.evaluator.scores(model, rows)
+        finally:
+            self.seconds += time.process_time() - started
+
+    def reduce(self, scores: Any) -> float:
+        return float(self.evaluator.reduce(scores))
+
+    def fingerprint(self) -> str:
+        return str(self.evaluator.fingerprint())
+
+
+def timed(function: Any, *given: Any, **options: Any) -> tuple[Any, dict[str, float]]:
+    """Return what a function of a model and a clock gives, and the processor time: of all, and of evaluations."""
+    given[1].seconds = 0.0
     started = time.process_time()
-    return function(*given, **options), time.process_time() - started
+    found = function(*given, **options)
+    return found, {
+        "cpu_seconds": round(time.process_time() - started, 2), "evaluation_cpu_seconds": round(given[1].seconds, 2)
+    }  # fmt: skip
 
 
-def row(method: str, result: SearchResult, limits: dict[str, Any], seconds: float) -> dict[str, Any]:
+def row(method: str, result: SearchResult, limits: dict[str, Any], seconds: dict[str, float]) -> dict[str, Any]:
     chosen = result.chosen
     figures = {} if chosen is None else {
         "quality": chosen.quality, "drop": chosen.drop, "memory": chosen.memory, "saved": chosen.saved,
@@ -69,8 +94,8 @@ def row(method: str, result: SearchResult, limits: dict[str, Any], seconds: floa
     return {
         "method": method, **limits, "feasible": result.feasible, **figures, **nearest,
         "baseline": result.baseline.quality, "float_bytes": result.baseline.memory, "metric": result.settings["metric"],
-        "evaluations": result.evaluations, "examples": result.examples_evaluated, "cpu_seconds": round(seconds, 2),
-        "evaluation_seconds": round(cost.get("evaluation_seconds", 0.0), 2), "reused": cost.get("reused", 0.0),
+        "evaluations": result.evaluations, "examples": result.examples_evaluated, **seconds,
+        "reused": cost.get("reused", 0.0),
     }  # fmt: skip
 
 
@@ -107,7 +132,7 @@ def polished(model: nn.Module, evaluator: Any, result: SearchResult, loss: Any, 
     if result.chosen is None and result.least_drop is None:
         return {"steps": steps, "feasible": False}
     done, seconds = timed(polish, model, evaluator, result, loss, steps=steps)
-    return {"steps": steps, "cpu_seconds": round(seconds, 2), **done.to_dict()}
+    return {"steps": steps, **seconds, **done.to_dict()}
 
 
 def main() -> None:
@@ -126,7 +151,8 @@ def main() -> None:
     options.add_argument("--name", default="search_digits", help="of the result")
     given = options.parse_args()
     where = Data(given.data, None, given.streams, None, None, None, None)
-    model, evaluator = digits() if given.model is None else searched(str(given.model), None, where)
+    model, measure = digits() if given.model is None else searched(str(given.model), None, where)
+    evaluator = Clock(measure)
     loss = loss_of(str(given.model), model, where, given.train_data, None) if given.finetune else None
     found: dict[str, Any] = {
         "model": "digits" if given.model is None else given.model.resolve().parent.name,
@@ -151,17 +177,20 @@ def main() -> None:
                 note("alphas", {"alpha": alpha, **row("search", again, limits, seconds)})
         if loss is not None:
             note("polished", {**limits, **polished(model, evaluator, ours, loss, given.finetune)})
-        for name in given.rivals if number == 0 else ():
-            budget = {} if name == "plain" else {"budget": ours.evaluations}
-            try:
-                theirs, seconds = timed(getattr(baselines, name), model, evaluator, **budget, **shared)
-            except sxq.errors.MissingDependencyError as error:
-                print(f"{name}: {error}")
-                continue
-            note("rows", row(name, theirs, limits, seconds))
     if given.roles:
         for entry in roles(model, evaluator, given.roles):
             note("roles", entry)
+    drop, _, memory = given.cases[0].partition(":")
+    limits = {"max_drop": float(drop), "max_memory": memory}
+    shared = {**limits, "levels": given.levels, "ties": given.tie}
+    for name in given.rivals:
+        budget = {} if name == "plain" else {"budget": found["rows"][0]["evaluations"]}
+        try:
+            theirs, seconds = timed(getattr(baselines, name), model, evaluator, **budget, **shared)
+        except sxq.errors.MissingDependencyError as error:
+            print(f"{name}: {error}")
+            continue
+        note("rows", row(name, theirs, limits, seconds))
 
 
 if __name__ == "__main__":

@@ -76,9 +76,7 @@ def test_estimates_that_were_too_kind_are_taken_back() -> None:
         result = search(seed, NEAR, levels=[8, 3, 2], tiers=["global", "block"], survey=0.0625)
         assert result.chosen is not None
         assert result.chosen.exact
-        assert result.chosen.drop <= LIMIT
-        # The block tier lowers four of six layers to 3 bit: 2 %.
-        assert sorted(result.chosen.levels.values()) == [3.0, 3.0, 3.0, 3.0, 8.0, 8.0]
+        assert result.chosen.drop == pytest.approx(LIMIT)  # four layers at 3 bit, or two at 2 bit and one at 3
         tried = [(step.tier, step.group, step.level) for step in result.path]
         again += len(tried) > len(set(tried))
         kept = [step for step in result.path if step.kept]
