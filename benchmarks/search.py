@@ -9,7 +9,9 @@ and of a SpikeGPT's embedding without the storage that keeps its signs.
 
 from __future__ import annotations
 
+import argparse
 import copy
+import json
 import tempfile
 import time
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from record import parser, write
+from record import RESULTS, parser, write
 from torch import nn
 
 import snn_extreme_quant as sxq
@@ -135,6 +137,58 @@ def polished(model: nn.Module, evaluator: Any, result: SearchResult, loss: Any, 
     return {"steps": steps, **seconds, **done.to_dict()}
 
 
+class Record:
+    """A result that is written at once: a run may be ended."""
+
+    def __init__(self, name: str, facts: dict[str, Any], more: bool) -> None:
+        recorded = RESULTS / f"{name}.json"
+        self.name = name
+        self.found = {**facts, "rows": []}
+        if more:
+            self.found = json.loads(recorded.read_text())
+            self.found = {key: value for key, value in self.found.items() if key not in ("benchmark", "machine")}
+
+    def note(self, part: str, entry: Any) -> None:
+        self.found[part] = [*self.found.get(part, []), entry]
+        write(self.name, self.found)
+
+
+def searches(given: argparse.Namespace, model: nn.Module, evaluator: Clock, loss: Any, record: Record) -> None:
+    """Search the cases, the first with other alphas too, and polish what is found."""
+    for number, case in enumerate(given.cases):
+        limits, shared = asked(given, case)
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder) / "search.jsonl"
+            ours, seconds = timed(sxq.search, model, evaluator, log=log, **shared)
+            if not given.more:
+                record.note("rows", row("search", ours, limits, seconds))
+            for alpha in given.alphas if number == 0 else ():
+                again, seconds = timed(sxq.search, model, evaluator, log=log, alpha=alpha, **shared)
+                record.note("alphas", {"alpha": alpha, **row("search", again, limits, seconds)})
+        if loss is not None:
+            record.note("polished", {**limits, **polished(model, evaluator, ours, loss, given.finetune)})
+
+
+def asked(given: argparse.Namespace, case: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the limits of a case, and all options."""
+    drop, _, memory = case.partition(":")
+    limits = {"max_drop": float(drop), "max_memory": memory}
+    return limits, {**limits, "levels": given.levels, "ties": given.tie}
+
+
+def others(given: argparse.Namespace, model: nn.Module, evaluator: Clock, record: Record) -> None:
+    """Try other searches on the first case."""
+    limits, shared = asked(given, given.cases[0])
+    for name in given.rivals:
+        budget = {} if name == "plain" else {"budget": record.found["rows"][0]["evaluations"]}
+        try:
+            theirs, seconds = timed(getattr(baselines, name), model, evaluator, **budget, **shared)
+        except sxq.errors.MissingDependencyError as error:
+            print(f"{name}: {error}")
+            continue
+        record.note("rows", row(name, theirs, limits, seconds))
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("--model", type=Path, help="a folder of sxq train; default a small network")
@@ -148,49 +202,21 @@ def main() -> None:
     options.add_argument("--rivals", nargs="*", default=[], choices=RIVALS)
     options.add_argument("--finetune", type=int, default=0, help="steps")
     options.add_argument("--roles", nargs="*", type=float, default=[], help="levels")
+    options.add_argument("--more", action="store_true", help="add rivals, polish, alphas, roles to the recorded result")
     options.add_argument("--name", default="search_digits", help="of the result")
     given = options.parse_args()
     where = Data(given.data, None, given.streams, None, None, None, None)
     model, measure = digits() if given.model is None else searched(str(given.model), None, where)
     evaluator = Clock(measure)
     loss = loss_of(str(given.model), model, where, given.train_data, None) if given.finetune else None
-    found: dict[str, Any] = {
-        "model": "digits" if given.model is None else given.model.resolve().parent.name,
-        "examples": evaluator.examples,
-        "rows": [],
-    }
-
-    def note(part: str, entry: Any) -> None:  # at once: a run may be ended
-        found[part] = [*found.get(part, []), entry]
-        write(given.name, found)
-
-    for number, case in enumerate(given.cases):
-        drop, _, memory = case.partition(":")
-        limits = {"max_drop": float(drop), "max_memory": memory}
-        shared = {**limits, "levels": given.levels, "ties": given.tie}
-        with tempfile.TemporaryDirectory() as folder:
-            log = Path(folder) / "search.jsonl"
-            ours, seconds = timed(sxq.search, model, evaluator, log=log, **shared)
-            note("rows", row("search", ours, limits, seconds))
-            for alpha in given.alphas if number == 0 else ():
-                again, seconds = timed(sxq.search, model, evaluator, log=log, alpha=alpha, **shared)
-                note("alphas", {"alpha": alpha, **row("search", again, limits, seconds)})
-        if loss is not None:
-            note("polished", {**limits, **polished(model, evaluator, ours, loss, given.finetune)})
+    name = "digits" if given.model is None else given.model.resolve().parent.name
+    record = Record(given.name, {"model": name, "examples": evaluator.examples}, given.more)
+    if not given.more or given.alphas or given.finetune:
+        searches(given, model, evaluator, loss, record)
     if given.roles:
         for entry in roles(model, evaluator, given.roles):
-            note("roles", entry)
-    drop, _, memory = given.cases[0].partition(":")
-    limits = {"max_drop": float(drop), "max_memory": memory}
-    shared = {**limits, "levels": given.levels, "ties": given.tie}
-    for name in given.rivals:
-        budget = {} if name == "plain" else {"budget": found["rows"][0]["evaluations"]}
-        try:
-            theirs, seconds = timed(getattr(baselines, name), model, evaluator, **budget, **shared)
-        except sxq.errors.MissingDependencyError as error:
-            print(f"{name}: {error}")
-            continue
-        note("rows", row(name, theirs, limits, seconds))
+            record.note("roles", entry)
+    others(given, model, evaluator, record)
 
 
 if __name__ == "__main__":
