@@ -147,6 +147,11 @@ class Call:
         """Yield all that is kept."""
         return (leaf.tensor for leaf in self._leaves() if isinstance(leaf, _Kept))
 
+    def storages(self) -> dict[int, int]:
+        """Return the bytes of all memory that is held, by its address."""
+        held = [tensor.untyped_storage() for tensor in self.tensors()]
+        return {storage.data_ptr(): storage.nbytes() for storage in held}
+
     def _after(self) -> Iterator[Any]:
         return (leaf for value in self.changed.values() for leaf in value.values())
 
@@ -199,12 +204,7 @@ class Calls:
 
     def storages(self) -> dict[int, int]:
         """Return the bytes of all memory that is held, by its address."""
-        found = {}
-        for call in self.calls:
-            for tensor in call.tensors():
-                storage = tensor.untyped_storage()
-                found[storage.data_ptr()] = storage.nbytes()
-        return found
+        return {address: size for call in self.calls for address, size in call.storages().items()}
 
 
 class Store:

@@ -31,10 +31,12 @@ class _DivergedError(BaseException):
 
 
 class _Session:
-    """One evaluation: calls of some modules are given back, those of the others kept."""
+    """One evaluation: calls of some modules are given back, those of the others kept while there is room."""
 
-    def __init__(self, known: Mapping[str, Calls], precisions: tuple[int, ...]) -> None:
-        self.known, self.precisions = known, precisions
+    def __init__(self, known: Mapping[str, Calls], precisions: tuple[int, ...], room: float) -> None:
+        self.known, self.precisions, self.room = known, precisions, room
+        self.used = 0
+        self._counted: set[int] = set()
         self.made: dict[str, Calls] = {}
         self.unfit: dict[str, str] = {}
         self.diverged: str | None = None
@@ -53,14 +55,24 @@ class _Session:
             self.given += 1
             return known.calls[place].again(args, kwargs)
         self.computed += 1
-        if name in self.unfit:
+        if name in self.unfit or self.full:
             return function(*args, **kwargs)
         call, result, why = Call.made(function, args, kwargs)
         if call is None:
             self.unfit[name] = why
         else:
             self.made.setdefault(name, Calls(self.precisions)).calls.append(call)
+            new = {address: size for address, size in call.storages().items() if address not in self._counted}
+            self._counted.update(new)
+            self.used += sum(new.values())
+            if self.full:  # half of a module's calls are of no use
+                self.made.clear()
         return result
+
+    @property
+    def full(self) -> bool:
+        """Whether there was too little room."""
+        return self.used > self.room
 
 
 class Reuse:
@@ -140,9 +152,12 @@ class Reuse:
         model = self.model
         model.give({})
         now = self._described({})
-        session, scores = self._listen(lambda: run(0), {}, now)
+        session, scores = self._listen(lambda: run(0), {}, now, self.room)
+        if session.full:
+            self._stop(f"activations of one round take more than reuse, which is {self.room / 1e6:.3g} MB")
+            return
         self._leave_out(session)
-        if not self._make_room(session.made.values()):
+        if not self._make_room(session.used):
             return
         # Other numbers everywhere, so that what is read past the modules' results is not what it has to be.
         lowest = min(model.configs)
@@ -153,7 +168,7 @@ class Reuse:
         # The last one first: what a module reads of those before it past their results is still of the other numbers.
         for unit in reversed(self._units):
             known = {name: calls for name, calls in session.made.items() if name != unit.name}
-            alone, again = self._listen(lambda: run(0), known, now)
+            alone, again = self._listen(lambda: run(0), known, now, self.room)
             ours, first = alone.made.get(unit.name), session.made[unit.name]
             if ours is None or len(ours.calls) != len(first.calls):
                 self._stop(f"{unit.name} is called another number of times")
@@ -178,15 +193,11 @@ class Reuse:
             name, why = next(iter(wrong.items()))
             self._stop(f"{name}: {why}")
 
-    def _make_room(self, made: Iterable[Calls]) -> bool:
+    def _make_room(self, size: int) -> bool:
         """Share the room among the first rounds, on which most candidates are looked at; whether there is enough."""
         if self.why_not:
             return False
-        sizes: dict[int, int] = {}
-        for calls in made:
-            sizes |= calls.storages()
-        size = max(1, sum(sizes.values()))
-        kept = min(self.rounds, int(self.room // (_SETS * size)))
+        kept = min(self.rounds, int(self.room // (_SETS * max(1, size))))
         if not kept:
             self._stop(
                 f"activations of one round take {size / 1e6:.3g} MB, more than a third of reuse, which is"
@@ -215,7 +226,7 @@ class Reuse:
 
     def _run(self, run: Run, known: Mapping[str, Calls], now: tuple[int, ...], number: int) -> Numbers:
         """Evaluate, with what is known given back, and keep the rest."""
-        session, scores = self._listen(run, known, now)
+        session, scores = self._listen(run, known, now, self._stores[number].room)
         self.given, self.computed = self.given + session.given, self.computed + session.computed
         for unit in self._units:
             made = session.made.get(unit.name)
@@ -223,8 +234,10 @@ class Reuse:
                 self._stores[number].put(self._key(unit, now), made)
         return scores
 
-    def _listen(self, run: Run, known: Mapping[str, Calls], now: tuple[int, ...]) -> tuple[_Session, Numbers]:
-        session = _Session(known, now)
+    def _listen(
+        self, run: Run, known: Mapping[str, Calls], now: tuple[int, ...], room: float
+    ) -> tuple[_Session, Numbers]:
+        session = _Session(known, now, room)
         with attached(self.model.model, [unit.name for unit in self._units], session.call):
             scores = run()
         if session.diverged is not None:  # the evaluation passed over it

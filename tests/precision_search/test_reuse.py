@@ -314,9 +314,14 @@ def test_room_is_kept_to() -> None:
     assert some is not None
     assert sum(store.used for store in some._stores) <= used / 3
     assert some.given < full.given
-    none = compared(model, evaluator, room=100).reused()
-    assert "more than a third of reuse" in none.why_not
-    assert none.given == 0
+    ours, _ = workers(model, evaluator)
+    ours.measure({}, 0)
+    assert ours.reuse is not None
+    size = ours.reuse._stores[0].used  # of one round
+    for room, why in ((size / 2, "take more than reuse"), (2 * size, "more than a third of reuse")):
+        none = compared(model, evaluator, room=room, draws=2).reused()
+        assert why in none.why_not
+        assert none.given == 0
 
 
 def test_failures_are_those_of_full_passes() -> None:
