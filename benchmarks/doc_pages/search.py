@@ -120,21 +120,6 @@ def _drop(drops: dict[str, float], level: float) -> str:
     return "-" if value is None else f"{value:+.2f}"
 
 
-def polish() -> str:
-    rows = []
-    for title, result in _results():
-        for entry in result.get("polished", ()):
-            limits = f"{entry['max_drop']:g} {_unit(result['rows'][0])}, {entry['max_memory']}"
-            after = entry.get("candidate")
-            if after is not None:
-                saved, drop = f"{100 * after['saved']:.1f} %", f"{after['drop']:+.2f}"
-                figures = [f"{entry['before']:.2f}", f"{after['quality']:.2f}", drop]
-                rows.append([title, limits, f"{entry['steps']}", saved, *figures])
-    if not rows:
-        return "No polish has been recorded yet."
-    return table(["model", "limits", "steps", "memory saved", "before", "after", "loss then"], rows)
-
-
 def memory() -> str:
     result = load("search_memory")
     rows = [
@@ -160,6 +145,5 @@ TABLES = {
     "search rivals table": rivals,
     "search alphas table": alphas,
     "search roles table": roles,
-    "search polish table": polish,
     "search memory table": memory,
 }
