@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, cast, get_args
 
@@ -23,7 +23,16 @@ from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.quantizers.packing import LAYOUTS, layout_for
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["FileMemory", "MatrixMemory", "WeightKind", "WeightMemory", "WeightShape", "file_memory", "weight_memory"]
+__all__ = [
+    "FileMemory",
+    "MatrixMemory",
+    "WeightKind",
+    "WeightMemory",
+    "WeightShape",
+    "file_memory",
+    "stored_as",
+    "weight_memory",
+]
 
 WeightKind = Literal["Linear", "Conv", "ConvTranspose", "Embedding", "Parameter"]
 _FLOAT_BYTES = 4
@@ -46,6 +55,7 @@ class WeightShape(NamedTuple):
         kind: what reads it; a ``"Parameter"`` stays float32 whatever the plan says.
         config: the precision that it has, where no plan is given.
         aliases: more names of a shared layer.
+        tied: the first layer with the same weight, where a file holds it once for both.
     """
 
     name: str
@@ -53,6 +63,7 @@ class WeightShape(NamedTuple):
     kind: WeightKind = "Linear"
     config: WeightConfig = Float()
     aliases: tuple[str, ...] = ()
+    tied: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +78,8 @@ class MatrixMemory:
         layout: how its codes are packed; "" where it is float.
         codes: bytes of the codes, or of the floats.
         scales: bytes of the scales.
+        tied: the first layer with the same weight, where a file can hold it once; with the same precision it does,
+            and the bytes are counted there.
     """
 
     name: str
@@ -76,6 +89,7 @@ class MatrixMemory:
     layout: str
     codes: int
     scales: int
+    tied: str = ""
 
     @property
     def total(self) -> int:
@@ -118,7 +132,7 @@ class WeightMemory:
     @property
     def as_float(self) -> int:
         """Bytes of the same weights in float32."""
-        return sum(matrix.as_float for matrix in self.matrices) + self.other
+        return sum(matrix.as_float for matrix in self.matrices if not matrix.tied) + self.other
 
     @property
     def reduction(self) -> float:
@@ -191,8 +205,29 @@ def weight_memory(
         names = [name for weight in found for name in (weight.name, *weight.aliases)]
         unfit = {weight.name: "it is no matrix of a layer" for weight in given if weight.kind == "Parameter"}
         plan.check_names(names, unfit)
-    matrices = tuple(_matrix(weight, _config(weight, plan), ternary_packing) for weight in found)
-    return WeightMemory(matrices, sum(_FLOAT_BYTES * math.prod(w.shape) for w in given if w.kind == "Parameter"))
+    matrices, held = [], set[object]()
+    for weight in found:
+        config = _config(weight, plan)
+        place = stored_as(weight, config)
+        matrix = _matrix(weight, config, ternary_packing)
+        matrices.append(replace(matrix, codes=0, scales=0) if place in held else matrix)
+        held.add(place)
+    return WeightMemory(tuple(matrices), sum(_FLOAT_BYTES * math.prod(w.shape) for w in given if w.kind == "Parameter"))
+
+
+def stored_as(weight: WeightShape, config: WeightConfig) -> object:
+    """Return what is equal for tied weights of which a file holds one copy: floats, or codes of one kind of layer.
+
+    Example:
+        >>> one, other = WeightShape("in", (9, 4)), WeightShape("out", (9, 4), tied="in")
+        >>> stored_as(one, Float()) == stored_as(other, Float()), weight_memory([one, other]).total
+        (True, 144)
+    """
+    if isinstance(config, Float):
+        return weight.tied or weight.name, config
+    if getattr(config, "scale", "") == "learned":  # each layer has its own
+        return weight.name, config
+    return weight.tied or weight.name, config, weight.kind
 
 
 def file_memory(path: str | Path) -> FileMemory:
@@ -264,7 +299,7 @@ def _config(weight: WeightShape, plan: PrecisionPlan | WeightConfig | None) -> W
 def _matrix(weight: WeightShape, config: WeightConfig, ternary_packing: str) -> MatrixMemory:
     if isinstance(config, Float):
         size = _FLOAT_BYTES * math.prod(weight.shape)
-        return MatrixMemory(weight.name, weight.kind, weight.shape, config, "", size, 0)
+        return MatrixMemory(weight.name, weight.kind, weight.shape, config, "", size, 0, weight.tied)
     try:
         layout = layout_for(config.bits)
     except ConfigError as error:
@@ -278,4 +313,4 @@ def _matrix(weight: WeightShape, config: WeightConfig, ternary_packing: str) -> 
     else:
         codes = inputs * math.prod(kernel) * LAYOUTS[layout].packed_columns(rows)
     scales = _FLOAT_BYTES * rows * len(widths)
-    return MatrixMemory(weight.name, weight.kind, weight.shape, config, layout, codes, scales)
+    return MatrixMemory(weight.name, weight.kind, weight.shape, config, layout, codes, scales, weight.tied)

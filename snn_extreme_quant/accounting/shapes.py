@@ -26,8 +26,9 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
     """Return the weights of a model, for :func:`~snn_extreme_quant.accounting.weight_memory`.
 
     Matrices are those of layers that :func:`~snn_extreme_quant.quantize_` swaps or has swapped. A layer that is
-    shared counts once; a weight that two layers share counts for each of them, as a file stores it. All else is a
-    ``"Parameter"``: biases, norms, learned scales not (they are the layer's scales). A batch norm counts one number a
+    shared counts once; so does a weight that two layers share, as a file stores it, if both have the same precision
+    (the files of a model with ``unties`` hold one for each). All else is a ``"Parameter"``: biases, norms, learned
+    scales not (they are the layer's scales). A batch norm counts one number a
     channel: it is folded, and only its shift is left.
 
     Raises:
@@ -45,6 +46,7 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
     regions = regions_of(sites, loaded)
     found: list[WeightShape] = []
     seen: set[int] = set()
+    unties, firsts = getattr(model, "unties", False), dict[int, str]()
     for site in sites:
         if any(p is not None and is_lazy(p) for p in site.module._parameters.values()):
             raise UnsupportedModelError(f"Layer {site.names[0]!r} is lazy and has no shape yet; run the model once.")
@@ -52,12 +54,14 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
             why_blocked(site, regions) is None and target_of(site.module, known, loaded=False)[0] is not None
         )
         if swappable:
-            found.append(_matrix(site))
+            weight: Any = site.module.weight
+            first = site.names[0] if unties else firsts.setdefault(id(weight), site.names[0])
+            found.append(_matrix(site, "" if first == site.names[0] else first))
         found += _others(site, "weight" if swappable else "", seen)
     return tuple(found)
 
 
-def _matrix(site: Site) -> WeightShape:
+def _matrix(site: Site, tied: str) -> WeightShape:
     layer: Any = site.module
     shape = tuple(layer.weight.shape)
     kind: WeightKind = "Conv" if len(shape) > 2 else "Linear"
@@ -67,7 +71,7 @@ def _matrix(site: Site) -> WeightShape:
         kind = "ConvTranspose"
         shape = (layer.out_channels, layer.in_channels // layer.groups, *shape[2:])
     config = layer.config if isinstance(layer, IntegerFirst) else Float()
-    return WeightShape(site.names[0], shape, kind, config, site.names[1:])
+    return WeightShape(site.names[0], shape, kind, config, site.names[1:], tied)
 
 
 def _others(site: Site, matrix: str, seen: set[int]) -> list[WeightShape]:

@@ -48,11 +48,13 @@ def search(
     tie: Annotated[list[str] | None, typer.Option(help="blocks, modules: of the body, lowered together.")] = None,
     skip: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Layers that stay in float.")] = None,
     hierarchy: Annotated[Path | None, typer.Option(metavar="FILE", help="Blocks and modules, as JSON.")] = None,
-    sensitivity: Annotated[float, typer.Option(help="Share of the examples in the sweep.")] = 0.125,
+    sensitivity: Annotated[float, typer.Option(help="Share of the examples in the sweep.")] = 0.0625,
+    survey: Annotated[float, typer.Option(help="Share after which estimates decide on the way; 1: none do.")] = 0.25,
     confidence: Annotated[float, typer.Option(help="Of early decisions; 0: evaluate all in full.")] = 0.99,
     exact: Annotated[Exact, typer.Option(help="What is evaluated in full at the end.")] = Exact.chosen,
     log: Annotated[Path | None, typer.Option(metavar="FILE", help="Kept, and gone on with.")] = None,
     result: Annotated[Path | None, typer.Option(metavar="FILE", help="All candidates, for sxq plot search.")] = None,
+    reuse: Annotated[str, typer.Option(metavar="SIZE", help="Activations kept in a process; 0: none.")] = "1GB",
     seed: Annotated[int, typer.Option(min=0, help="Of the order of the examples.")] = 0,
     streams: Annotated[int, typer.Option(min=1, help="Parts of the text, each from the start.")] = 128,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Of a sentence; default the run's.")] = None,
@@ -87,7 +89,7 @@ def search(
             "levels": _levels(levels), "alpha": alpha, "metric": metric, "tiers": _words(tiers), "ties": tie or (),
             "skip": skip or (), "hierarchy": _described(hierarchy), "sensitivity": sensitivity,
             "confidence": confidence or None, "exact": exact.value, "log": log, "seed": seed, "workers": workers,
-            "address": address,
+            "address": address, "survey": survey, "reuse": None if reuse == "0" else reuse,
         }  # fmt: skip
         options = {name: value for name, value in options.items() if name != "levels" or value is not None}
         import torch

@@ -36,6 +36,8 @@ __all__ = ["Product", "SpikeGPT"]
 _MOST = 2.0**STREAM_BITS
 #: The state of one layer, by name, each ``(B, width)``; it is replaced by the one after the last token.
 _Memory = dict[str, Tensor]
+#: The potential before the head, which no layer has.
+_HEAD = "head_potential"
 
 
 def _stream(x: Tensor) -> Tensor:
@@ -206,6 +208,8 @@ class SpikeGPT(nn.Module):
 
     #: What the neurons compute, from x / tau.
     spec: NeuronSpec = TOKEN_LIF
+    #: Whether files hold tied weights twice: the table by rows, the head's by columns.
+    unties = True
 
     def __init__(self, config: SpikeGPTConfig) -> None:
         SpikeGPTConfig.expect(config, "SpikeGPT")
@@ -274,16 +278,17 @@ class SpikeGPT(nn.Module):
         x = unit_step(F.embedding(ids.T, self.emb.weight)) if binarised else self.emb(ids.T)
         x = _stream(norm(cast("Block", self.blocks[0]).ln0, _stream(x)))
         memories: list[_Memory] = []
+        of_layers = {name: value for name, value in state.tensors.items() if name != _HEAD}
         for number, block in enumerate(self.blocks):
-            memory = {name: value[number] for name, value in state.tensors.items() if len(value) > number}
+            memory = {name: value[number] for name, value in of_layers.items()}
             x = block(x, memory)
             memories.append(memory)
         features = norm(self.ln_out, x)
         if self.config.inputs == "spikes":
-            features, last = self.head_neurons(features / self.config.input_threshold, memories[0]["head_potential"])
-            memories[0]["head_potential"] = last
-        names = state.tensors.items()
-        after = {name: torch.stack([memory[name] for memory in memories[: len(old)]]) for name, old in names}
+            features, last = self.head_neurons(features / self.config.input_threshold, state.tensors[_HEAD][0])
+        after = {name: torch.stack([memory[name] for memory in memories]) for name in of_layers}
+        if self.config.inputs == "spikes":
+            after[_HEAD] = torch.stack([last])
         return features, SpikeGPTState(after)
 
     def _classify(self, features: Tensor, lengths: Tensor) -> Tensor:

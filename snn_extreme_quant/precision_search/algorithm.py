@@ -8,33 +8,12 @@ from dataclasses import dataclass
 
 from snn_extreme_quant.precision_search.hierarchy import Hierarchy
 from snn_extreme_quant.precision_search.judging import Judge, Trial
-from snn_extreme_quant.precision_search.space import Assignment
-from snn_extreme_quant.precision_search.tiers import Group, Tier
 
-__all__ = ["Found", "Progress", "Reporter", "Step", "lower", "mean_drops", "pareto", "select", "sensitivity_of"]
+__all__ = ["Found", "Progress", "Reporter", "mean_drops", "pareto", "select", "sensitivity_of"]
 
 
-#: Rounds that most candidates of the tiers need.
-_LIKELY = 3
-
-
-@dataclass(frozen=True)
-class Step:
-    """One candidate of the tiers.
-
-    Args:
-        tier: where it was tried.
-        group: what was lowered.
-        level: to which level.
-        kept: whether the search went on from it.
-        trial: the candidate.
-    """
-
-    tier: str
-    group: str
-    level: float
-    kept: bool
-    trial: Trial
+#: What a drop is of the limit that says nothing of how sensitive a block is: levels above it are not looked at.
+_NOTHING = 0.05
 
 
 @dataclass(frozen=True)
@@ -94,7 +73,7 @@ def sensitivity_of(
         hierarchy: with the blocks.
         share: of the examples that are looked at; 0 gives nothing.
         reporter: of the progress.
-        thorough: whether a block's levels above the lowest one without a drop are looked at too.
+        thorough: whether a block's levels above the lowest one that loses next to nothing are looked at too.
     """
     space = judge.space
     rounds = math.ceil(share * len(judge.measurements.rounds))
@@ -112,7 +91,7 @@ def sensitivity_of(
             trial = judge.trial(candidate)
             drops[level] = judge.look(trial, rounds)
             reporter.tell("sensitivity", name, level, trial)
-            if not thorough and drops[level] <= 0.0:
+            if not thorough and drops[level] <= _NOTHING * (judge.limits.drop if judge.limits.drop < math.inf else 0.0):
                 break
         found[name] = dict(sorted(drops.items(), reverse=True))
     return found
@@ -121,46 +100,6 @@ def sensitivity_of(
 def mean_drops(sensitivity: Mapping[str, Mapping[float, float]], levels: int) -> dict[str, float]:
     """Return the mean drop of each block over so many levels; those that were not looked at count as no drop."""
     return {name: sum(drops.values()) / levels for name, drops in sensitivity.items()}
-
-
-def lower(judge: Judge, tiers: Iterable[Tier], start: Assignment, reporter: Reporter) -> list[Step]:
-    """Lower group after group, level by level, as far as the limit of the drop allows; returns what was tried."""
-    steps: list[Step] = []
-    now = start
-    for tier in tiers:
-        for group in tier.groups:
-            now = _lower_group(judge, tier, group, now, steps, reporter)
-    return steps
-
-
-def _lower_group(
-    judge: Judge, tier: Tier, group: Group, now: Assignment, steps: list[Step], reporter: Reporter
-) -> Assignment:
-    space = judge.space
-    current = space.level_of(now, group.matrices)
-    below = [level for level in space.levels if level < current]
-    chain = [space.lowered(now, group.matrices, level) for level in below]
-    glances = judge.delta is not None
-    judge.ahead(chain, 1 if glances else _LIKELY)
-    tried: list[Trial] = []
-    passed = True
-    for level, candidate in zip(below, chain, strict=True):
-        trial = judge.trial(candidate)
-        tried.append(trial)
-        passed = glances and judge.look(trial, 1) <= judge.limits.drop and trial.status in ("open", "ok")
-        if not passed:  # it is decided, unless the level above is beyond the limit already
-            above = len(tried) < 2 or judge.judge(tried[-2]) == "ok"
-            passed = above and judge.judge(trial) == "ok"
-        reporter.tell(tier.name, group.name, level, trial)
-        if not passed:
-            break
-    # Levels that were but glanced at: the lowest that is within the limit is where the group stays.
-    reached = len(tried) if passed else len(tried) - 1
-    while reached and judge.judge(tried[reached - 1]) != "ok":
-        reached -= 1
-    for number, trial in enumerate(tried):
-        steps.append(Step(tier.name, group.name, below[number], number < reached, trial))
-    return chain[reached - 1] if reached else now
 
 
 @dataclass(frozen=True)
@@ -178,13 +117,14 @@ class Found:
     least_drop: Trial | None = None
 
 
-def select(judge: Judge, trials: Sequence[Trial], reporter: Reporter) -> Found:
+def select(judge: Judge, trials: Sequence[Trial], reporter: Reporter, rounds: int | None = None) -> Found:
     """Choose the feasible candidate of the best score, evaluated in full; of equal scores that of less memory.
 
     Args:
         judge: which evaluates what is open.
         trials: the candidates.
         reporter: of the progress.
+        rounds: after which an estimate leaves a candidate out; None: only what is certain enough does.
     """
     feasible = [trial for trial in trials if trial.status in ("ok", "open") and judge.fits(trial)]
     feasible.sort(key=lambda trial: (-judge.utility(trial), trial.memory))
@@ -193,7 +133,7 @@ def select(judge: Judge, trials: Sequence[Trial], reporter: Reporter) -> Found:
     feasible.sort(key=lambda trial: trial is not known)
     chosen: Trial | None = None
     for trial in feasible:
-        if chosen is not None and judge.cannot_reach(trial, judge.utility(chosen)):
+        if chosen is not None and not _may_win(judge, trial, judge.utility(chosen), rounds):
             continue
         if judge.settle(trial) != "ok":
             continue
@@ -201,6 +141,12 @@ def select(judge: Judge, trials: Sequence[Trial], reporter: Reporter) -> Found:
         if chosen is None or _better(judge, trial, chosen):
             chosen = trial
     return Found(chosen) if chosen is not None else _nearest(judge, trials)
+
+
+def _may_win(judge: Judge, trial: Trial, utility: float, rounds: int | None) -> bool:
+    if rounds is None or judge.delta is None:
+        return not judge.cannot_reach(trial, utility)
+    return judge.promising(trial, utility, rounds)
 
 
 def _better(judge: Judge, one: Trial, other: Trial) -> bool:

@@ -14,7 +14,8 @@ import numpy as np
 from torch import nn
 
 from snn_extreme_quant.errors import MissingDependencyError
-from snn_extreme_quant.precision_search.algorithm import Reporter, lower, mean_drops, sensitivity_of
+from snn_extreme_quant.precision_search.algorithm import Reporter, mean_drops, sensitivity_of
+from snn_extreme_quant.precision_search.descent import lower
 from snn_extreme_quant.precision_search.judging import Judge, Trial
 from snn_extreme_quant.precision_search.problem import Problem, opened
 from snn_extreme_quant.precision_search.result import SearchResult
@@ -32,7 +33,7 @@ _Strategy = Callable[[Problem], Iterable[Trial]]
 def _compared(model: nn.Module, evaluate: Any, strategy: _Strategy, options: dict[str, Any]) -> SearchResult:
     started = time.perf_counter()
     max_drop, max_memory = options.pop("max_drop", None), options.pop("max_memory", None)
-    settings = Settings.of({"confidence": None, **options})
+    settings = Settings.of({"confidence": None, "reuse": None, **options})
     with opened(model, evaluate, max_drop, max_memory, settings) as problem:
         judge = problem.judge
         trials = [*strategy(problem)]

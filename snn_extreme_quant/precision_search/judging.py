@@ -38,6 +38,7 @@ class Trial:
         exact: whether all examples were evaluated.
         early: whether its status was decided before that.
         reason: why it failed.
+        compared: scores of all examples that its own are compared with, example by example.
     """
 
     assignment: Assignment
@@ -49,6 +50,7 @@ class Trial:
     exact: bool = False
     early: bool = False
     reason: str = ""
+    compared: Numbers | None = None
 
     @property
     def seen(self) -> Numbers:
@@ -90,7 +92,9 @@ class Judge:
         self.trials: dict[str, Trial] = {}
         self.decided_early = 0
         self._base = self._baseline()
-        base = np.concatenate(self._base)
+        base = self._base_scores = np.concatenate(self._base)
+        self._exact: list[Trial] = []
+        self._sizes = {name: space.size([name]) for name in space.names}
         self.baseline = self._value(base)
         self._check_baseline(base)
         mean = float(base.mean())
@@ -100,8 +104,6 @@ class Judge:
         if not self.by_mean:
             self.delta = None
         if self.by_mean:
-            most = base if metric.higher else np.full(len(base), math.inf)
-            self.bounds = Bounds(base - 1.0 if metric.higher else -base, most)
             self.mean = mean
             self.most_worse = self._worse_mean(limits.drop)
 
@@ -117,17 +119,22 @@ class Judge:
                 trial.scores, trial.exact, trial.status = list(self._base), True, "ok"
         return self.trials[key]
 
-    def judge(self, trial: Trial) -> Status:
-        """Say whether the drop is within the limit, after as many rounds as that takes."""
+    def judge(self, trial: Trial, rounds: float = math.inf) -> Status:
+        """Say whether the drop is within the limit, after as many rounds as that takes, or "open" after ``rounds``."""
         while trial.status == "open":
             answer = self._answer(trial, self.most_worse if self.by_mean else math.inf)
             if answer != "open":
                 trial.status = "ok" if answer == "within" else "violated"
                 trial.early = not trial.exact
                 self.decided_early += trial.early
-            elif not self._go_on(trial):
+            elif len(trial.scores) >= rounds or not self._go_on(trial):
                 break
         return trial.status
+
+    def likely(self, trial: Trial, rounds: int) -> bool:
+        """Whether the drop is within the limit, by an estimate where so many rounds leave it open."""
+        status = self.judge(trial, rounds)
+        return status == "ok" or (status == "open" and self.drop(trial) <= self.limits.drop)
 
     def settle(self, trial: Trial) -> Status:
         """Evaluate a candidate in full; its status is exact then."""
@@ -143,6 +150,29 @@ class Judge:
         needed = utility + self.alpha * self.ratio(trial)  # of the quality
         drop = self.metric.drop(self.baseline, needed if self.metric.higher else -needed)
         return self._is_worse(trial, min(drop, self.limits.drop))
+
+    def promising(self, trial: Trial, utility: float, rounds: int) -> bool:
+        """Whether a candidate may be within the limit and more useful than ``utility``; by an estimate in the end.
+
+        It is left out where the estimate is worse by more than three of its standard errors, or after ``rounds``
+        worse at all.
+        """
+        while not trial.exact and trial.status not in ("failed", "violated"):
+            lost = max(utility - self.utility(trial), self.drop(trial) - self.limits.drop) if trial.scores else 0.0
+            enough = len(trial.scores) >= rounds
+            if lost > 0.0 and (enough or lost > 3.0 * self._error(trial)):
+                return False
+            if enough or not self._go_on(trial):
+                break
+        return trial.status in ("open", "ok")
+
+    def _error(self, trial: Trial) -> float:
+        """Return the standard error of an estimate; one more example that changes is always reckoned with."""
+        near, seen = self._nearest(trial), trial.seen
+        apart = seen - near[: len(seen)]
+        spread = float(((apart - apart.mean()) ** 2).sum()) + (1.0 if self.metric.higher else 0.0)
+        error = math.sqrt(spread) / len(seen)
+        return 100.0 * error if self.metric.higher else self.quality(trial) * error
 
     def cannot_beat(self, trial: Trial, other: Trial) -> bool:
         """Whether a candidate's drop is larger than that of another, which is exact."""
@@ -176,14 +206,13 @@ class Judge:
     # What is known.
 
     def quality(self, trial: Trial) -> float:
-        """Return the metric: exact, or estimated from the differences to the baseline so far; NaN if there are none."""
+        """Return the metric: exact, or estimated from the differences so far to what is nearest; NaN without any."""
         if trial.status == "failed" or not trial.scores:
             return math.nan
         if trial.exact:
             return self._value(trial.seen)
-        seen = trial.seen
-        base = np.concatenate(self._base)
-        return self.metric.of_mean(float(base.mean() + (seen - base[: len(seen)]).mean()))
+        near, seen = self._nearest(trial), trial.seen
+        return self.metric.of_mean(float(near.mean() + (seen - near[: len(seen)]).mean()))
 
     def drop(self, trial: Trial) -> float:
         """Return how much worse than the baseline it is."""
@@ -269,16 +298,40 @@ class Judge:
     def _answer(self, trial: Trial, limit: float) -> Answer:
         if self.delta is None or not self.by_mean:
             return "open"
-        seen = trial.seen
-        base = np.concatenate(self._base)[: len(seen)]
-        differences = base - seen if self.metric.higher else seen - base
-        return decide(differences, limit, self.bounds, self.delta)
+        seen, higher = trial.seen, self.metric.higher
+        near = self._base_scores if trial.compared is None else trial.compared
+        known = near[: len(seen)]
+        most = near if higher else np.full(len(near), math.inf)
+        worse = float(near.mean()) - self.mean  # than the baseline, in scores
+        return decide(
+            known - seen if higher else seen - known,
+            limit + worse if higher else limit - worse,
+            Bounds(near - 1.0 if higher else -near, most),
+            self.delta,
+        )
+
+    def _nearest(self, trial: Trial) -> Numbers:
+        """Return the scores of the candidate evaluated in full that differs in the fewest weights; or the baseline's.
+
+        What both lose says nothing of which loses more, so their difference is known from fewer examples.
+        """
+        sizes = self._sizes
+
+        def distance(other: Trial) -> int:
+            names = trial.precisions.keys() | other.precisions.keys()
+            return sum(sizes[n] for n in names if trial.precisions.get(n) != other.precisions.get(n))
+
+        near = min(self._exact, key=distance, default=None)
+        whole = sum(sizes[name] for name in trial.precisions)
+        return self._base_scores if near is None or distance(near) >= whole else near.seen
 
     def _go_on(self, trial: Trial) -> bool:
         """Evaluate one more round; returns whether there was one."""
         number = len(trial.scores)
         if trial.exact or trial.status == "failed":
             return False
+        if trial.compared is None:  # once and for all: it must not depend on the scores
+            trial.compared = self._nearest(trial)
         outcome = self.measurements.outcome(trial.key, trial.precisions, number)
         if outcome.scores is None:
             trial.status, trial.reason = "failed", outcome.reason
@@ -286,9 +339,11 @@ class Judge:
         trial.scores.append(outcome.scores)
         if len(trial.scores) == len(self._base):
             trial.exact = True
+            self._exact.append(trial)
             quality = self.quality(trial)
             if not math.isfinite(quality):
                 trial.status, trial.reason = "failed", f"the metric is {quality}"
+                self._exact.remove(trial)
                 return False
             within = self.limits.allow_drop(self.metric.drop(self.baseline, quality))
             trial.status = "ok" if within else "violated"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,11 @@ from snn_extreme_quant.config import WeightConfig
 from snn_extreme_quant.errors import SearchError
 from snn_extreme_quant.precision_search.evaluators import Evaluator
 from snn_extreme_quant.precision_search.fingerprints import Watch
+from snn_extreme_quant.precision_search.reuse import Reuse
 from snn_extreme_quant.precision_search.search_log import SearchLog
 from snn_extreme_quant.precision_search.working_model import WorkingModel
 
-__all__ = ["BASELINE", "LocalWorker", "Measurements", "Outcome", "Precisions", "Rounds", "Worker"]
+__all__ = ["BASELINE", "LocalWorker", "Measurements", "Outcome", "Precisions", "Reused", "Rounds", "Worker"]
 
 Numbers = npt.NDArray[np.float64]
 Precisions = Mapping[str, WeightConfig]
@@ -70,11 +71,28 @@ class Outcome:
     seconds: float = 0.0
 
 
+class Reused(NamedTuple):
+    """What was saved by activations that were kept.
+
+    Args:
+        given: calls of modules that were given back.
+        computed: those that were not, of the same modules.
+        why_not: why none could be; "" if some could, or none was wanted.
+    """
+
+    given: int = 0
+    computed: int = 0
+    why_not: str = ""
+
+
 class Worker(Protocol):
     """What evaluates rounds."""
 
     def measure(self, precisions: Precisions | None, number: int) -> Outcome:
         """Evaluate a candidate (None: the model as it was given) on a round."""
+
+    def reused(self) -> Reused:
+        """Return what was saved by activations that were kept."""
 
 
 class LocalWorker:
@@ -84,16 +102,26 @@ class LocalWorker:
         model: whose matrices are swapped.
         evaluator: what measures it.
         rounds: of the examples.
+        blocks: of the model, whose activations are kept.
+        room: bytes of activations that are kept; 0 for none.
     """
 
-    def __init__(self, model: WorkingModel, evaluator: Evaluator, rounds: Rounds) -> None:
+    def __init__(
+        self, model: WorkingModel, evaluator: Evaluator, rounds: Rounds, blocks: Iterable[str] = (), room: float = 0
+    ) -> None:
         """Remember the model's tensors."""
         self.model, self.evaluator, self.rounds = model, evaluator, rounds
+        self.reuse = Reuse(model, blocks, room, len(rounds)) if room else None
         self._watch = Watch(model.tensors())
         self._now: object = self
 
     def measure(self, precisions: Precisions | None, number: int) -> Outcome:
         """Evaluate a round; what the evaluation raises is its outcome."""
+        started = time.perf_counter()
+        if self.reuse is not None and precisions is not None and not self.reuse.proved:
+            self._now = self
+            self.reuse.prove(self._scores)
+        proved = time.perf_counter() - started
         if precisions != self._now:
             self._watch.check(closely=True)
             self._now = self  # should what follows fail
@@ -103,12 +131,9 @@ class LocalWorker:
                 self.model.give(precisions)
             self._now = precisions
         rows = self.rounds.rows(number)
-        started = time.perf_counter()
+        started = time.perf_counter() - proved
         try:
-            self.model.model.eval()
-            self.model.reset()
-            with torch.no_grad():
-                scores = np.asarray(self.evaluator.scores(self.model.model, rows), np.float64)
+            scores = self._measured(precisions, number)
         except Exception as error:
             self._watch.check(closely=True)
             return Outcome(None, f"{type(error).__name__}: {error}", time.perf_counter() - started)
@@ -120,6 +145,23 @@ class LocalWorker:
         if wrong.any():
             return Outcome(None, f"example {int(rows[wrong][0])} gave {scores[wrong][0]}", seconds)
         return Outcome(scores, "", seconds)
+
+    def _measured(self, precisions: Precisions | None, number: int) -> Numbers:
+        if self.reuse is None:
+            return self._scores(number)
+        return self.reuse.scores(lambda: self._scores(number), precisions, number)
+
+    def _scores(self, number: int) -> Numbers:
+        """Evaluate the model as it is."""
+        self.model.model.eval()
+        self.model.reset()
+        with torch.no_grad():
+            return np.asarray(self.evaluator.scores(self.model.model, self.rounds.rows(number)), np.float64)
+
+    def reused(self) -> Reused:
+        """Return what was saved by activations that were kept."""
+        reuse = self.reuse
+        return Reused() if reuse is None else Reused(reuse.given, reuse.computed, reuse.why_not)
 
     def close(self) -> None:
         """Look a last time whether the model is as it was."""

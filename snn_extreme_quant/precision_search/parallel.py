@@ -10,11 +10,13 @@ from typing import Any, Self
 
 from snn_extreme_quant.errors import ConfigError, MissingDependencyError, SearchError
 from snn_extreme_quant.precision_search.evaluators import Evaluator
-from snn_extreme_quant.precision_search.measuring import LocalWorker, Outcome, Precisions, Rounds
+from snn_extreme_quant.precision_search.measuring import LocalWorker, Outcome, Precisions, Reused, Rounds
 from snn_extreme_quant.precision_search.working_model import WorkingModel
 
 __all__ = ["RayWorkers"]
 
+#: What a worker is made of: model, evaluator, rounds, names of blocks, bytes of activations.
+Parts = tuple[WorkingModel, Evaluator, Rounds, tuple[str, ...], float]
 #: How often a round is tried anew on another worker before the search gives up.
 _TRIES = 5
 #: Rounds that a worker has before it: more would be for nothing where candidates are dropped early.
@@ -24,7 +26,7 @@ _AHEAD = 3
 class _Remote:
     """What runs on a worker: a copy of the model, and the evaluator."""
 
-    def __init__(self, parts: Callable[[], tuple[WorkingModel, Evaluator, Rounds]], threads: int) -> None:
+    def __init__(self, parts: Callable[[], Parts], threads: int) -> None:
         import torch
 
         torch.set_num_threads(threads)
@@ -34,14 +36,16 @@ class _Remote:
         """Evaluate a round."""
         return self.worker.measure(precisions, number)
 
+    def reused(self) -> Reused:
+        """Return what was saved by activations that were kept."""
+        return self.worker.reused()
+
 
 class RayWorkers:
     """Workers of a Ray cluster.
 
     Args:
-        model: is pickled to the workers.
-        evaluator: alike.
-        rounds: of the examples.
+        parts: what a :class:`LocalWorker` is made of; it is pickled to the workers.
         workers: how many; 0: one for each CPU of the cluster.
         address: of a cluster; None starts one on this machine, which ends with the search.
 
@@ -50,11 +54,9 @@ class RayWorkers:
         ConfigError: the cluster cannot be reached, or model or evaluator cannot be pickled.
     """
 
-    def __init__(
-        self, model: WorkingModel, evaluator: Evaluator, rounds: Rounds, workers: int, address: str | None
-    ) -> None:
+    def __init__(self, parts: Parts, workers: int, address: str | None) -> None:
         """Keep what the workers need."""
-        self._given = (model, evaluator, rounds)
+        self._given = parts
         self._asked, self._address = workers, address
         self._actors: list[Any] = []
         self._waiting: deque[tuple[Precisions, int]] = deque()
@@ -118,6 +120,16 @@ class RayWorkers:
             return found
         raise SearchError(f"Workers died {_TRIES} times over one round; is there too little memory for so many?")
 
+    def reused(self) -> Reused:
+        """Return what was saved by activations that were kept, by all workers that are alive."""
+        ray = _ray()
+        found = []
+        for actor in self._actors:
+            with contextlib.suppress(ray.exceptions.RayActorError):
+                found.append(ray.get(actor.reused.remote()))
+        why = next((each.why_not for each in found if each.why_not), "")
+        return Reused(sum(each.given for each in found), sum(each.computed for each in found), why)
+
     def expect(self, rounds: Iterable[tuple[Precisions, int]], *, first: bool = False) -> None:
         """Say what will probably be asked for: in the place of what was said before, or ``first``, before it."""
         if first:
@@ -155,13 +167,13 @@ class RayWorkers:
             # What was under way on it is lost.
             self._running = {key: entry for key, entry in self._running.items() if entry[1] != place}
 
-    def _packed(self) -> Callable[[], tuple[WorkingModel, Evaluator, Rounds]]:
+    def _packed(self) -> Callable[[], Parts]:
         """Return what makes a worker's model."""
-        model, evaluator, rounds = self._given
+        model, *others = self._given
         parts = model.parts
 
-        def make() -> tuple[WorkingModel, Evaluator, Rounds]:
-            return WorkingModel(*parts), evaluator, rounds
+        def make() -> Parts:
+            return (WorkingModel(*parts), *others)  # type: ignore[return-value]
 
         return make
 

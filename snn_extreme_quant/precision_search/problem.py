@@ -75,12 +75,15 @@ def opened(
     log = SearchLog(settings.log, facts)
     with contextlib.ExitStack() as stack:
         stack.callback(log.close)
-        worker: Any = LocalWorker(working, evaluator, rounds)
+        blocks, room = tuple(block.name for block in hierarchy.blocks), settings.reuse_bytes
+        worker: Any = LocalWorker(working, evaluator, rounds, blocks, room)
         local = worker
         if settings.workers or settings.address:
             from snn_extreme_quant.precision_search.parallel import RayWorkers
 
-            worker = stack.enter_context(RayWorkers(working, evaluator, rounds, settings.workers, settings.address))
+            worker = stack.enter_context(
+                RayWorkers((working, evaluator, rounds, blocks, room), settings.workers, settings.address)
+            )
         measurements = Measurements(worker, rounds, log)
         judge = Judge(
             space, measurements, evaluator, metric, limits, alpha=settings.alpha, confidence=settings.confidence

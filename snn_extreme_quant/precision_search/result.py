@@ -34,8 +34,8 @@ class Candidate:
         score: of equation 1.
         exact: whether all examples were evaluated.
         examples: how many were.
-        status: ``"ok"``, ``"violated"`` (beyond ``max_drop``), ``"failed"``, ``"open"`` (only its
-            sensitivity was looked at).
+        status: ``"ok"``, ``"violated"`` (beyond ``max_drop``), ``"failed"``, ``"open"`` (its quality is an estimate,
+            and whether the drop is within the limit is not certain).
         reason: why it failed.
     """
 

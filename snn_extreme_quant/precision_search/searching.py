@@ -12,13 +12,12 @@ from torch import nn
 from snn_extreme_quant.precision_search.algorithm import (
     Found,
     Reporter,
-    Step,
-    lower,
     mean_drops,
     pareto,
     select,
     sensitivity_of,
 )
+from snn_extreme_quant.precision_search.descent import Step, lower
 from snn_extreme_quant.precision_search.judging import Judge, Trial
 from snn_extreme_quant.precision_search.levels import level_name
 from snn_extreme_quant.precision_search.problem import Problem, opened
@@ -80,11 +79,12 @@ def search(
         names, ties = check_tiers(settings.tiers, settings.ties)
         sizes = {name: problem.space.size([name]) for name in problem.space.names}
         tiers = tiers_of(problem.hierarchy, names, ties, mean_drops(sensitivity, len(problem.space.levels)), sizes)
-        steps = lower(judge, tiers, problem.space.start, reporter)
+        survey = math.ceil(settings.survey * len(judge.measurements.rounds)) if settings.survey < 1 else None
+        steps = lower(judge, tiers, problem.space.start, reporter, survey)
         tried = {step.trial.key: step.trial for step in steps}
         start = judge.trial(problem.space.start)
         judge.judge(start)
-        found = select(judge, [start, *(t for t in tried.values() if t is not start)], reporter)
+        found = select(judge, [start, *(t for t in tried.values() if t is not start)], reporter, survey)
         trials = list(judge.trials.values())
         passed = {step.trial.key for step in steps if step.kept}
         front = pareto(judge, trials, passed, settle=settings.exact == "front")
@@ -153,6 +153,8 @@ def _result(
         return None if trial is None else candidates[keys[trial.key]]
 
     measured = judge.measurements.measured
+    reused = judge.measurements.worker.reused()
+    why_not = (f"Activations are not reused: {reused.why_not}.",) if reused.why_not else ()
     return SearchResult(
         chosen=of(found.chosen),
         baseline=Baseline(judge.baseline, space.as_float),
@@ -165,11 +167,13 @@ def _result(
         least_memory=of(found.least_memory),
         least_drop=of(found.least_drop),
         least_possible=space.least(),
-        notes=space.notes(trial.assignment for trial in judge.trials.values()),
+        notes=(*space.notes(trial.assignment for trial in judge.trials.values()), *why_not),
         cost={
             "examples_evaluated": measured,
             "evaluations": measured / judge.evaluator.examples,
             "decided_early": judge.decided_early,
             "seconds": seconds,
+            "evaluation_seconds": judge.measurements.seconds,
+            "reused": reused.given / max(1, reused.given + reused.computed),
         },
     )

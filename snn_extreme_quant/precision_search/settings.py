@@ -32,11 +32,13 @@ class Settings:
         tiers: of ``"global"``, ``"block"``, ``"module"``, ``"matrix"``.
         ties: of ``"blocks"``, ``"modules"``.
         sensitivity: the share of the examples that the sweep looks at.
+        survey: the share of the examples after which an estimate decides on the way down; 1: none does.
         confidence: of early decisions; None for none.
         exact: ``"front"`` or ``"chosen"``: what is evaluated in full at the end.
         log: the file that is appended to, and gone on with.
         seed: of the order of the examples.
         cache: bytes of codes that are kept.
+        reuse: bytes of activations that are kept, in each process; None for none.
         workers: processes of Ray; 0 for this one alone.
         address: of a Ray cluster.
         report: told of the progress.
@@ -53,12 +55,14 @@ class Settings:
     skip: Iterable[str] = ()
     tiers: Iterable[str] = ("global", "block", "module")
     ties: Iterable[str] = ()
-    sensitivity: float = 0.125
+    sensitivity: float = 0.0625
+    survey: float = 0.25
     confidence: float | None = 0.99
     exact: Literal["front", "chosen"] = "chosen"
     log: str | Path | None = None
     seed: int = 0
     cache: float | str = "2GB"
+    reuse: float | str | None = "1GB"
     workers: int = 0
     address: str | None = None
     report: Callable[[Any], None] | None = None
@@ -69,6 +73,8 @@ class Settings:
             self._refuse("alpha", "use a number from 0")
         if not is_number(self.sensitivity) or not 0 <= self.sensitivity <= 1:
             self._refuse("sensitivity", "use a share of the examples, 0 to 1")
+        if not is_number(self.survey) or not 0 < self.survey <= 1:
+            self._refuse("survey", "use a share of the examples, above 0 and up to 1")
         if self.confidence is not None and not (is_number(self.confidence) and 0 < self.confidence < 1):
             self._refuse("confidence", "use a number between 0 and 1, such as 0.99, or None")
         if self.exact not in ("front", "chosen"):
@@ -92,6 +98,11 @@ class Settings:
     def cache_bytes(self) -> float:
         """How much of codes is kept."""
         return memory_limit(self.cache, 0)
+
+    @property
+    def reuse_bytes(self) -> float:
+        """How much of activations is kept."""
+        return 0.0 if self.reuse is None else memory_limit(self.reuse, 0)
 
     def _refuse(self, field: str, remedy: str) -> None:
         raise ConfigError(f"search({field}={getattr(self, field)!r}): {remedy}.")

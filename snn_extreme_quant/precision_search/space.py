@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 
 from snn_extreme_quant.accounting import WeightShape, weight_memory
+from snn_extreme_quant.accounting.memory import stored_as
 from snn_extreme_quant.config import Float, PrecisionPlan, WeightConfig
 from snn_extreme_quant.precision_search.hierarchy import Hierarchy
 from snn_extreme_quant.precision_search.levels import FLOAT
@@ -36,8 +37,12 @@ class Space:
         self._place = {name: number for number, name in enumerate(self.names)}
         everything = weight_memory(shapes, PrecisionPlan())
         self.as_float = everything.total
-        searched = [self._shapes[name] for name in self.names]
-        self._rest = self.as_float - weight_memory(searched, PrecisionPlan()).total
+        others = [shape for shape in shapes if shape.name not in self._place]
+        self._rest = weight_memory(others, PrecisionPlan()).total
+        tied = {shape.tied for shape in shapes if shape.tied}
+        #: Of tied weights files hold one copy, where precisions are the same.
+        self._tied = {shape.name for shape in shapes if shape.tied or shape.name in tied}
+        self._held = {stored_as(shape, Float()) for shape in others if shape.name in self._tied}
         self._bytes: dict[tuple[str, WeightConfig], int] = {}
 
     @property
@@ -83,14 +88,27 @@ class Space:
 
     def memory(self, precisions: Mapping[str, WeightConfig]) -> int:
         """Return the bytes of all weights."""
-        return self._rest + sum(self._of(name, precisions.get(name, Float())) for name in self.names)
+        total, held = self._rest, set(self._held)
+        for name in self.names:
+            config = precisions.get(name, Float())
+            if name in self._tied:
+                place = stored_as(self._shapes[name], config)
+                if place in held:
+                    continue
+                held.add(place)
+            total += self._of(name, config)
+        return total
 
     def least(self) -> int:
-        """Return the bytes with each matrix at its cheapest level: no candidate takes fewer."""
-        cheapest = (
-            min(self._of(name, self.model.precision(name, level)[0]) for level in self.levels) for name in self.names
-        )
-        return self._rest + sum(cheapest)
+        """Return the bytes with each matrix at its cheapest level."""
+        cheapest = {
+            name: min(
+                (self.model.precision(name, level)[0] for level in self.levels),
+                key=lambda config: self._of(name, config),
+            )
+            for name in self.names
+        }
+        return self.memory(cheapest)
 
     def plan(self, precisions: Mapping[str, WeightConfig]) -> PrecisionPlan:
         """Return a plan of exact names."""

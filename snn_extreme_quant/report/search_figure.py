@@ -45,10 +45,11 @@ def _heat(figure: Any, axis: Any, result: SearchResult) -> None:
         axis.text(0.5, 0.5, "no sweep was made", ha="center", va="center", transform=axis.transAxes)
         axis.set_axis_off()
         return
-    levels = list(result.settings["levels"])
     values = {
         name: {level_name(level): drop for level, drop in row.items()} for name, row in result.sensitivity.items()
     }
+    looked_at = {level for row in values.values() for level in row}
+    levels = [level for level in result.settings["levels"] if level in looked_at]
     table = [[values[name].get(level, math.nan) for level in levels] for name in values]
     known = [value for row in table for value in row if math.isfinite(value)]
     # Colours stop where a drop says no more than that the model is lost.
@@ -70,7 +71,7 @@ def _heat(figure: Any, axis: Any, result: SearchResult) -> None:
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     share = result.settings["sensitivity"]
-    seen = "all examples" if share == 1 else f"{share:.0%} of the examples; empty: not looked at"
+    seen = "all examples" if share == 1 else f"{share:.0%} of the examples; others were not looked at"
     axis.set_xlabel(f"bits ({seen})")
     figure.colorbar(
         image, label=METRICS[result.settings["metric"]].unit, pad=0.02, extend="max" if top < most else "neither"
@@ -83,7 +84,7 @@ def _front(axis: Any, result: SearchResult) -> None:
     groups: tuple[tuple[str, Callable[[Candidate], bool], str, str], ...] = (
         ("within the drop", lambda c: c.status == "ok", _GREEN, "o"),
         ("beyond it", lambda c: c.status == "violated", _RED, "x"),
-        ("sweep alone", lambda c: c.status == "open", _GREY, "."),
+        ("estimated", lambda c: c.status == "open", _GREY, "."),
     )
     for label, belongs, colour, marker in groups:
         points = [c for c in result.candidates if belongs(c) and math.isfinite(c.quality)]
@@ -124,7 +125,7 @@ def _see_the_limit(axis: Any, result: SearchResult) -> None:
 def _percent_ticks(axis: Any) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5, 7)))
+    axis.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 1.5, 2, 3, 5, 7)))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.xaxis.set_minor_formatter(NullFormatter())
 

@@ -35,6 +35,37 @@ def test_uniform_sizes_of_the_released_spike_gpt(released_size, bits, megabytes)
     assert memory.scales == 4 * (2 * 50277 + 18 * 10 * 768)
 
 
+def tied_net() -> nn.Sequential:
+    """Return three layers, of which the first two have one weight."""
+    torch.manual_seed(0)
+    lif = {"beta": 0.9, "threshold": 0.3, "init_hidden": True}
+    layers = [part for _ in range(3) for part in (nn.Linear(64, 64), snn.Leaky(**lif))]
+    layers[2].weight = layers[0].weight
+    return nn.Sequential(*layers)
+
+
+@pytest.mark.parametrize(
+    "plan", [{}, {"*": Ternary()}, {"4": Ternary()}, {"0": Ternary(), "4": Binary()}, {"0": Ternary(), "2": Uniform(4)}]
+)
+def test_tied_weights_count_as_files_hold_them(tmp_path, plan) -> None:
+    net, spikes = tied_net(), (torch.rand(4, 2, 64) < 0.4).float()
+    if plan:
+        sxq.quantize_(net, PrecisionPlan(plan))
+    memory = weight_memory(net)
+    assert memory.as_float == 4 * (2 * 64 * 64 + 3 * 64)
+    assert weight_memory(tied_net(), PrecisionPlan(plan)).total == memory.total
+    sxq.export_onnx(net, spikes, tmp_path / "net.onnx", input="spikes")
+    assert file_memory(tmp_path / "net.onnx").weights == pytest.approx(memory.total, abs=64)
+
+
+@pytest.mark.parametrize("weights", ["float", "ternary"])
+def test_files_of_a_tied_spike_gpt_hold_two_tables(tmp_path, weights) -> None:
+    sizes = {"vocab": 3000, "layers": 1, "hidden": 32, "binary_embedding": False}
+    model = SpikeGPT(SpikeGPTConfig(tied=True, weights=weights, **sizes)).eval()
+    sxq.deploy.export_gpt(model, tmp_path / "gpt.onnx")
+    assert file_memory(tmp_path / "gpt.onnx").weights == pytest.approx(weight_memory(model).total, rel=0.01)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 @pytest.mark.parametrize("outputs", [1, 2, 9, 64])
 def test_codes_take_what_packing_gives(config, outputs) -> None:

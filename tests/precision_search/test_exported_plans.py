@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import nn
 import snn_extreme_quant as sxq
 from snn_extreme_quant.accounting import file_memory, weight_memory
 from snn_extreme_quant.data import Sentences, collate
+from snn_extreme_quant.deploy import export_gpt
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, SpikingBert, SpikingBertConfig
 from snn_extreme_quant.precision_search import Classification, SentenceClassification
 
@@ -105,6 +108,40 @@ def test_the_plan_of_a_spiking_bert(tmp_path: Path, form: str) -> None:
     assert report.ok, str(report)
     assert weight_memory(model).total == found.chosen.memory
     assert file_memory(path).weights == pytest.approx(found.chosen.memory, rel=0.01)
+
+
+@pytest.mark.parametrize("options", [{}, {"binary_embedding": False, "tied": True}, {"inputs": "spikes"}])
+def test_the_plan_of_a_spike_gpt(tmp_path: Path, options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    model = SpikeGPT(SpikeGPTConfig(vocab=300, layers=2, hidden=128, **options)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and not name.startswith("emb"):
+                parameter.mul_(4.0)
+        ids = torch.randint(300, (100, 8))
+        labels = model(ids)[:, -1].argmax(-1)  # what it says itself: quantising has something to lose
+    evaluator = Classification(lambda net, rows: net(ids[rows])[:, -1], labels)
+    result = sxq.search(model, evaluator, max_drop=60.0, levels=LEVELS, alpha=50.0)
+    assert result.feasible, str(result)
+    # The most mixed of all that were tried is stored as it was reckoned with.
+    mixed = max(result.candidates, key=lambda c: len(set(c.levels.values())))
+    assert len(set(mixed.levels.values())) > 1
+    for found in (result.chosen, mixed):
+        assert found is not None
+        net = copy.deepcopy(model)
+        if found.saved:  # else it is float
+            sxq.quantize_(net, found.plan)
+        if found.exact:
+            with torch.no_grad():
+                assert evaluator.reduce(evaluator.scores(net, np.arange(100))) == found.quality
+        path = tmp_path / "gpt.onnx"
+        export_gpt(net, path)
+        report = sxq.verify(net, path, ids[:3, :6], tokens=8)
+        assert report.ok, str(report)
+        assert report.spikes_different == 0 < report.spikes_compared
+        if found.saved:
+            assert weight_memory(net).total == found.memory
+            assert file_memory(path).weights == pytest.approx(found.memory, rel=0.01)
 
 
 def test_the_plan_of_convolutions(tmp_path: Path) -> None:

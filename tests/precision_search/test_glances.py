@@ -61,9 +61,26 @@ def test_glances_find_what_decisions_find(seed: int) -> None:
 
 def test_a_glance_that_was_too_kind_is_taken_back() -> None:
     """Everything at 3 bit loses 3 %: some orders show no more than 2 % of it in the first round."""
-    found = [search(seed, NEAR, tiers=["global"], levels=[8, 3, 2]) for seed in range(8)]
+    found = [search(seed, NEAR, tiers=["global"], levels=[8, 3, 2], survey=1) for seed in range(8)]
     for result in found:
         assert set(result.chosen.levels.values()) == {8.0}  # type: ignore[union-attr]
         assert [step.kept for step in result.path] == [True] + [False] * (len(result.path) - 1)
     # Those of which the next level was tried had been glanced at too kindly.
     assert 0 < sum(len(result.path) == 3 for result in found) < 8
+
+
+def test_estimates_that_were_too_kind_are_taken_back() -> None:
+    """Where a tier ends is evaluated in full: what led beyond the limit is gone through again."""
+    again = 0
+    for seed in range(8):
+        result = search(seed, NEAR, levels=[8, 3, 2], tiers=["global", "block"], survey=0.0625)
+        assert result.chosen is not None
+        assert result.chosen.exact
+        assert 0.0 < result.chosen.drop <= LIMIT
+        tried = [(step.tier, step.group, step.level) for step in result.path]
+        again += len(tried) > len(set(tried))
+        kept = [step for step in result.path if step.kept]
+        end = result.candidates[kept[-1].candidate]
+        assert end.exact
+        assert end.status == "ok"
+    assert again > 0

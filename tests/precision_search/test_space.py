@@ -1,6 +1,7 @@
 """What matrices get at a level, what candidates take, and that the copy computes what a quantised model does."""
 
 import copy
+import itertools
 
 import pytest
 import snntorch as snn
@@ -25,6 +26,23 @@ def made(model: nn.Module, cache: float = 1e9, **given: object) -> Space:
     matrices = [shape for shape in shapes if shape.kind != "Parameter"]
     working = WorkingModel(model, matrices, level_configs(**given), cache)  # type: ignore[arg-type]
     return Space(shapes, Hierarchy.of(model), working)
+
+
+@pytest.mark.parametrize("skip", [(), ("2",), ("0",), ("4",)])
+def test_tied_weights_are_counted_as_files_hold_them(skip: tuple[str, ...]) -> None:
+    """Once where both have one precision, also if one of them is not searched."""
+    net = nn.Sequential(*(part for _ in range(3) for part in (nn.Linear(64, 64), nn.ReLU())))
+    net[2].weight = net[0].weight
+    shapes = weight_shapes(net)
+    matrices = [shape for shape in shapes if shape.kind != "Parameter"]
+    working = WorkingModel(net, matrices, level_configs([8, 4, 1]), 1e9)
+    space = Space(shapes, Hierarchy.of(net, skip), working)
+    assert space.as_float == 4 * (2 * 64 * 64 + 3 * 64)
+    for levels in itertools.product((32.0, 8.0, 1.0), repeat=len(space.names)):
+        precisions = space.precisions(levels)
+        assert space.memory(precisions) == weight_memory(shapes, space.plan(precisions)).total
+    lowest = space.precisions((1.0,) * len(space.names))
+    assert space.least() == space.memory(lowest)
 
 
 def test_levels() -> None:

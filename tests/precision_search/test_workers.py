@@ -12,6 +12,7 @@ import pytest
 import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import MissingDependencyError, SearchError
 from snn_extreme_quant.precision_search import Classification, SearchResult
+from snn_extreme_quant.precision_search.measuring import Reused
 
 from .networks import chain, trained
 
@@ -74,6 +75,7 @@ class _Handle:
     def __init__(self, ray: _Ray, make: Any) -> None:
         self.ray, self.make, self.made, self.dead, self.count = ray, make, None, False, 0
         self.measure = types.SimpleNamespace(remote=self._measure)
+        self.reused = types.SimpleNamespace(remote=lambda: lambda: self.made.reused() if self.made else Reused())
         self.__ray_ready__ = types.SimpleNamespace(remote=lambda: self._alive)
 
     def _alive(self) -> None:
