@@ -1,16 +1,16 @@
 """What the integer profile costs a trained SpikeGPT, as a whole and part by part, without training and with a little.
 
-    python benchmarks/spike_gpt_integer.py NAME=RUN ... [--trained NAME=RUN ...] [--characters N]
+    python benchmarks/spike_gpt_integer.py NAME=RUN ... [--trained NAME=RUN ...] [--parts N]
 
-RUN is a finished folder of `sxq train` on a text, whose data lie where the run read them. Each part is also made
-integer alone, in the reference profile's float32. Runs behind --trained are the same ones trained on in the integer
-profile. Figures are those of the dev text, or of its first N characters.
+RUN is a finished folder of `sxq train` on a text, whose data lie where the run read them. Figures are those of the whole
+dev text. With --parts each part is made integer alone too, in the reference profile's float32, on the first N characters.
+Runs behind --trained went on from those of the same names, in the integer profile. Runs recorded before are kept; the
+same name replaces.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -19,7 +19,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from record import parser, write
+from record import RESULTS, parser, write
 from torch import Tensor
 
 from snn_extreme_quant.data import TextTokens
@@ -34,7 +34,7 @@ from snn_extreme_quant.training.language import split_text
 from snn_extreme_quant.training.recipe_text import TextTask
 from snn_extreme_quant.training.text_figures import text_figures
 
-_LN2 = math.log(2.0)
+_NAME = "spike_gpt_integer"
 
 
 def put(x: Tensor, units: Units) -> Tensor:
@@ -145,30 +145,43 @@ def in_integers(model: SpikeGPT) -> SpikeGPT:
     return made
 
 
-def measured(folder: Path, trained: Path | None, characters: int | None) -> dict[str, Any]:
-    """Return the figures of a run's last model in both profiles, and of each part in whole numbers."""
+Figures = Callable[[SpikeGPT, str], dict[str, Any]]
+
+
+def rows_of(model: SpikeGPT, figures: Figures) -> list[dict[str, Any]]:
+    """Return the figures of each part in whole numbers, behind those of both profiles."""
+    rows = [figures(model, "reference"), figures(in_integers(model), "integer")]
+    for part in PARTS:
+        with made_integer(part):
+            rows.append(figures(model, part))
+    return rows
+
+
+def measured(folder: Path, trained: Path | None, parts: int) -> dict[str, Any]:
+    """Return the figures of a run's last model in both profiles."""
     recipe = json.loads((folder / "result.json").read_text())["recipe"]
     task, last = TextTask(**recipe["text"]), folder / "last"
     _, dev = split_text(task, Path(recipe["data"]))
     tokens = TextTokens.load(last)
 
-    def figures(model: SpikeGPT, what: str) -> dict[str, Any]:
+    def figures(model: SpikeGPT, what: str, characters: int | None = None) -> dict[str, Any]:
         found = {"what": what, **text_figures(model, tokens, dev[:characters], task.streams)}
         print(found, flush=True)
         return found
 
     model = SpikeGPT.from_pretrained(last).eval()
-    rows = [figures(model, "reference"), figures(in_integers(model), "integer")]
-    for part in PARTS:
-        with made_integer(part):
-            rows.append(figures(model, part))
-    run: dict[str, Any] = {"seed": recipe["train"]["seed"], "weights": recipe["stages"][-1]["weights"], "rows": rows}
+    run: dict[str, Any] = {
+        "seed": recipe["train"]["seed"],
+        "weights": recipe["stages"][-1]["weights"],
+        "characters": len(dev),
+        "rows": [figures(model, "reference"), figures(in_integers(model), "integer")],
+    }
     if trained is not None:
         after = json.loads((trained / "result.json").read_text())["recipe"]
-        run["trained"] = {
-            **figures(SpikeGPT.from_pretrained(trained / "last").eval(), "integer, trained on"),
-            "steps": sum(stage["steps"] for stage in after["stages"]),
-        }
+        run["rows"].append(figures(SpikeGPT.from_pretrained(trained / "last").eval(), "integer, trained on"))
+        run["trained_steps"] = sum(stage["steps"] for stage in after["stages"])
+    if parts:
+        run["parts"] = {"characters": parts, "rows": rows_of(model, lambda m, what: figures(m, what, parts))}
     return run
 
 
@@ -180,12 +193,14 @@ def main() -> None:
     options = parser(__doc__)
     options.add_argument("runs", nargs="+", metavar="NAME=RUN")
     options.add_argument("--trained", nargs="*", default=[], metavar="NAME=RUN", help="trained on in whole numbers")
-    options.add_argument("--characters", type=int, help="of the dev text")
-    options.add_argument("--discard", action="store_true", help="keep nothing")
+    options.add_argument("--parts", type=int, default=0, metavar="N", help="characters that each part is tried on")
     chosen = options.parse_args()
     trained = named(chosen.trained)
-    runs = {name: measured(folder, trained.get(name), chosen.characters) for name, folder in named(chosen.runs).items()}
-    write("spike_gpt_integer", {"characters": chosen.characters, "runs": runs}, keep=not chosen.discard)
+    path = RESULTS / f"{_NAME}.json"
+    runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
+    for name, folder in named(chosen.runs).items():
+        runs[name] = measured(folder, trained.get(name), chosen.parts)
+    write(_NAME, {"runs": runs})
 
 
 if __name__ == "__main__":
