@@ -2,10 +2,10 @@
 
     python benchmarks/spike_gpt_integer.py NAME=RUN ... [--trained NAME=RUN ...] [--parts N]
 
-RUN is a finished folder of `sxq train` on a text, whose data lie where the run read them. Figures are those of the whole
-dev text. With --parts each part is made integer alone too, in the reference profile's float32, on the first N characters.
-Runs behind --trained went on from those of the same names, in the integer profile. Runs recorded before are kept; the
-same name replaces.
+RUN is a finished folder of `sxq train` on a text, whose data lie where the run read them. Figures are those of the
+whole dev text. With --parts each part is made integer alone too, in the reference profile's float32, on the first N
+characters. Runs behind --trained went on from those of the same names, in the integer profile. Runs recorded before are
+kept; the same name replaces.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ from snn_extreme_quant.exported.token_tables import (
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models import integer_tokens as whole
 from snn_extreme_quant.models import token_chains
-from snn_extreme_quant.models.exact import STREAM_BITS, norm, rounded_weight
+from snn_extreme_quant.models.exact import PIECE, STREAM_BITS, norm, rounded_weight
 from snn_extreme_quant.models.wkv import weighted_average
 from snn_extreme_quant.neurons.token_lif import TokenLIF
 
@@ -76,6 +76,7 @@ SQUARED = Units(SQUARED_FRACTION, MOST_INPUT)
 NORM = Units(NORM_OUT, MOST_NORM)
 CURRENT = Units(CURRENT_FRACTION, MOST_CURRENT)
 LOGIT = Units(LOGIT_FRACTION, 2**23)
+_STREAM = Units(STREAM_BITS, 2 ** (2 * STREAM_BITS))
 #: How far inputs of products reach, as a power of two.
 _REACH = {"norm": 4, "square": 6}
 
@@ -99,9 +100,8 @@ class _Straight(torch.autograd.Function):
         return None, torch.ops.aten.hardtanh_backward(gradients[0], hard, -ctx.most, ctx.most), None
 
 
-def _straight(units: Units, found: Tensor, soft: Callable[[], Tensor]) -> Tensor:
-    """Return whole numbers in their real units, with the gradient of another form."""
-    hard = units.real(found)
+def _straight(units: Units, hard: Tensor, soft: Callable[[], Tensor]) -> Tensor:
+    """Return numbers on a grid with the gradient of another form."""
     if not torch.is_grad_enabled():
         return hard
     reference = soft()
@@ -111,12 +111,22 @@ def _straight(units: Units, found: Tensor, soft: Callable[[], Tensor]) -> Tensor
     return straight
 
 
+@torch.no_grad()
+def _in_pieces(chain: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """Carry out a chain of operations on pieces of some tensors of one shape, which stay in a processor's cache."""
+    found = torch.empty(tensors[0].shape, device=tensors[0].device)
+    rows = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
+    size = max(1, PIECE // rows[0].shape[1] if found.device.type == "cpu" else len(rows[0]))
+    for into, *parts in zip(*(row.split(size) for row in (found.view(rows[0].shape), *rows)), strict=True):
+        into.copy_(chain(*parts))
+    return found
+
+
 def whole_norm(layer: nn.LayerNorm, stream: Tensor, units: Units) -> Tensor:
-    """Normalise a stream by shifts, in the units that its reader has."""
-    with torch.no_grad():
-        sums = whole.norm_sums((stream * 2.0**STREAM_BITS).long())
-        found = whole.scaled(sums, whole.norm_scaling(layer, units.fraction, units.most))
-    return _straight(units, found, lambda: norm(layer, stream))
+    """Normalise a stream by 16 mantissas, in the units that its reader has."""
+    scaling = whole.norm_scaling(layer, units.fraction, units.most)
+    hard = _in_pieces(lambda x: units.real(whole.scaled(whole.norm_sums(_STREAM.of(x)), scaling)), stream)
+    return _straight(units, hard, lambda: norm(layer, stream))
 
 
 def whole_mixed(y: Tensor, before: Tensor, shares: Sequence[Tensor], grids: Sequence[Units]) -> tuple[Tensor, ...]:
@@ -128,17 +138,18 @@ def whole_mixed(y: Tensor, before: Tensor, shares: Sequence[Tensor], grids: Sequ
         shares: of this token, d numbers for each product.
         grids: of the products' inputs.
     """
-    with torch.no_grad():
-        now = NORM.of(y)
-        past = torch.cat((before.long().unsqueeze(0), now[:-1]))
-        found = [
-            whole.mixing(now, past, whole.shares(share), NORM_OUT - grid.fraction)
-            for share, grid in zip(shares, grids, strict=True)
-        ]
+    first = NORM.real(before)
+    past = torch.cat((first.unsqueeze(0), y[:-1].detach()))
+    found = [_mixed(y, past, whole.shares(share), grid) for share, grid in zip(shares, grids, strict=True)]
     if not torch.is_grad_enabled():
-        return tuple(grid.real(units) for grid, units in zip(grids, found, strict=True))
-    soft = token_chains.mixed(y, NORM.real(before), shares)
-    return tuple(_straight(g, units, lambda s=s: s) for g, units, s in zip(grids, found, soft, strict=True))  # type: ignore[misc]
+        return tuple(found)
+    soft = token_chains.mixed(y, first, shares)
+    return tuple(_straight(g, hard, lambda s=s: s) for g, hard, s in zip(grids, found, soft, strict=True))  # type: ignore[misc]
+
+
+def _mixed(now: Tensor, past: Tensor, share: Tensor, grid: Units) -> Tensor:
+    places = NORM.fraction - grid.fraction
+    return _in_pieces(lambda n, p: grid.real(whole.mixing(NORM.of(n), NORM.of(p), share, places)), now, past)
 
 
 def whole_product(layer: nn.Module, x: Tensor, reads: Units, gives: Units) -> Tensor:
@@ -153,7 +164,30 @@ def whole_product(layer: nn.Module, x: Tensor, reads: Units, gives: Units) -> Te
         reads: of what it reads.
         gives: of what it gives.
     """
-    return _straight(gives, _product_units(layer, x, reads, gives), lambda: layer(x) * gives.factor)
+    return _straight(gives, _product(layer, x, reads, gives), lambda: layer(x) * gives.factor)
+
+
+@torch.no_grad()
+def _product(layer: Any, x: Tensor, reads: Units, gives: Units) -> Tensor:
+    if not whole.packed(layer):
+        worth, sums = _worth(reads, gives), _real_sums(layer, x, reads)
+        return _in_pieces(lambda s: gives.real(whole.limited(torch.floor(s * worth + 0.5), gives.most)), sums)
+    codes, _ = layer.integer_weight()
+    scaling, largest = scaling_of(layer, reads, gives), int(layer.quantizer.largest)
+    size, bits = layer.quantizer.granularity.group_size or codes.shape[1], reads.most.bit_length()
+    units = x.float() * 2.0**reads.fraction
+    parts = [
+        whole.sums_of(units[..., start : start + size], codes[:, start : start + size], bits, largest)
+        for start in range(0, codes.shape[1], size)
+    ]
+
+    def chain(*sums: Tensor) -> Tensor:
+        total = scaling.offset[:, 0].expand(sums[0].shape).clone()
+        for group, of in enumerate(sums):
+            total.addcmul_(of.long(), scaling.gain[:, group])
+        return gives.real(whole.limited(total.bitwise_right_shift_(scaling.shift), gives.most))
+
+    return _in_pieces(chain, *parts)
 
 
 def scaling_of(layer: Any, reads: Units, gives: Units) -> whole.Scaling:
@@ -168,20 +202,6 @@ def _worth(reads: Units, gives: Units) -> float:
     return gives.factor * 2.0 ** (gives.fraction - reads.fraction)
 
 
-@torch.no_grad()
-def _product_units(layer: Any, x: Tensor, reads: Units, gives: Units) -> Tensor:
-    if not whole.packed(layer):
-        return whole.limited(torch.floor(_real_sums(layer, x, reads) * _worth(reads, gives) + 0.5), gives.most).long()
-    codes, _ = layer.integer_weight()
-    scaling, largest = scaling_of(layer, reads, gives), int(layer.quantizer.largest)
-    size = layer.quantizer.granularity.group_size or codes.shape[1]
-    units, total = x.float() * 2.0**reads.fraction, scaling.offset[:, 0]
-    for group, start in enumerate(range(0, codes.shape[1], size)):
-        part, of = units[..., start : start + size], codes[:, start : start + size]
-        total = total + whole.sums_of(part, of, reads.most.bit_length(), largest) * scaling.gain[:, group]
-    return whole.limited(total >> scaling.shift, gives.most)
-
-
 def _real_sums(layer: Any, x: Tensor, reads: Units) -> Tensor:
     """Return products with weights that have no codes of up to 8 bits, in multiples of the input's grid."""
     if layer.training:
@@ -194,7 +214,7 @@ def whole_mean(x: Tensor, counts: Tensor, units: Units) -> Tensor:
     """Return sums over the first axis divided by counts of its entries, ``(B,)``, rounded."""
     with torch.no_grad():
         count = counts.unsqueeze(1)
-        found = torch.div(2 * units.of(x).sum(0) + count, 2 * count, rounding_mode="floor")
+        found = units.real(torch.div(2 * units.of(x).sum(0) + count, 2 * count, rounding_mode="floor"))
     return _straight(units, found, lambda: x.sum(0) / counts.unsqueeze(1))
 
 
@@ -207,16 +227,20 @@ def whole_gated(x: Tensor, value: Tensor, of: Units, gives: Units) -> Tensor:
         of: of the value.
         gives: of the result.
     """
-    with torch.no_grad():
-        product = whole.gate(GATE.of(x)) * of.of(value)
-        found = whole.limited(whole.rounded_shift(product, GATE_BITS + of.fraction - gives.fraction), gives.most)
+    places = GATE_BITS + of.fraction - gives.fraction
+
+    def chain(z: Tensor, v: Tensor) -> Tensor:
+        product = whole.gate(GATE.of(z)).mul_(of.of(v))
+        return gives.real(whole.limited(whole.rounded_shift(product, places), gives.most))
+
+    found = _in_pieces(chain, x, value)
     return _straight(gives, found, lambda: token_chains.gated(x * _LN2, value))
 
 
 def whole_squared(x: Tensor, gives: Units) -> Tensor:
     """Return the square of what is above 0, of numbers in units of :data:`SQUARED`."""
-    with torch.no_grad():
-        found = whole.squares(SQUARED.of(x), 2 * SQUARED_FRACTION - gives.fraction, gives.most)
+    places = 2 * SQUARED.fraction - gives.fraction
+    found = _in_pieces(lambda k: gives.real(whole.squares(SQUARED.of(k), places, gives.most)), x)
     return _straight(gives, found, lambda: token_chains.squared(x))
 
 
@@ -241,7 +265,7 @@ def whole_average(
         sums = numerator.float() * 2.0 ** -(AVERAGE_FRACTION + KEY_FRACTION), denominator.float() * 2.0**-KEY_FRACTION
         return weighted_average(time_decay, time_first, key * _LN2, value, *sums)[0]
 
-    return _straight(VALUE, found, soft), a, b
+    return _straight(VALUE, VALUE.real(found), soft), a, b
 
 
 class IntegerTokenLIF(TokenLIF):
@@ -264,5 +288,5 @@ class IntegerTokenLIF(TokenLIF):
             threshold = 1 << CURRENT_FRACTION
             spikes, after = whole.fired(CURRENT.of(current), potential.long(), whole.leak_of(self.tau), threshold)
         before = CURRENT.real(potential)
-        found = _straight(Units(0, 2), spikes, lambda: TokenLIF.forward(self, current * self.tau, before)[0])
+        found = _straight(Units(0, 2), spikes.float(), lambda: TokenLIF.forward(self, current * self.tau, before)[0])
         return found, after.int()

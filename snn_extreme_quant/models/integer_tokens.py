@@ -60,7 +60,7 @@ def limited(x: Tensor, most: int) -> Tensor:
 
 def rounded_shift(x: Tensor, bits: int) -> Tensor:
     """Return x / 2^bits, rounded to the nearest, halves up."""
-    return (x + (1 << bits >> 1)) >> bits
+    return (x + (1 << bits >> 1)).bitwise_right_shift_(bits)
 
 
 class Scaling(NamedTuple):
@@ -81,7 +81,7 @@ class Scaling(NamedTuple):
 
 def scaled(x: Tensor, scaling: Scaling) -> Tensor:
     """Carry out a scaling."""
-    return limited((x * scaling.gain + scaling.offset) >> scaling.shift, scaling.most)
+    return limited((x * scaling.gain).add_(scaling.offset).bitwise_right_shift_(scaling.shift), scaling.most)
 
 
 # Norms and shares.
@@ -151,7 +151,7 @@ def packed(layer: nn.Module) -> bool:
 
 
 def sums_of(x: Tensor, codes: Tensor, bits: int, largest: int) -> Tensor:
-    """Return the products of whole numbers with codes, int64.
+    """Return the products of whole numbers with codes, exactly, in float32 or float64.
 
     Args:
         x: below 2^bits, in float32.
@@ -159,17 +159,16 @@ def sums_of(x: Tensor, codes: Tensor, bits: int, largest: int) -> Tensor:
         bits: as named.
         largest: as named.
     """
-    size = _EXACT // (largest << bits)
+    size, linear = _EXACT // (largest << bits), torch.nn.functional.linear
     with torch.autocast(x.device.type, enabled=False):
         codes = codes.float()
         if size >= codes.shape[1]:
-            return torch.nn.functional.linear(x, codes).long()
+            return linear(x, codes)
         if size < 64:
-            return torch.nn.functional.linear(x.double(), codes.double()).long()
-        total = torch.zeros(*x.shape[:-1], len(codes), dtype=torch.int64, device=x.device)
-        for start in range(0, codes.shape[1], size):
-            part = x[..., start : start + size]
-            total += torch.nn.functional.linear(part, codes[:, start : start + size]).long()
+            return linear(x.double(), codes.double())
+        total = linear(x[..., :size], codes[:, :size]).double()
+        for start in range(size, codes.shape[1], size):
+            total += linear(x[..., start : start + size], codes[:, start : start + size])
         return total
 
 

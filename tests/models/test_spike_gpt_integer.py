@@ -224,7 +224,7 @@ def test_sums_of_products_fit_32_bits_and_are_exact(bits, inputs):
     assert grid.most >= min(2**15, 2**31 / (2 * largest * inputs)) - 1
     for x in (torch.full((2, inputs), float(grid.most)), extremes(2, inputs, most=grid.most).float()):
         found = whole.sums_of(x, codes.detach(), grid.most.bit_length(), largest)
-        assert torch.equal(found, x.long() @ codes.detach().long().T)
+        assert torch.equal(found.long(), x.long() @ codes.detach().long().T)
 
 
 @pytest.mark.parametrize("most_sum", [2**16, 2**24, 2**31])

@@ -179,7 +179,7 @@ class IntegerGptGraph(GptGraph):
 
     def _scaled(self, x: str, scaling: whole.Scaling, name: str) -> str:
         limits = [np.array([limit], np.int32) for limit in (-scaling.most, scaling.most)]
-        constants = [_once(scaling.gain), _once(scaling.offset), *limits]
+        constants: list[npt.NDArray[Any]] = [_once(scaling.gain), _once(scaling.offset), *limits]
         inputs = [x, *(self.writer.constant(value) for value in constants)]
         return self.writer.ours("IntScale", inputs, name=name, shift=scaling.shift)[0]
 
