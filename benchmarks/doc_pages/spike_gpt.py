@@ -160,8 +160,8 @@ def integer_profile() -> str:
             texts.append(table([f"{name}, {characters}: in whole numbers", *head], _apart(parts["rows"])))
     texts.append(
         "Trained in the reference profile; the weights were taken over as they are, unless it says how long they were"
-        " trained on. The whole\ndev text, or its first characters with one part at a time in whole numbers, the rest as"
-        " in the reference profile. Spikes that flip at a\nthreshold make about a thousandth either way"
+        " trained on. The whole\ndev text, or its first characters with one part at a time in whole numbers, the rest"
+        " as in the reference profile. Spikes that flip at a\nthreshold make about a thousandth either way"
         " (`benchmarks/results/spike_gpt_integer.json`)."
     )
     return "\n\n".join(texts)
