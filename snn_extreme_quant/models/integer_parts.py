@@ -117,7 +117,7 @@ def _in_pieces(chain: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
     found = torch.empty(tensors[0].shape, device=tensors[0].device)
     rows = [tensor.reshape(-1, tensor.shape[-1]) for tensor in tensors]
     size = max(1, PIECE // rows[0].shape[1] if found.device.type == "cpu" else len(rows[0]))
-    for into, *parts in zip(*(row.split(size) for row in (found.view(rows[0].shape), *rows)), strict=True):
+    for into, *parts in zip(*(torch.split(row, size) for row in (found.view(rows[0].shape), *rows)), strict=True):
         into.copy_(chain(*parts))
     return found
 
