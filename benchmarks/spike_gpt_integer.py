@@ -1,11 +1,11 @@
 """What the integer profile costs a trained SpikeGPT, as a whole and part by part, without training and with a little.
 
-    python benchmarks/spike_gpt_integer.py NAME=RUN ... [--trained NAME=RUN ...] [--parts N]
+    python benchmarks/spike_gpt_integer.py [NAME=RUN ...] [--trained NAME=RUN ...] [--parts N]
 
 RUN is a finished folder of `sxq train` on a text, whose data lie where the run read them. Figures are those of the
 whole dev text. With --parts each part is made integer alone too, in the reference profile's float32, on the first N
-characters. Runs behind --trained went on from those of the same names, in the integer profile. Runs recorded before are
-kept; the same name replaces.
+characters. Runs behind --trained went on from those of the same names, in the integer profile; their figures are those
+that they recorded. Runs recorded before are kept; the same name replaces.
 """
 
 from __future__ import annotations
@@ -157,7 +157,7 @@ def rows_of(model: SpikeGPT, figures: Figures) -> list[dict[str, Any]]:
     return rows
 
 
-def measured(folder: Path, trained: Path | None, parts: int) -> dict[str, Any]:
+def measured(folder: Path, parts: int) -> dict[str, Any]:
     """Return the figures of a run's last model in both profiles."""
     recipe = json.loads((folder / "result.json").read_text())["recipe"]
     task, last = TextTask(**recipe["text"]), folder / "last"
@@ -176,13 +176,23 @@ def measured(folder: Path, trained: Path | None, parts: int) -> dict[str, Any]:
         "characters": len(dev),
         "rows": [figures(model, "reference"), figures(in_integers(model), "integer")],
     }
-    if trained is not None:
-        after = json.loads((trained / "result.json").read_text())["recipe"]
-        run["rows"].append(figures(SpikeGPT.from_pretrained(trained / "last").eval(), "integer, trained on"))
-        run["trained_steps"] = sum(stage["steps"] for stage in after["stages"])
     if parts:
         run["parts"] = {"characters": parts, "rows": rows_of(model, lambda m, what: figures(m, what, parts))}
     return run
+
+
+def trained_on(folder: Path) -> dict[str, Any]:
+    """Return what a run in the integer profile says of its last model, on the whole dev text."""
+    outcome = json.loads((folder / "result.json").read_text())
+    if outcome["recipe"]["gpt"].get("profile") != "integer":
+        raise SystemExit(f"{folder} was not trained with gpt.profile=integer.")
+    return {
+        "what": "integer, trained on",
+        **outcome["metrics"],
+        "firing_rate": outcome["firing_rate"],
+        "steps": sum(stage["steps"] for stage in outcome["recipe"]["stages"]),
+        "tokens_a_step": outcome["recipe"]["train"]["batch"] * outcome["recipe"]["text"]["context"],
+    }
 
 
 def named(given: list[str]) -> dict[str, Path]:
@@ -191,15 +201,16 @@ def named(given: list[str]) -> dict[str, Path]:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("runs", nargs="+", metavar="NAME=RUN")
+    options.add_argument("runs", nargs="*", metavar="NAME=RUN")
     options.add_argument("--trained", nargs="*", default=[], metavar="NAME=RUN", help="trained on in whole numbers")
     options.add_argument("--parts", type=int, default=0, metavar="N", help="characters that each part is tried on")
     chosen = options.parse_args()
-    trained = named(chosen.trained)
     path = RESULTS / f"{_NAME}.json"
     runs = json.loads(path.read_text())["runs"] if path.is_file() else {}
     for name, folder in named(chosen.runs).items():
-        runs[name] = measured(folder, trained.get(name), chosen.parts)
+        runs[name] = measured(folder, chosen.parts)
+    for name, folder in named(chosen.trained).items():
+        runs[name]["trained"] = trained_on(folder)
     write(_NAME, {"runs": runs})
 
 

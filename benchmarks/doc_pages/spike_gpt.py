@@ -149,10 +149,12 @@ def integer_profile() -> str:
     head = ["bits per character", "against", "perplexity", "against"]
     texts = []
     for name, run in found.items():
-        rows = _apart(run["rows"])
-        if "trained_steps" in run:
-            rows[-1][0] += f" for {run['trained_steps']} steps"
-        texts.append(table([name, *head], rows))
+        rows = list(run["rows"])
+        if "trained" in run:
+            after = run["trained"]
+            what = f"{after['what']} for {after['steps']} steps of {after['tokens_a_step']:,} tokens"
+            rows.append({**after, "what": what})
+        texts.append(table([name, *head], _apart(rows)))
     for name, run in found.items():
         if "parts" in run:
             parts = run["parts"]
