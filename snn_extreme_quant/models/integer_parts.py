@@ -194,8 +194,7 @@ def scaling_of(layer: Any, reads: Units, gives: Units) -> whole.Scaling:
     """Return what makes the results of a packed layer's sums, ``(N, G)``: for each output and group of inputs."""
     codes, scale = layer.integer_weight()
     scale = scale.reshape(len(codes) if scale.numel() > 1 else 1, -1).expand(len(codes), -1)
-    most = (int(layer.quantizer.largest) << reads.most.bit_length()) * codes.shape[1]
-    return whole.product_scaling(scale, _worth(reads, gives), most, gives.most)
+    return whole.product_scaling(scale, _worth(reads, gives), gives.most)
 
 
 def _worth(reads: Units, gives: Units) -> float:

@@ -43,8 +43,8 @@ __all__ = [
     "sums_of", "wkv_factors",
 ]  # fmt: skip
 
-#: Gains are below 2^24, sums below 2^31: their products leave room in 64 bits. Results before their limit fit 31 bits.
-_GAIN_BITS, _SUM_BITS, _RESULT_BITS, _MOST_SHIFT = 24, 31, 30, 40
+#: Gains have 24 bits, or up to 28 where there is nothing to shift away; sums are below 2^31: products fit 64 bits.
+_GAIN_BITS, _MOST_GAIN_BITS, _SUM_BITS, _MOST_SHIFT = 24, 28, 31, 40
 _NORM_SHIFT = 16
 _LOG2E = math.log2(math.e)
 #: Sums of products below this are exact in float32.
@@ -172,18 +172,16 @@ def sums_of(x: Tensor, codes: Tensor, bits: int, largest: int) -> Tensor:
         return total
 
 
-def product_scaling(scale: Tensor, factor: float, most_sum: int, most: int) -> Scaling:
+def product_scaling(scale: Tensor, factor: float, most: int) -> Scaling:
     r"""Return gains for sums of codes: :math:`\mathrm{round}(2^s\,\gamma\,c)`.
 
     Args:
         scale: of each output.
         factor: c, what a sum is worth in the result's units beside its scale.
-        most_sum: what a sum's magnitude cannot exceed.
         most: limit of the result.
     """
-    wanted = scale.detach().double() * factor
-    # What leaves 31 bits before its limit: scales of thousands, whose results lie beyond their limit anyway.
-    wanted = wanted.clamp(max=2.0**_RESULT_BITS / most_sum * (1 - 2.0**-20))
+    # Beyond that every sum but 0 is beyond its limit.
+    wanted = (scale.detach().double() * factor).clamp(max=2.0**_MOST_GAIN_BITS)
     _, exponent = torch.frexp(wanted.max().clamp_min(2.0**-60))
     shift = max(0, min(_MOST_SHIFT, _GAIN_BITS - int(exponent)))
     gain = torch.round(wanted * 2.0**shift).long()

@@ -43,6 +43,8 @@ from snn_extreme_quant.quantizers.packing import pack
 __all__ = ["IntegerGptGraph"]
 
 _WHY = "whole numbers"
+#: What a scaling gives before its limit is below it.
+_FITS = 2**30 - 1
 _MOST_STREAM = 2 ** (2 * STREAM_BITS)
 
 
@@ -150,7 +152,18 @@ class IntegerGptGraph(GptGraph):
             writer.layer(name, "layer", operator, _WHY)
         total = writer.op("Add", writer.op("Mul", sums["high"], self._number(256)), sums["low"])
         one = scaling._replace(gain=scaling.gain[:, 0], offset=scaling.offset[:1, 0])
-        return self._scaled(total, one, f"{name}.scale")
+        most_sum = int(np.abs(codes).sum(1).max()) * reads.most
+        return self._scaled(self._fitting(total, one, most_sum), one, f"{name}.scale")
+
+    def _fitting(self, sums: str, scaling: whole.Scaling, most_sum: int) -> str:
+        """Limit sums whose results would leave 32 bits before their own limit, where they stay beyond that."""
+        gain = scaling.gain.numpy()
+        if most_sum * int(gain.max()) >> scaling.shift < _FITS:
+            return sums
+        enough = (((scaling.most + 1) << scaling.shift) // np.maximum(gain, 1) + 1).clip(max=2**31 - 1)
+        limits = (self.writer.constant((sign * enough).astype(np.int32)) for sign in (-1, 1))
+        least, most = limits
+        return self.writer.op("Min", self.writer.op("Max", sums, least), most)
 
     def _gated(self, gate: str, value: str, of: Units, gives: Units, name: str) -> str:
         shift = GATE_BITS + of.fraction - gives.fraction
