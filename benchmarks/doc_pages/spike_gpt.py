@@ -124,6 +124,52 @@ def precision() -> str:
     )
 
 
+def _apart(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Return rows with figures against the first one's."""
+    first = rows[0]
+
+    def against(row: dict[str, Any], figure: str) -> str:
+        return "" if row is first else f"{100 * (row[figure] / first[figure] - 1):+.2f} %"
+
+    return [
+        [
+            row["what"],
+            f"{row['bits_per_character']:.4f}",
+            against(row, "bits_per_character"),
+            f"{row['perplexity']:.3f}",
+            against(row, "perplexity"),
+        ]
+        for row in rows
+    ]
+
+
+def integer_profile() -> str:
+    if not is_there("spike_gpt_integer"):
+        return "This has not been measured yet."
+    found = load("spike_gpt_integer")["runs"]
+    head = ["bits per character", "against", "perplexity", "against"]
+    texts = []
+    for name, run in found.items():
+        rows = list(run["rows"])
+        if "trained" in run:
+            after = run["trained"]
+            what = f"{after['what']} for {after['steps']} steps of {after['tokens_a_step']:,} tokens"
+            rows.append({**after, "what": what})
+        texts.append(table([name, *head], _apart(rows)))
+    for name, run in found.items():
+        if "parts" in run:
+            parts = run["parts"]
+            characters = f"{parts['characters']:,} characters"
+            texts.append(table([f"{name}, {characters}: in whole numbers", *head], _apart(parts["rows"])))
+    texts.append(
+        "Trained in the reference profile; the weights were taken over as they are, unless it says how long they were"
+        " trained on. The whole\ndev text, or its first characters with one part at a time in whole numbers, the rest"
+        " as in the reference profile. Spikes that flip at a\nthreshold make about a thousandth either way"
+        " (`benchmarks/results/spike_gpt_integer.json`)."
+    )
+    return "\n\n".join(texts)
+
+
 def decode() -> str:
     found = load("spike_gpt_decode")
     decoding, size, memory = found["decoding"], found["file_bytes"], found["peak_mb"]
@@ -181,5 +227,6 @@ TABLES = {
     "wkv table": wkv,
     "runs table": runs,
     "precision table": precision,
+    "integer profile table": integer_profile,
     "spike_gpt decode table": decode,
 }

@@ -221,8 +221,8 @@ def export_onnx(
     check_packing(ternary_packing)
     options = integer_options(integer)
     if isinstance(model, SpikeGPT):
-        plain = form != "counts" and (options, input, calling) == (None, "real", "auto")
-        return _export_gpt(model, path, form, ternary_packing, plain=plain)
+        plain = form != "counts" and (input, calling) == ("real", "auto") and options in (None, IntegerOptions())
+        return _export_gpt(model, path, form, ternary_packing, plain=plain, integer=options is not None)
     bert = bert_of(model)
     if bert is not None:
         from snn_extreme_quant.deploy.tokens.export import TokenOptions, export_tokens
@@ -279,12 +279,20 @@ def _check_words(calling: str, input: str, form: str) -> None:
         raise ExportError(f"form={form!r}: use 'sequence', 'streaming' or 'counts'.")
 
 
-def _export_gpt(model: SpikeGPT, path: Path, form: str, packing: TernaryPacking, *, plain: bool) -> ExportReport:
+def _export_gpt(
+    model: SpikeGPT, path: Path, form: str, packing: TernaryPacking, *, plain: bool, integer: bool
+) -> ExportReport:
     from snn_extreme_quant.deploy.language.export import export_gpt
 
     if not plain:
         raise ExportError(
-            "A SpikeGPT has the forms 'sequence' and 'streaming', in floats on a grid; leave the other options out."
+            "A SpikeGPT has the forms 'sequence' and 'streaming', of whole texts and of single tokens; leave the other"
+            " options out."
+        )
+    if integer and model.config.profile != "integer":
+        raise ExportError(
+            "integer=True: this SpikeGPT has profile='reference', which computes in floats on a grid. Load its weights"
+            " into one with profile='integer', whose files hold integers: docs/spike_gpt.md, In whole numbers."
         )
     return export_gpt(model, path, form=cast("Any", form), ternary_packing=packing)
 

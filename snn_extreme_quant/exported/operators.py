@@ -7,10 +7,12 @@ __all__ = [
     "DOMAIN_VERSION",
     "KINDS",
     "LANGUAGE",
+    "LANGUAGE_INTEGERS",
     "LAYER_PREFIXES",
     "TOKEN_INTEGERS",
     "is_integer_neuron",
     "is_language",
+    "is_language_integer",
     "is_layer",
     "is_neuron",
     "is_token_integer",
@@ -39,6 +41,10 @@ TOKEN_INTEGERS = (
 
 #: What files of language models compute with beside packed layers and neurons.
 LANGUAGE = ("ExactSigmoid", "TokenNorm", "WeightedAverage", "StepWeightedAverage", "FloatLinearRounded")
+#: What integer files of language models compute with beside those of integer files of models of tokens.
+LANGUAGE_INTEGERS = (
+    "IntTokenNorm", "IntHalves", "IntGated", "IntSquared", "IntWeightedAverage", "StepIntWeightedAverage",
+)  # fmt: skip
 
 
 def is_language(operator: str) -> bool:
@@ -49,6 +55,11 @@ def is_language(operator: str) -> bool:
         (True, False)
     """
     return operator in LANGUAGE
+
+
+def is_language_integer(operator: str) -> bool:
+    """Whether an operator of our domain is one of integer files of language models."""
+    return operator in LANGUAGE_INTEGERS
 
 
 def is_layer(operator: str) -> bool:

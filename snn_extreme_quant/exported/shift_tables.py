@@ -40,25 +40,30 @@ def softmax_stairs() -> tuple[int, ...]:
 
 
 @cache
-def norm_factors() -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
+def norm_factors(bits: int = 2) -> tuple[tuple[float, ...], tuple[int, ...], tuple[int, ...]]:
     r"""Return the factors of :class:`ShiftNorm` and where each ends.
+
+    Args:
+        bits: of a mantissa behind the leading one.
 
     Returns:
         :math:`m\,2^{14 - k}` in rising order, and of each border between two of them a numerator and a denominator:
         with H channels the factor is above the border if :math:`\sum C^2 \le \lfloor H\,a / b \rfloor`.
     """
     shifts = range(_MOST_SHIFT, _LEAST_SHIFT - 1, -1)
-    factors = [m / 4 * 2.0 ** (NORM_FRACTION - k) for k in shifts for m in (4, 5, 6, 7)]
-    # Half way from m to m + 1 quarters: sqrt(H / V) >= (2 m + 1) / 8 * 2^-k.
-    borders = [(4 ** max(0, k + 3), odd * odd * 4 ** max(0, -k - 3)) for k in shifts for odd in (9, 11, 13, 15)]
+    parts = 2**bits
+    factors = [m / parts * 2.0 ** (NORM_FRACTION - k) for k in shifts for m in range(parts, 2 * parts)]
+    # Half way from m to m + 1 parts: sqrt(H / V) >= (2 m + 1) / (2 parts) * 2^-k.
+    odds, places = range(2 * parts + 1, 4 * parts, 2), bits + 1
+    borders = [(4 ** max(0, k + places), odd * odd * 4 ** max(0, -k - places)) for k in shifts for odd in odds]
     return tuple(factors), tuple(a for a, _ in borders[:-1]), tuple(b for _, b in borders[:-1])
 
 
-def whole_norm_factors() -> tuple[int, ...]:
-    """Return the factors of :func:`norm_factors` times 2^8, which are whole numbers.
+def whole_norm_factors(bits: int = 2) -> tuple[int, ...]:
+    """Return the factors of :func:`norm_factors` times 2^(6 + bits), which are whole numbers: 2^8 by default.
 
     Example:
         >>> whole_norm_factors()[:4]
         (4, 5, 6, 7)
     """
-    return tuple(int(factor * 2**NORM_BITS) for factor in norm_factors()[0])
+    return tuple(int(factor * 2 ** (NORM_BITS - 2 + bits)) for factor in norm_factors(bits)[0])

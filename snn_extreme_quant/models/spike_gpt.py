@@ -10,23 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, Self, cast
+from typing import Self, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_extreme_quant.errors import ConfigError, SampleError
+from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.config import Weights, weights_from_data
 from snn_extreme_quant.models.exact import STREAM_BITS, norm, on_grid, product, reach, read_type, sum_of
+from snn_extreme_quant.models.integer_parts import IntegerTokenLIF
 from snn_extreme_quant.models.precision import give_weights
 from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig, check_signs
+from snn_extreme_quant.models.spike_gpt_inputs import Product, check_ids, lengths_of
 from snn_extreme_quant.models.spike_gpt_start import start_as_rwkv
 from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState
 from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
 from snn_extreme_quant.models.token_chains import Grid, added, gated, mixed, squared
-from snn_extreme_quant.models.token_inputs import check_range, check_token_ids
 from snn_extreme_quant.models.wkv import weighted_average
 from snn_extreme_quant.neurons.spec import NeuronSpec
 from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, TokenLIF, unit_step
@@ -43,27 +44,6 @@ _HEAD = "head_potential"
 def _stream(x: Tensor) -> Tensor:
     """Put numbers on the grid of the stream between layers."""
     return on_grid(x, STREAM_BITS, _MOST)
-
-
-class Product(NamedTuple):
-    """A matrix product of the model.
-
-    Args:
-        name: of the layer with the weights.
-        reads: ``"spikes"`` or ``"numbers"``.
-        inputs: K.
-        outputs: N; K N operations a token.
-    """
-
-    name: str
-    reads: str
-    inputs: int
-    outputs: int
-
-    @property
-    def operation(self) -> str:
-        """What a hardware for spikes does for it."""
-        return "accumulate" if self.reads == "spikes" else "multiply-accumulate"
 
 
 class _Branch(nn.Module):
@@ -120,6 +100,8 @@ class _Branch(nn.Module):
 def _neurons(config: SpikeGPTConfig) -> nn.Module:
     if not config.spiking:
         return nn.Identity()
+    if config.profile == "integer":
+        return IntegerTokenLIF(config.tau, config.detach_reset)
     if config.neurons is not None:
         return FrameworkTokenLIF(config.neurons)
     return TokenLIF(config.tau, config.detach_reset)
@@ -169,21 +151,70 @@ class ChannelMix(_Branch):
 class Block(nn.Module):
     """Both branches, each behind a norm."""
 
+    branches: tuple[type[TimeMix], type[ChannelMix]] = (TimeMix, ChannelMix)
+
     def __init__(self, config: SpikeGPTConfig, first: bool) -> None:
         super().__init__()
         if first:
             self.ln0 = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.ln1, self.ln2 = (nn.LayerNorm(config.hidden, eps=config.norm_eps) for _ in range(2))
-        self.att, self.ffn = TimeMix(config), ChannelMix(config)
+        time_mix, channel_mix = self.branches
+        self.att, self.ffn = time_mix(config), channel_mix(config)
         self.dropout = config.dropout
+
+    def norm(self, layer: nn.LayerNorm, x: Tensor) -> Tensor:
+        """Return what a branch reads."""
+        return norm(layer, x)
 
     def forward(self, x: Tensor, memory: _Memory) -> Tensor:
         """Return the stream behind the layer."""
-        x = added(x, self.att(norm(self.ln1, x), memory), _MOST)
-        x = added(x, self.ffn(norm(self.ln2, x), memory), _MOST)
+        x = added(x, self.att(self.norm(self.ln1, x), memory), _MOST)
+        x = added(x, self.ffn(self.norm(self.ln2, x), memory), _MOST)
         if self.training and self.dropout:
             x = _stream(F.dropout(x, self.dropout))
         return x
+
+
+class Ends:
+    """What stands before the first layer and behind the last.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: SpikeGPT) -> None:
+        self.model = model
+        #: What the head's product reads: numbers of a norm, or spikes.
+        self.read = "norm" if model.config.inputs == "norms" else None
+
+    def start(self, layer: nn.LayerNorm, x: Tensor) -> Tensor:
+        """Return the stream before the first layer."""
+        return _stream(norm(layer, _stream(x)))
+
+    def features(self, x: Tensor) -> Tensor:
+        """Return what the head reads, or what causes the spikes that it reads."""
+        return norm(self.model.ln_out, x)
+
+    def logits(self, features: Tensor) -> Tensor:
+        """Return the head's product."""
+        return product(self.model.head, features, self.read)
+
+    def logits_of_mean(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Return the head's product with the mean over the tokens of each text."""
+        if self.read is not None:
+            features = _stream(features)
+        inside = torch.arange(len(features), device=lengths.device).unsqueeze(1) < lengths
+        mean = sum_of(features * inside.unsqueeze(2), 0) / lengths.unsqueeze(1)
+        return product(self.model.head, mean, "norm")
+
+
+def _parts(config: SpikeGPTConfig) -> tuple[type[Block], type[Ends]]:
+    """Return what computes a profile."""
+    if config.profile == "integer":
+        from snn_extreme_quant.models.spike_gpt_integer import IntegerBlock, IntegerEnds  # it builds on this module
+
+        return IntegerBlock, IntegerEnds
+    return Block, Ends
 
 
 class SpikeGPT(nn.Module):
@@ -215,11 +246,13 @@ class SpikeGPT(nn.Module):
         SpikeGPTConfig.expect(config, "SpikeGPT")
         super().__init__()
         self.config = config
+        block, ends = _parts(config)
         self.emb = nn.Embedding(config.vocab, config.hidden)
-        self.blocks = nn.ModuleList(Block(config, first=number == 0) for number in range(config.layers))
+        self.blocks = nn.ModuleList(block(config, first=number == 0) for number in range(config.layers))
         self.ln_out = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.head = nn.Linear(config.hidden, config.outputs, bias=False)
         self.head_neurons = _neurons(config) if config.inputs == "spikes" else nn.Identity()
+        self._ends = ends
         start_as_rwkv(self)
         if config.tied:
             self.head.weight = self.emb.weight
@@ -239,8 +272,11 @@ class SpikeGPT(nn.Module):
         """
         features, _ = self._features(ids, None)
         if self.config.head == "tokens":
-            return product(self.head, features, self._read).transpose(0, 1)
-        return self._classify(features, _lengths(ids, attention_mask))
+            return self.ends.logits(features).transpose(0, 1)
+        lengths = lengths_of(ids, attention_mask)
+        if self.config.head == "mean":
+            return self.ends.logits_of_mean(features, lengths)
+        return self.ends.logits(features[lengths - 1, torch.arange(len(lengths), device=lengths.device)])
 
     def run(self, ids: Tensor, state: SpikeGPTState | None = None) -> tuple[Tensor, SpikeGPTState]:
         """Go on with a text by some tokens; returns their logits ``(B, T, vocab)`` and the state behind them.
@@ -254,7 +290,7 @@ class SpikeGPT(nn.Module):
                 f"run() and step() are for head='tokens'; this model, head={self.config.head!r}, reads whole texts."
             )
         features, state = self._features(ids, state)
-        return product(self.head, features, self._read).transpose(0, 1), state
+        return self.ends.logits(features).transpose(0, 1), state
 
     def step(self, tokens: Tensor, state: SpikeGPTState) -> tuple[Tensor, SpikeGPTState]:
         """Go on by one token, ``(B,)``; returns logits ``(B, vocab)`` and the next state."""
@@ -267,7 +303,7 @@ class SpikeGPT(nn.Module):
 
     def _features(self, ids: Tensor, state: SpikeGPTState | None) -> tuple[Tensor, SpikeGPTState]:
         """Return what the head reads, ``(T, B, hidden)``: numbers, or spikes."""
-        self._check(ids)
+        check_ids(ids, self.config.vocab)
         if state is None:
             state = self.initial_state(len(ids))
         state.check(self.config, len(ids))
@@ -276,14 +312,14 @@ class SpikeGPT(nn.Module):
         if binarised and isinstance(self.emb, IntegerFirst):
             check_signs(self.emb.config)
         x = unit_step(F.embedding(ids.T, self.emb.weight)) if binarised else self.emb(ids.T)
-        x = _stream(norm(cast("Block", self.blocks[0]).ln0, _stream(x)))
+        x = self.ends.start(cast("Block", self.blocks[0]).ln0, x)
         memories: list[_Memory] = []
         of_layers = {name: value for name, value in state.tensors.items() if name != _HEAD}
         for number, block in enumerate(self.blocks):
             memory = {name: value[number] for name, value in of_layers.items()}
             x = block(x, memory)
             memories.append(memory)
-        features = norm(self.ln_out, x)
+        features = self.ends.features(x)
         if self.config.inputs == "spikes":
             features, last = self.head_neurons(features / self.config.input_threshold, state.tensors[_HEAD][0])
         after = {name: torch.stack([memory[name] for memory in memories]) for name in of_layers}
@@ -291,30 +327,10 @@ class SpikeGPT(nn.Module):
             after[_HEAD] = torch.stack([last])
         return features, SpikeGPTState(after)
 
-    def _classify(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """Return the logits of texts that end at ``lengths``."""
-        if self.config.head == "last":
-            read = features[lengths - 1, torch.arange(len(lengths), device=lengths.device)]
-            return product(self.head, read, self._read)
-        if self._read is not None:
-            features = _stream(features)
-        inside = torch.arange(len(features), device=lengths.device).unsqueeze(1) < lengths
-        total = sum_of(features * inside.unsqueeze(2), 0)
-        mean = total / lengths.unsqueeze(1)
-        return product(self.head, mean, "norm")
-
     @property
-    def _read(self) -> str | None:
-        """What the head's product reads: numbers of a norm, or spikes."""
-        return "norm" if self.config.inputs == "norms" else None
-
-    def _check(self, ids: Tensor) -> None:
-        check_token_ids(ids, "SpikeGPT", "(B, T)")
-        if 0 in ids.shape:
-            raise SampleError(
-                f"SpikeGPT takes token ids (B, T), B and T from 1; got {tuple(ids.shape)} of {ids.dtype}."
-            )
-        check_range("The token", ids, self.config.vocab, f"the model has vocab={self.config.vocab}")
+    def ends(self) -> Ends:
+        """What stands before the first layer and behind the last."""
+        return self._ends(self)
 
     # Weights.
 
@@ -376,18 +392,3 @@ class SpikeGPT(nn.Module):
 
 
 _MATRICES = {"att": ("key", "value", "receptance", "output"), "ffn": ("key", "receptance", "value")}
-
-
-def _lengths(ids: Tensor, mask: object) -> Tensor:
-    """Return how many tokens each text has."""
-    if mask is None:
-        return torch.full((len(ids),), ids.shape[1], device=ids.device)
-    if isinstance(mask, Tensor) and mask.shape == ids.shape:
-        lengths = mask.long().sum(-1)
-        inside = torch.arange(ids.shape[1], device=ids.device) < lengths.unsqueeze(1)
-        if bool((mask == inside).all()) and bool((lengths > 0).all()):
-            return lengths
-    raise SampleError(
-        "attention_mask must be a tensor of the shape of the ids, with 1 for the tokens of each text, one at least, and"
-        " 0 for the pads behind them."
-    )

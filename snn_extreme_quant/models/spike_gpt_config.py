@@ -12,6 +12,8 @@ from snn_extreme_quant.models.config import WEIGHTS, ModelConfig, Weights, weigh
 __all__ = ["SpikeGPTConfig", "check_signs"]
 
 _MOST_WIDTH = 4096
+#: Currents of 22 bits, times this, are potentials of less than 2^30.
+_MOST_TAU = 128.0
 
 
 def check_signs(given: WeightConfig) -> None:
@@ -56,6 +58,7 @@ class SpikeGPTConfig(ModelConfig):
     dropout: float = 0.03
     norm_eps: float = 1e-5
     weights: Weights = "float"
+    profile: Literal["reference", "integer"] = "reference"
 
     def __post_init__(self) -> None:
         """Refuse what has no meaning."""
@@ -75,6 +78,7 @@ class SpikeGPTConfig(ModelConfig):
             self._refuse("tau", "use a number above 1, in tokens")
         self._check_neurons()
         self._check_embedding()
+        self._check_profile()
 
     def _check_types(self) -> None:
         super()._check_types()
@@ -99,6 +103,18 @@ class SpikeGPTConfig(ModelConfig):
         weights = weights_from_data(self.weights)
         if self.binarised and isinstance(weights, PrecisionPlan):
             check_signs(weights.config_for("emb"))
+
+    def _check_profile(self) -> None:
+        """Refuse what has no form in whole numbers."""
+        if self.profile == "reference":
+            return
+        for name, wanted in (("spiking", True), ("inputs", "norms"), ("neurons", None)):
+            if getattr(self, name) != wanted:
+                self._refuse(name, f"profile='integer' is for {name}={wanted!r}; use that, or profile='reference'")
+        if not self.binarised:
+            self._refuse("binary_embedding", "profile='integer' reads the bits of a binarised embedding; leave it out")
+        if self.tau > _MOST_TAU:
+            self._refuse("tau", f"potentials of profile='integer' fit 32 bits up to tau={_MOST_TAU:g}")
 
     @property
     def binarised(self) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +15,7 @@ from snn_extreme_quant.errors import CheckpointError, SampleError
 from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
 from snn_extreme_quant.output_files import check_writable, write_whole
 
-__all__ = ["SpikeGPTState", "state_shapes"]
+__all__ = ["SpikeGPTState", "numpy_type", "state_shapes", "state_type"]
 
 _FORMAT = "snn_extreme_quant.spike_gpt_state.1"
 _ALWAYS = ("att_before", "ffn_before", "numerator", "denominator")
@@ -39,12 +41,34 @@ def state_shapes(config: SpikeGPTConfig) -> dict[str, tuple[int, int]]:
     return shapes
 
 
+def state_type(config: SpikeGPTConfig, name: str) -> torch.dtype:
+    """Return the type of a tensor of a state: float32, or whole numbers of 32 bits, and of 64 for the sums of wkv.
+
+    Example:
+        >>> state_type(SpikeGPTConfig(profile="integer"), "numerator")
+        torch.int64
+    """
+    if config.profile == "reference":
+        return torch.float32
+    return torch.int64 if name in ("numerator", "denominator") else torch.int32
+
+
+def numpy_type(dtype: torch.dtype) -> np.dtype[Any]:
+    """Return numpy's type of a state's.
+
+    Example:
+        >>> numpy_type(torch.int64)
+        dtype('int64')
+    """
+    return np.dtype(str(dtype).removeprefix("torch."))
+
+
 @dataclass(frozen=True)
 class SpikeGPTState:
     """A state; none of its tensors is ever changed.
 
     Args:
-        tensors: float32, each ``(layers, B, width)``; ``docs/spike_gpt.md`` has their names.
+        tensors: each ``(layers, B, width)``, of :func:`state_type`; ``docs/spike_gpt.md`` has their names.
 
     Example:
         >>> state = SpikeGPTState.initial(SpikeGPTConfig(vocab=9, layers=1, hidden=4), 2)
@@ -58,7 +82,12 @@ class SpikeGPTState:
     def initial(cls, config: SpikeGPTConfig, batch: int, device: torch.device | None = None) -> SpikeGPTState:
         """Return the state before a text: all 0."""
         shapes = state_shapes(config).items()
-        return cls({name: torch.zeros(layers, batch, width, device=device) for name, (layers, width) in shapes})
+        return cls(
+            {
+                name: torch.zeros(layers, batch, width, dtype=state_type(config, name), device=device)
+                for name, (layers, width) in shapes
+            }
+        )
 
     @property
     def batch(self) -> int:
@@ -82,11 +111,11 @@ class SpikeGPTState:
                 whose = "model" if name in shapes else "state"
                 raise SampleError(f"The state is of another model: {name!r} is of the {whose} alone.")
             layers, width = shapes[name]
-            value = self.tensors[name]
-            if tuple(value.shape) != (layers, batch, width) or value.dtype != torch.float32:
+            value, dtype = self.tensors[name], state_type(config, name)
+            if tuple(value.shape) != (layers, batch, width) or value.dtype != dtype:
                 raise SampleError(
                     f"The state's {name!r} has shape {tuple(value.shape)} and type {value.dtype}; {batch} sequences of"
-                    f" this model need {(layers, batch, width)} of torch.float32."
+                    f" this model need {(layers, batch, width)} of {dtype}."
                 )
 
     def save(self, path: str | Path) -> None:

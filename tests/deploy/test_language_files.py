@@ -214,6 +214,8 @@ def test_what_is_refused(tmp_path: Path, ternary: tuple[SpikeGPT, Path]) -> None
     with pytest.raises(ExportError, match="logits='all'"):
         export_gpt(model, out, form="streaming", logits="all")
     with pytest.raises(ExportError, match="leave the other options out"):
+        sxq.export_onnx(model, None, out, input="spikes")
+    with pytest.raises(ExportError, match="one with profile='integer'"):
         sxq.export_onnx(model, None, out, integer=True)
     broken = build()
     with torch.no_grad():

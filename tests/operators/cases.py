@@ -16,7 +16,12 @@ from torch import Tensor
 
 from snn_extreme_quant.deploy import native_status
 from snn_extreme_quant.deploy.integer.golden import golden_run
-from snn_extreme_quant.deploy.lowering.functions import is_integer_layer, is_integer_neuron, is_token_integer
+from snn_extreme_quant.deploy.lowering.functions import (
+    is_integer_layer,
+    is_integer_neuron,
+    is_language_integer,
+    is_token_integer,
+)
 from snn_extreme_quant.deploy.runtime.native import native_library
 from snn_extreme_quant.deploy.runtime.native_steps import STEP_COUNTS, STEP_SUMS
 from snn_extreme_quant.errors import ModelFileError
@@ -119,7 +124,7 @@ def applies(runtime: str, case: Case) -> bool:
         return False
     if runtime == "native kernel":
         return case.operator in kernels()
-    integers = (is_integer_layer, is_integer_neuron, is_token_integer)
+    integers = (is_integer_layer, is_integer_neuron, is_token_integer, is_language_integer)
     return runtime != "golden model" or any(found(case.operator) for found in integers)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from snn_extreme_quant.deploy.integer.functions import IntegerLayer
 from snn_extreme_quant.deploy.integer.neuron_functions import IntegerNeuron
-from snn_extreme_quant.deploy.lowering.functions import is_integer_layer, is_token_integer
+from snn_extreme_quant.deploy.lowering.functions import is_integer_layer, is_language_integer, is_token_integer
 from snn_extreme_quant.exported.operators import KINDS
 from snn_extreme_quant.neurons import NeuronSpec
 from tests.deploy import integer_cases
@@ -76,5 +76,6 @@ def integer_neuron_cases(operator: str) -> Iterator[Case]:
 def is_float_free(case: Case) -> bool:
     """Whether the body of an operator names no type of floating point."""
     body = case.model().functions[0]
-    assert is_integer_layer(case.operator) or is_token_integer(case.operator) or case.operator in all_neurons()
+    kinds = (is_integer_layer, is_token_integer, is_language_integer)
+    assert any(found(case.operator) for found in kinds) or case.operator in all_neurons()
     return "float" not in str(body).lower() and not FLOATS & set(data_types(body.node))

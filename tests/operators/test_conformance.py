@@ -20,7 +20,7 @@ from snn_extreme_quant.deploy.lowering.functions import DOMAIN, NeuronFunction, 
 from snn_extreme_quant.deploy.lowering.layer_functions import layer_operators
 from snn_extreme_quant.deploy.shifts.functions import shift_operators
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.exported.operators import KINDS, LANGUAGE, TOKEN_INTEGERS
+from snn_extreme_quant.exported.operators import KINDS, LANGUAGE, LANGUAGE_INTEGERS, TOKEN_INTEGERS
 from snn_extreme_quant.neurons import NeuronSpec
 from tests.deploy.test_repacking import IDS, build
 from tests.deploy.test_synchronous_networks import made
@@ -30,6 +30,7 @@ from .cases import Case, check, kernels
 from .integers import SPECS as INTEGER_SPECS
 from .integers import all_neurons, all_sums, first_layout, integer_neuron_cases, integer_sum_cases, is_float_free
 from .language import language_cases
+from .language_integers import language_integer_cases
 from .layers import layer_cases
 from .neurons import SPECS, all_functions, neuron_cases
 from .shifts import shift_cases
@@ -47,6 +48,7 @@ TABLE = frozenset(
         *all_synchronous(),
         *shift_operators(),
         *LANGUAGE,
+        *LANGUAGE_INTEGERS,
         *all_sums(),
         *all_neurons(),
         *TOKEN_INTEGERS,
@@ -101,6 +103,15 @@ def test_language_models(operator: str) -> None:
     ran = Counter(runtime for case in found for runtime in check(case))
     assert ran["onnxruntime"] == ran["onnx.reference"] == len(found) >= 6
     assert (ran["native kernel"] > 0) == (operator in kernels())
+
+
+@pytest.mark.parametrize("operator", LANGUAGE_INTEGERS)
+def test_integers_of_language_models(operator: str) -> None:
+    found = list(language_integer_cases(operator))
+    ran = Counter(runtime for case in found for runtime in check(case))
+    assert ran["golden model"] == ran["onnxruntime"] == ran["onnx.reference"] == len(found) >= 10
+    assert (ran["native kernel"] > 0) == (operator in kernels())
+    assert is_float_free(found[0])
 
 
 @pytest.mark.parametrize("operator", TOKEN_INTEGERS)

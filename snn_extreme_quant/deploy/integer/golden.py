@@ -1,11 +1,11 @@
 """The golden model: an exported integer file, computed by a few lines of numpy.
 
 It reads the graph of the file and carries it out node by node, by a short function for each operator: those of our
-domain here, in :mod:`.golden_neurons` and in :mod:`.golden_tokens`, ONNX's own in :mod:`.golden_standard`. Neither
-onnxruntime nor torch nor the bodies that the file carries take part, so it is an independent oracle for all of them.
-Between the first and the last integer operator all arrays hold whole numbers; floats occur before (the encoding of the
-input) and behind (the decoding of the output) alone, and there, for operators that no integer network has, onnx's
-reference evaluator helps out.
+domain here, in :mod:`.golden_neurons`, :mod:`.golden_tokens` and :mod:`.golden_language`, ONNX's own in
+:mod:`.golden_standard`. Neither onnxruntime nor torch nor the bodies that the file carries take part, so it is an
+independent oracle for all of them. Between the first and the last integer operator all arrays hold whole numbers;
+floats occur before (the encoding of the input) and behind (the decoding of the output) alone, and there, for operators
+that no integer network has, onnx's reference evaluator helps out.
 
 It is written to be read, not to be fast: sums are numpy's integer products.
 """
@@ -25,6 +25,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from snn_extreme_quant.deploy.integer.functions import IntegerLayer
+from snn_extreme_quant.deploy.integer.golden_language import run_language
 from snn_extreme_quant.deploy.integer.golden_neurons import run_neurons
 from snn_extreme_quant.deploy.integer.golden_standard import STANDARD
 from snn_extreme_quant.deploy.integer.golden_tokens import run_tokens
@@ -33,6 +34,7 @@ from snn_extreme_quant.deploy.lowering.functions import (
     DOMAIN,
     is_integer_layer,
     is_integer_neuron,
+    is_language_integer,
     is_neuron,
     is_token_integer,
     is_token_neuron,
@@ -125,6 +127,8 @@ def _carried_out(proto: onnx.ModelProto, node: onnx.NodeProto, operands: Sequenc
     if node.domain == DOMAIN and is_integer_layer(node.op_type):
         layer = IntegerLayer.from_name(node.op_type)
         return [_whole(_LAYERS[layer.kind](layer, _all(operands), attributes), where)]
+    if node.domain == DOMAIN and is_language_integer(node.op_type):
+        return run_language(node.op_type, _all(operands), attributes, where)
     if node.domain == DOMAIN and is_token_integer(node.op_type):
         return [run_tokens(node.op_type, _all(operands), attributes, where)]
     if node.domain == DOMAIN and is_neuron(node.op_type):

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 import onnx
 from onnx import TensorProto
 
-from snn_extreme_quant.deploy.lowering.functions import DOMAIN, is_integer_layer, is_integer_neuron, is_token_integer
+from snn_extreme_quant.deploy.lowering.functions import (
+    DOMAIN,
+    is_integer_layer,
+    is_integer_neuron,
+    is_language_integer,
+    is_token_integer,
+)
 from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.files import AFTER
 
@@ -142,7 +148,8 @@ def _hides_float(node: onnx.NodeProto) -> bool:
 
 
 def _is_integer(operator: str) -> bool:
-    return is_integer_layer(operator) or is_integer_neuron(operator) or is_token_integer(operator)
+    kinds = (is_integer_layer, is_integer_neuron, is_token_integer, is_language_integer)
+    return any(found(operator) for found in kinds)
 
 
 def _all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:

@@ -13,6 +13,7 @@ import torch
 from snn_extreme_quant._version import __version__
 from snn_extreme_quant.data.text_tokens import TextTokens
 from snn_extreme_quant.deploy.export import ExportReport, as_path, check_weights, write_file
+from snn_extreme_quant.deploy.integer.integers_only import check_integers_only
 from snn_extreme_quant.deploy.language.graph import Form, Logits, write_gpt
 from snn_extreme_quant.deploy.lowering.model import lowering_error
 from snn_extreme_quant.deploy.lowering.repacking import LAYOUTS, TernaryPacking, check_packing
@@ -20,7 +21,7 @@ from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.files import AFTER, METADATA_KEY
 from snn_extreme_quant.models.spike_gpt import SpikeGPT
-from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState, state_shapes
+from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState, numpy_type, state_shapes, state_type
 
 __all__ = ["export_gpt", "facts_of"]
 
@@ -72,6 +73,8 @@ def export_gpt(
         facts = {**facts_of(model, form, logits, tokens, ternary_packing), "layers": list(writer.layers.values())}
         proto = writer.model({METADATA_KEY: json.dumps(facts, separators=(",", ":"))})
         _check_size(proto)
+        if model.config.profile == "integer":
+            check_integers_only(proto, encodes=False)
         try:
             onnx.checker.check_model(proto, full_check=True)
         except Exception as error:
@@ -105,8 +108,10 @@ def facts_of(
 ) -> dict[str, Any]:
     """Return what a file says of itself, but for its layers."""
     config = model.config
+    whole = config.profile == "integer"
     states = [
-        {"name": name, "shape": [layers, "B", width], "initial": 0.0}
+        {"name": name, "shape": [layers, "B", width], "initial": 0 if whole else 0.0}
+        | ({"dtype": str(numpy_type(state_type(config, name)))} if whole else {})
         for name, (layers, width) in state_shapes(config).items()
     ]
     facts: dict[str, Any] = {
@@ -129,6 +134,8 @@ def facts_of(
             "tokens": None if tokens is None else tokens.to_data(),
         },
     }
+    if whole:
+        facts["integer"] = True
     if ternary_packing != "2bit":
         facts["ternary_packing"] = ternary_packing
     return facts

@@ -17,11 +17,11 @@ from snn_extreme_quant.deploy.lowering.functions import NeuronFunction
 from snn_extreme_quant.exported.files import AFTER
 from snn_extreme_quant.models.exact import STREAM_BITS, epsilon_of
 from snn_extreme_quant.models.spike_gpt import Block, ChannelMix, SpikeGPT, TimeMix
-from snn_extreme_quant.models.spike_gpt_state import state_shapes
+from snn_extreme_quant.models.spike_gpt_state import numpy_type, state_shapes, state_type
 from snn_extreme_quant.models.wkv import factors
 from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, unit_step
 
-__all__ = ["Form", "Logits", "write_gpt"]
+__all__ = ["Form", "GptGraph", "Logits", "write_gpt"]
 
 Form = Literal["sequence", "streaming"]
 Logits = Literal["last", "all"]
@@ -38,12 +38,17 @@ def write_gpt(model: SpikeGPT, form: Form, logits: Logits, layouts: Mapping[str,
         logits: of a text's last token, or of all.
         layouts: by packing layout, the one that the file has in its place.
     """
+    graph: type[GptGraph] = GptGraph
+    if model.config.profile == "integer":
+        from snn_extreme_quant.deploy.language.integer_graph import IntegerGptGraph  # it builds on this module
+
+        graph = IntegerGptGraph
     with torch.no_grad():
-        return _Gpt(model, form, logits, layouts).written()
+        return graph(model, form, logits, layouts).written()
 
 
 @dataclass
-class _Gpt:
+class GptGraph:
     """A model and its graph so far.
 
     Args:
@@ -70,7 +75,7 @@ class _Gpt:
         ids = writer.input("ids", np.int64, ("B",) if step else ("B", "L"))
         ids = self._unsqueezed(ids) if step else writer.op("Transpose", ids, perm=[1, 0])  # (L, B)
         shapes = {name: (layers, "B", width) for name, (layers, width) in state_shapes(config).items()}
-        before = {name: self._apart(writer.input(name, np.float32, shape)) for name, shape in shapes.items()}
+        before = {name: self._apart(writer.input(name, self._type(name), shape)) for name, shape in shapes.items()}
         after: dict[str, list[str]] = {name: [] for name in shapes}
         x = self._embedded(ids)
         for number, block in enumerate(self.model.blocks):
@@ -78,7 +83,7 @@ class _Gpt:
             x = self._block(x, cast("Block", block), f"blocks.{number}")
             for name in self.memory if number else [name for name in self.memory if name != "head_potential"]:
                 after[name].append(self.memory[name])
-        x = self._norm(x, self.model.ln_out, "ln_out")
+        x = self._features(x)
         last = self.form == "sequence" and self.logits == "last"
         if config.inputs == "spikes":
             self.memory = {"head_potential": before["head_potential"][0]}
@@ -86,7 +91,7 @@ class _Gpt:
             after["head_potential"].append(self.memory["head_potential"])
         if last:
             x = self._last(x)
-        y = self.products.product("head", self.model.head, x, "norm" if config.inputs == "norms" else None)
+        y = self._logits_of(x)
         self._give(y, step or last, after, shapes)
         return writer
 
@@ -100,9 +105,20 @@ class _Gpt:
         writer.output(y, "logits", np.float32, ("B", vocab) if one else ("B", "L", vocab))
         for name, parts in after.items():
             whole = writer.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
-            writer.output(whole, f"{name}{AFTER}", np.float32, shapes[name])
+            writer.output(whole, f"{name}{AFTER}", self._type(name), shapes[name])
+
+    def _type(self, state: str) -> np.dtype[Any]:
+        return numpy_type(state_type(self.model.config, state))
 
     # Parts of the model.
+
+    def _features(self, x: str) -> str:
+        """Return what the head reads, or what causes the spikes that it reads."""
+        return self._norm(x, self.model.ln_out, "ln_out")
+
+    def _logits_of(self, features: str) -> str:
+        reads = "norm" if self.model.config.inputs == "norms" else None
+        return self.products.product("head", self.model.head, features, reads)
 
     def _embedded(self, ids: str) -> str:
         """Return the stream before the first layer."""
@@ -212,7 +228,7 @@ class _Gpt:
 
     def _whole(self, x: str) -> str:
         """Say that a value has as many tokens as the text, which a runtime does not find by itself."""
-        return self.writer.shaped(x, np.float32, ("L", "B", self.model.config.hidden))
+        return self.writer.shaped(x, self._type("att_before"), ("L", "B", self.model.config.hidden))
 
     def _last(self, x: str) -> str:
         """Return the last token's entry of ``(L, ...)``, as ``(1, ...)``."""

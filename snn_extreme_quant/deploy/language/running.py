@@ -60,6 +60,7 @@ class GptFile:
             self.tokens = None if language["tokens"] is None else TextTokens.from_data(language["tokens"], str(path))
             self.vocab = int(language["vocab"])
             self._shapes: dict[str, list[Any]] = {s["name"]: s["shape"] for s in self.facts["states"]}
+            self._types = {s["name"]: np.dtype(s.get("dtype", "float32")) for s in self.facts["states"]}
         except (DataError, KeyError, TypeError, ValueError) as error:
             raise ModelFileError(f"{path} holds damaged metadata ({error}); export it again.") from error
         opened = open_session(self.path, native=native, threads=threads)
@@ -78,7 +79,7 @@ class GptFile:
 
     @property
     def state(self) -> dict[str, Array]:
-        """The state behind the last token, by name, float32 ``(layers, B, width)``; empty before the first.
+        """The state behind the last token, by name, ``(layers, B, width)`` of the file's types; empty before the first.
 
         One that was read may be set again, here, in another file of the model, or as a ``SpikeGPTState`` of it.
         """
@@ -93,10 +94,10 @@ class GptFile:
         batch = next((value.shape[1:2] for value in found.values()), ())
         for name, value in found.items():
             layers, _, width = self._shapes[name]
-            if value.dtype != np.float32 or value.shape != (layers, *batch, width):
+            if value.dtype != self._types[name] or value.shape != (layers, *batch, width):
                 raise SampleError(
-                    f"{self.path}: the state's {name!r} is float32 {(layers, 'B', width)}, not {value.dtype}"
-                    f" {value.shape}."
+                    f"{self.path}: the state's {name!r} is {self._types[name]} {(layers, 'B', width)}, not"
+                    f" {value.dtype} {value.shape}."
                 )
         self._state = found
 
@@ -118,7 +119,7 @@ class GptFile:
         given = given.astype(np.int64)
         if not self._state:
             self._state = {
-                name: np.zeros([len(given) if size == "B" else size for size in shape], np.float32)
+                name: np.zeros([len(given) if size == "B" else size for size in shape], self._types[name])
                 for name, shape in self._shapes.items()
             }
         if self.streaming:

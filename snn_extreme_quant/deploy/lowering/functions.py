@@ -13,6 +13,7 @@ from onnx import FunctionProto, numpy_helper, parser
 from snn_extreme_quant.deploy.integer.functions import integer_text, is_integer_layer
 from snn_extreme_quant.deploy.integer.neuron_functions import IntegerNeuron, integer_neuron_text
 from snn_extreme_quant.deploy.language.functions import language_text
+from snn_extreme_quant.deploy.language.integer_functions import language_integer_text
 from snn_extreme_quant.deploy.lowering.body_facts import GENERAL, BodyFacts
 from snn_extreme_quant.deploy.lowering.layer_functions import layer_operator, layer_text
 from snn_extreme_quant.deploy.lowering.neuron_functions import NeuronFunction, neuron_text
@@ -24,6 +25,7 @@ from snn_extreme_quant.exported.operators import (
     DOMAIN_VERSION,
     is_integer_neuron,
     is_language,
+    is_language_integer,
     is_layer,
     is_neuron,
     is_token_integer,
@@ -38,6 +40,7 @@ __all__ = [
     "function_body",
     "is_integer_layer",
     "is_integer_neuron",
+    "is_language_integer",
     "is_layer",
     "is_neuron",
     "is_shift",
@@ -82,6 +85,8 @@ def _text(operator: str, facts: BodyFacts) -> str:
         return synchronous_text(operator)
     if is_token_integer(operator):
         return token_integer_text(operator)
+    if is_language_integer(operator):
+        return language_integer_text(operator)
     if is_language(operator):
         return language_text(operator)
     if is_shift(operator):

@@ -15,7 +15,7 @@ from onnx.external_data_helper import uses_external_data
 from snn_extreme_quant.deploy.runtime.native import native_library
 from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 from snn_extreme_quant.errors import ConfigError, ModelFileError, NativeLibraryError
-from snn_extreme_quant.exported.operators import DOMAIN, is_language
+from snn_extreme_quant.exported.operators import DOMAIN, is_language, is_language_integer
 from snn_extreme_quant.exported.packed import damaged_weights
 
 __all__ = ["Opened", "open_session", "session"]
@@ -100,7 +100,9 @@ def open_session(
             kernels.detail = "they were not asked for" if not native else "they are for the CPU"
         # onnxruntime compares each buffer of a shape that it does not know with all others, which takes 18 layers of a
         # language model's functions about 20 seconds: it allocates them as they come instead.
-        kernels.options.enable_mem_reuse = not any(is_language(function.name) for function in proto.functions)
+        kernels.options.enable_mem_reuse = not any(
+            is_language(function.name) or is_language_integer(function.name) for function in proto.functions
+        )
         source = kernels.model if isinstance(kernels.model, str) else kernels.model.SerializeToString()
         del proto  # room for what onnxruntime makes of it
         kernels.model = ""
