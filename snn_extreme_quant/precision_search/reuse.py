@@ -65,7 +65,7 @@ class _Session:
             new = {address: size for address, size in call.storages().items() if address not in self._counted}
             self._counted.update(new)
             self.used += sum(new.values())
-            if self.full:  # half of a module's calls are of no use
+            if self.used > self.room:  # half of a module's calls are of no use
                 self.made.clear()
         return result
 
