@@ -164,8 +164,8 @@ def _advice(radius: float, solution: Solution) -> str:
     if _is_rounding(solution):
         wider = "" if solution.value.dtype == torch.float64 else ", or compute in float64"
         return found + (
-            f"below 1, but the residual is already as small as the rounding of {solution.value.dtype} leaves it, so more"
-            f" evaluations do not help. Use a larger tolerance{wider}."
+            f"below 1, but the residual is already as small as the rounding of {solution.value.dtype} leaves it, so"
+            f" more evaluations do not help. Use a larger tolerance{wider}."
         )
     return found + "below 1, so allow more evaluations or a larger tolerance, or use another method."
 
