@@ -26,11 +26,13 @@ from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.output_files import check_writable, write_whole
 
-__all__ = ["checkpoint_plan", "load_checkpoint", "save_checkpoint"]
+__all__ = ["checkpoint_plan", "load_checkpoint", "save_checkpoint", "to_safetensors"]
 
 _KEY = "snn_extreme_quant"
 _FORMAT = "snn_extreme_quant.checkpoint"
 _VERSION = 1
+#: Bytes of a safetensors file that tell the header's length, and what the header is filled up to a multiple of.
+_LENGTH, _ALIGNMENT = 8, 8
 
 
 def save_checkpoint(model: nn.Module, path: str | Path) -> None:
@@ -58,8 +60,6 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
         >>> torch.equal(net[0].weight, twin[0].weight)
         True
     """
-    from safetensors.torch import save
-
     path = Path(path)
     check_writable(path)
     tensors: dict[str, Tensor] = {}
@@ -81,7 +81,30 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
         "same": same,
     }
     # "format" is what other readers of safetensors files look for.
-    write_whole(path, save(tensors, {"format": "pt", _KEY: json.dumps(facts)}))
+    write_whole(path, to_safetensors(tensors, {"format": "pt", _KEY: json.dumps(facts)}))
+
+
+def to_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """Return the bytes of a safetensors file; those of the same contents are the same in every process.
+
+    Args:
+        tensors: contiguous, on the CPU.
+        metadata: what safetensors itself would write in an order that changes from call to call.
+
+    Example:
+        >>> data = to_safetensors({"x": torch.zeros(1)}, {"b": "2", "a": "1"})
+        >>> data[8 : 8 + int.from_bytes(data[:8], "little")].strip()
+        b'{"__metadata__":{"a":"1","b":"2"},"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'
+    """
+    from safetensors.torch import save
+
+    data = save(tensors, metadata)
+    end = _LENGTH + int.from_bytes(data[:_LENGTH], "little")
+    header = json.loads(data[_LENGTH:end])
+    header["__metadata__"] = dict(sorted(metadata.items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return b"".join((len(text).to_bytes(_LENGTH, "little"), text, memoryview(data)[end:]))
 
 
 def _place(name: str, value: Tensor) -> tuple[Any, ...]:

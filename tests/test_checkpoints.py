@@ -27,6 +27,7 @@ from snn_extreme_quant import (
     reset,
     save_checkpoint,
 )
+from snn_extreme_quant.checkpoints import to_safetensors
 from snn_extreme_quant.errors import CheckpointError, OutputPathError
 
 PLAN = PrecisionPlan(
@@ -131,6 +132,20 @@ def test_the_plan_of_a_file(tmp_path) -> None:
     save_checkpoint(net, path)
     assert dict(checkpoint_plan(path).rules) == {name: config for name, config in PLAN.rules if name != "6"}
     assert checkpoint_plan(path).default == Float()
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path) -> None:
+    net = network()
+    quantize_(net, PLAN)
+    path, written = tmp_path / "net.safetensors", set()
+    for _ in range(12):
+        save_checkpoint(net, path)
+        written.add(path.read_bytes())
+    assert len(written) == 1
+    (data,) = written
+    assert (8 + int.from_bytes(data[:8], "little")) % 8 == 0  # where tensors begin, for readers that map the file
+    few = {"x": torch.ones(1)}, {"größe": "é" * 7}
+    assert to_safetensors(*few) == safetensors.torch.save(*few)
 
 
 def test_other_readers_of_safetensors_can_read_the_file(tmp_path) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self, get_args, get_ty
 
 from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary, WeightConfig, config_from_dict
 from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.neurons.equilibrium_steps import GRID
 from snn_extreme_quant.neurons.fixed_point_solvers import Failure, Method, Solver
 from snn_extreme_quant.registry import suggest
 
@@ -215,6 +216,8 @@ class SpikingBertConfig(ModelConfig):
             self._refuse("T", f"use at most {_MOST_STEPS}")
         if not 0.0 < self.leak <= 1.0:
             self._refuse("leak", "use a number above 0 and up to 1; 1 is no leak")
+        if not (-1.0 < self.start < 1.0 and self.start * GRID == round(self.start * GRID)):
+            self._refuse("start", f"use a multiple of 1/{GRID:.0f} between -1 and 1, such as 0.5")
         if self.neurons is not None and self.leak != 1.0:
             self._refuse("leak", f"the frameworks round leaks differently; use leak=1 with neurons={self.neurons!r}")
         if self.neurons == "snntorch" and self.signed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint
+from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint, to_safetensors
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.models.config import SpikingBertConfig
 from snn_extreme_quant.models.packed import PACKED_METADATA, load_packed, packed_tensors
@@ -24,9 +24,7 @@ def save(model: SpikingBert, folder: Path, packed: bool) -> None:
     except OSError as error:
         raise OutputPathError(f"{folder} cannot be made: {error.strerror or error}.") from error
     if packed:
-        from safetensors.torch import save as to_bytes
-
-        write_whole(folder / "model.safetensors", to_bytes(packed_tensors(model), PACKED_METADATA))
+        write_whole(folder / "model.safetensors", to_safetensors(packed_tensors(model), PACKED_METADATA))
     else:
         save_checkpoint(model, folder / "model.safetensors")
     facts = {"format": _FORMAT, "version": _VERSION, "packed": packed, "config": model.config.to_dict()}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint
+from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint, to_safetensors
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.packed import PACKED_METADATA, load_packed, packed_tensors
@@ -36,14 +36,12 @@ def save(model: SpikeGPT, folder: Path, packed: bool) -> None:
         raise OutputPathError(f"{folder} cannot be made: {error.strerror or error}.") from error
     config = model.config
     if packed:
-        from safetensors.torch import save as to_bytes
-
         tensors = packed_tensors(model)
         if config.tied and any(isinstance(layer, IntegerFirst) for layer in (model.emb, model.head)):
             config = replace(config, tied=False)  # one latent table, but two of codes
         elif config.tied:
             del tensors["head.weight"]
-        write_whole(folder / "model.safetensors", to_bytes(tensors, PACKED_METADATA))
+        write_whole(folder / "model.safetensors", to_safetensors(tensors, PACKED_METADATA))
     else:
         save_checkpoint(model, folder / "model.safetensors")
     facts = {"format": _FORMAT, "version": _VERSION, "packed": packed, "config": config.to_dict()}

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from snn_extreme_quant.checkpoints import to_safetensors
 from snn_extreme_quant.errors import CheckpointError, SampleError
 from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
 from snn_extreme_quant.output_files import check_writable, write_whole
@@ -120,11 +121,9 @@ class SpikeGPTState:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; raises :class:`OutputPathError` if that cannot be."""
-        from safetensors.torch import save
-
         check_writable(Path(path))
         tensors = {name: value.detach().cpu().contiguous().clone() for name, value in self.tensors.items()}
-        write_whole(Path(path), save(tensors, {"format": "pt", "kind": _FORMAT}))
+        write_whole(Path(path), to_safetensors(tensors, {"format": "pt", "kind": _FORMAT}))
 
     @classmethod
     def load(cls, path: str | Path) -> SpikeGPTState:

@@ -31,6 +31,8 @@ __all__ = ["ImplicitLayer"]
 
 #: From a to f(a), and to whatever else is read at a.
 Map = Callable[[Tensor], tuple[Tensor, ...]]
+#: Units of the last place of the largest value that a residual may have by the sums in f alone.
+_ROUNDINGS = 16.0
 
 
 class ImplicitLayer(nn.Module):
@@ -96,7 +98,7 @@ class ImplicitLayer(nn.Module):
     def _settle(self, f: Map, start: Tensor) -> Solution:
         def explain(tried: Solution) -> str:
             place = tried.value if math.isfinite(tried.residual) else start
-            return _advice(spectral_radius(lambda a: f(a)[0], place))
+            return _advice(spectral_radius(lambda a: f(a)[0], place), tried)
 
         return solve_fixed_point(lambda a: f(a)[0], start, self.solver, explain)
 
@@ -124,8 +126,8 @@ class ImplicitLayer(nn.Module):
             product = jacobian_product([found[0]], state, [v])
             return unit if product is None else unit + product
 
-        def explain(_: Solution) -> str:
-            return f"This was the backward pass. {_advice(graph_radius(found[0], state))}"
+        def explain(solution: Solution) -> str:
+            return f"This was the backward pass. {_advice(graph_radius(found[0], state), solution)}"
 
         self.backward_report = solve_fixed_point(step, unit, self.solver, explain)
         return self.backward_report.value * size
@@ -155,11 +157,24 @@ class _AtFixedPoint(torch.autograd.Function):
         return None, None, first, *gradients[1:]
 
 
-def _advice(radius: float) -> str:
+def _advice(radius: float, solution: Solution) -> str:
     found = f"The spectral radius of its Jacobian is about {radius:.3g}: "
     if not radius < 1.0:
         return found + "from 1 on there is no stable fixed point. Make what feeds back smaller."
+    if _is_rounding(solution):
+        wider = "" if solution.value.dtype == torch.float64 else ", or compute in float64"
+        return found + (
+            f"below 1, but the residual is already as small as the rounding of {solution.value.dtype} leaves it, so"
+            f" more evaluations do not help. Use a larger tolerance{wider}."
+        )
     return found + "below 1, so allow more evaluations or a larger tolerance, or use another method."
+
+
+def _is_rounding(solution: Solution) -> bool:
+    """Whether what is left of a residual is the rounding of the values themselves."""
+    value = solution.value
+    size = float(value.abs().max()) if value.numel() else 0.0
+    return solution.residual <= _ROUNDINGS * torch.finfo(value.dtype).eps * size
 
 
 def _repeatable(f: Map, device: torch.device) -> Map:

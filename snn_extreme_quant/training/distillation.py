@@ -75,7 +75,7 @@ class Teacher:
 
     Args:
         model: with or without classifier.
-        levels: of hidden states, from 0, the embeddings; the layers among them give scores.
+        levels: of hidden states, that of the input neurons first (0: the embeddings); the layers after it give scores.
         hidden: whether hidden states are wanted.
         scores: whether scores are wanted.
     """
@@ -91,15 +91,14 @@ class Teacher:
         """Run the teacher on a batch."""
         found: dict[tuple[int, str], Tensor] = {}
         with ExitStack() as stack:
-            for level in self.levels if self.scores else ():
-                if level:
-                    own = self.trunk.encoder.layer[level - 1].attention.self
-                    for name in ("query", "key"):
+            for level in self.levels[1:] if self.scores else ():
+                own = self.trunk.encoder.layer[level - 1].attention.self
+                for name in ("query", "key"):
 
-                        def keep(_: Any, __: Any, output: Tensor, key: tuple[int, str] = (level, name)) -> None:
-                            found[key] = output
+                    def keep(_: Any, __: Any, output: Tensor, key: tuple[int, str] = (level, name)) -> None:
+                        found[key] = output
 
-                        stack.callback(getattr(own, name).register_forward_hook(keep).remove)
+                    stack.callback(getattr(own, name).register_forward_hook(keep).remove)
             output = self.model(
                 input_ids=batch.ids, attention_mask=batch.mask, token_type_ids=batch.types, output_hidden_states=True
             )
@@ -108,7 +107,7 @@ class Teacher:
         if self.scores:
             heads = self.model.config.num_attention_heads
             scores = torch.stack([
-                _scores(found[level, "query"], found[level, "key"], heads) for level in self.levels if level
+                _scores(found[level, "query"], found[level, "key"], heads) for level in self.levels[1:]
             ])  # fmt: skip
         return TeacherOutputs(output.logits if self.classifies else None, hidden, scores)
 

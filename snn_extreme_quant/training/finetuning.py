@@ -15,7 +15,7 @@ from snn_extreme_quant.models.base import load_base, silent
 from snn_extreme_quant.models.teacher import load_tokenizer
 from snn_extreme_quant.training.distillation import Shares, TeacherOutputs, label_loss
 from snn_extreme_quant.training.evaluation import predictions
-from snn_extreme_quant.training.jobs import Place, read_task, refuse_labels
+from snn_extreme_quant.training.jobs import Place, read_task, refuse_labels, refuse_length
 from snn_extreme_quant.training.recipe import LossWeights, Recipe, Stage
 
 __all__ = ["FineTuning"]
@@ -57,6 +57,7 @@ class FineTuning:
         classes = _classes(recipe.task, self.train, self.dev)
         bert = load_base(recipe.base.path, classes, recipe.base.dropout, recipe.task.labels)
         refuse_labels(recipe, classes, self.train, self.dev)
+        refuse_length(recipe, bert, recipe.base.path)
         self.classes = classes
         self.trained = bert.to(place.device)
         self.model = _Classifier(bert, recipe.task.regression)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from snn_extreme_quant.data import Batch, Rows, Sentences, read_rows, read_text
+from snn_extreme_quant.data.tasks import LABEL_NAMES
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.config import weights_from_data
@@ -22,7 +23,7 @@ from snn_extreme_quant.training.recipe import Recipe, Stage
 from snn_extreme_quant.training.start import take_start
 from snn_extreme_quant.training.teacher_cache import CachedTeacher
 
-__all__ = ["Distillation", "Job", "Place", "read_task", "refuse_labels"]
+__all__ = ["Distillation", "Job", "Place", "read_task", "refuse_labels", "refuse_length"]
 
 _STEPS_MEASURED = (4, 8, 16, 32, 64)
 
@@ -94,11 +95,25 @@ def read_task(recipe: Recipe, tokenizer: Any) -> tuple[Rows, Sentences, Sentence
 
 def refuse_labels(recipe: Recipe, classes: int, *splits: Sentences) -> None:
     """Raise :class:`ConfigError` where labels do not fit a model's outputs."""
-    largest = max(split.labels.max() for split in splits)
-    if classes != 1 if recipe.task.regression else classes <= largest:
+    largest, task = max(split.labels.max() for split in splits), recipe.task
+    names = task.labels or LABEL_NAMES.get(task.name, ())
+    # Numbers beyond the names are of a table of one's own, of which the names say nothing.
+    others = 0 < len(names) != classes and largest < len(names)
+    if classes != 1 if task.regression else classes <= largest or others:
         raise ConfigError(
-            f"The teacher has {classes} outputs, which do not fit the labels of {recipe.task.name!r}; give a"
-            " teacher of this task, or set classes in [student] where the teacher has no classifier."
+            f"The teacher has {classes} outputs, which do not fit the {f'{len(names)} ' if others else ''}labels of"
+            f" {task.name!r}; give a teacher of this task, or set classes in [student] where the teacher has no"
+            " classifier."
+        )
+
+
+def refuse_length(recipe: Recipe, bert: Any, source: str) -> None:
+    """Raise :class:`ConfigError` where a sentence may be longer than a BERT's table of positions."""
+    positions = bert.config.max_position_embeddings
+    if recipe.max_tokens > positions:
+        raise ConfigError(
+            f"[task] max_tokens={recipe.max_tokens}: {source} has {positions} positions; use max_tokens = {positions}"
+            " or less."
         )
 
 
@@ -125,6 +140,7 @@ class Distillation:
         self.tokenizer = load_tokenizer(recipe.teacher)
         rows, self.train, self.dev = read_task(recipe, self.tokenizer)
         teacher = load_teacher(recipe.teacher)
+        refuse_length(recipe, teacher, recipe.teacher)
         student = SpikingBert.from_teacher(
             recipe.teacher, recipe.layers, _spread(rows, recipe.train.calibration), **recipe.student
         )
@@ -159,9 +175,26 @@ class Distillation:
         self.student.mode = "simulated"
         if stage.loss.needs_teacher:
             self._levels(stage)
+        if stage.loss.logits:
+            self._check_logits(stage)
         if stage.augment:
             size = self._model(stage).get_input_embeddings().num_embeddings
             Vocabulary.of(self.tokenizer, size).check(self.recipe.augment)
+
+    def _check_logits(self, stage: Stage) -> None:
+        """Refuse a teacher whose logits are not there, or are of other classes than the student's."""
+        source, ours = stage.teacher or self.recipe.teacher, self.student.config.classes
+        classifier = getattr(self._model(stage), "classifier", None)
+        if classifier is None:
+            raise ConfigError(
+                f"stage {stage.name!r}: loss.logits compares with a classifier, and teacher {source} has none; set"
+                " logits = 0, or name a teacher that was fine-tuned for the task."
+            )
+        if classifier.out_features != ours:
+            raise ConfigError(
+                f"stage {stage.name!r}: teacher {source} has {classifier.out_features} outputs, the student {ours}:"
+                " their logits cannot be compared; set logits = 0, or name a teacher of this task."
+            )
 
     def _levels(self, stage: Stage) -> tuple[int, ...]:
         """Return which of the teacher's levels are compared with the student's."""
@@ -173,6 +206,11 @@ class Distillation:
         if not all(0 <= level <= depth for level in levels):
             raise ConfigError(
                 f"stage {stage.name!r}: layer_map={list(levels)}: the teacher has the levels 0 to {depth}."
+            )
+        if stage.loss.scores and 0 in levels[1:]:
+            raise ConfigError(
+                f"stage {stage.name!r}: layer_map={list(levels)}: level 0, the embeddings, has no attention scores;"
+                " name a layer from 1 after the first entry, or set scores = 0."
             )
         return levels
 
@@ -193,6 +231,7 @@ class Distillation:
         source = stage.teacher or self.recipe.teacher
         if source not in self.teachers:
             model = load_teacher(source)
+            refuse_length(self.recipe, model, f"stage {stage.name!r}: teacher {source}")
             found = (model.config.hidden_size, model.config.vocab_size)
             if found != (self.width, self.student.config.vocab):
                 raise ConfigError(

@@ -105,6 +105,8 @@ class _Run:
         self.wrapped: Any = None
         self.optimizer: Any = None
         self.pending: dict[str, Any] | None = None
+        self.seconds = 0.0  # that the stage took up to its last checkpoint
+        self.log = folder / "log.jsonl"
 
     # One stage.
 
@@ -144,7 +146,7 @@ class _Run:
         self.begin(stage)
         if self.step == 0 and changes_weights([other.weights for other in self.recipe.stages], self.stage):
             self.best = {}
-        started = time.perf_counter()
+        started = time.perf_counter() - self.seconds
         for batch, seed in self.batches(stage, self.step, steps):
             factor = learning_rate(stage, self.step, steps)
             for group in self.optimizer.param_groups:
@@ -159,6 +161,7 @@ class _Run:
                 total = sum(self.lengths[: self.stage]) + self.step
                 self.report(Progress(stage.name, self.step, steps, losses, dev, total, stage.lr * factor))
             if not last and options.save_every and self.step % options.save_every == 0:
+                self.seconds = time.perf_counter() - started
                 self.save()
 
     def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
@@ -203,7 +206,7 @@ class _Run:
                 "losses": losses,
                 "dev": figures,
             }
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+            with self.log.open("a", encoding="utf-8") as log:
                 log.write(json.dumps(line) + "\n")
         return figures
 
@@ -217,6 +220,8 @@ class _Run:
             "stage": self.stage,
             "step": self.step,
             "best": self.best,
+            "seconds": self.seconds,
+            "log": self.log.stat().st_size if self.log.exists() else 0,
             "job": self.job.state(),
             "model": self.job.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -227,8 +232,16 @@ class _Run:
         """Go to where the last checkpoint was written."""
         self.pending = read_state(self.folder / "checkpoint.pt", self.recipe)
         self.stage, self.step, self.best = (self.pending[name] for name in ("stage", "step", "best"))
+        self.seconds = self.pending.get("seconds", 0.0)  # checkpoints of earlier versions tell neither
         self.job.restore(self.pending["job"])
         self._restore(self.pending)
+        self.cut_log(self.pending.get("log"))
+
+    def cut_log(self, size: int | None) -> None:
+        """Leave out of the log what comes after so many bytes: steps that are done again are logged again."""
+        known = size is not None and self.accelerator.is_main_process and self.log.exists()
+        if known and self.log.stat().st_size > (size or 0):
+            write_whole(self.log, self.log.read_bytes()[:size])
 
     def _restore(self, state: dict[str, Any]) -> None:
         try:
@@ -281,6 +294,8 @@ def train(
         run = _Run(recipe, folder, report)
         if resume:
             run.resume()
+        else:
+            run.cut_log(0)  # of a run that ended before its first checkpoint
     except SxqError:
         if not known:
             with contextlib.suppress(OSError):  # something is in it
@@ -288,6 +303,6 @@ def train(
         raise
     while run.stage < len(recipe.stages):
         run.run_stage(recipe.stages[run.stage])
-        run.stage, run.step = run.stage + 1, 0
+        run.stage, run.step, run.seconds = run.stage + 1, 0, 0.0
         run.save()
     return run.finish()

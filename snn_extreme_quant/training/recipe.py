@@ -127,7 +127,7 @@ class Stage:
     """One stage of training.
 
     Args:
-        name: how the log calls it.
+        name: how the log calls it; no two of a run are the same.
         epochs: its length in epochs; or ``steps``, in steps of the optimiser.
         steps: 0 takes ``epochs``.
         lr: the highest learning rate.
@@ -306,6 +306,9 @@ class Recipe:
             raise ConfigError("The recipe has no [[stage]].")
         if self.cache not in ("none", "all"):
             raise ConfigError(f"[teacher] cache={self.cache!r}: use 'none' or 'all'.")
+        called = [stage.name for stage in self.stages]
+        if twice := [name for name in called if called.count(name) > 1]:
+            raise ConfigError(f"Two stages are called {twice[0]!r}: the log tells them by their names; use others.")
         for stage in self.stages:
             if self.cache == "all" and stage.loss.scores and not (stage.augment or stage.text or stage.teacher):
                 raise ConfigError(

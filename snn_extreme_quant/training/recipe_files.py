@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from importlib import resources
 from pathlib import Path
@@ -158,7 +159,7 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
     student = dict(data.get("student", {}))
     layers = student.pop("layers", None)
     stages = []
-    for number, stage in enumerate(data.get("stage", ())):
+    for number, stage in enumerate(_named(data.get("stage", ()))):
         where = f"[[stage]] {number}"
         default = {} if gpt is None else {"labels": 1.0}
         loss = _build(LossWeights, stage.get("loss", default), f"{where} loss")
@@ -181,6 +182,20 @@ def _recipe(data: Mapping[str, Any]) -> Recipe:
         augment=_build(Augment, data.get("augment", {}), "[augment]"),
         stages=tuple(stages),
     )
+
+
+def _named(stages: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """Name the stages without a name: train, train-2, ..."""
+    given = list(stages)
+    taken = [stage["name"] for stage in given if "name" in stage]
+    for stage in given:
+        if "name" in stage:
+            yield stage
+            continue
+        free = itertools.chain(["train"], (f"train-{number}" for number in itertools.count(2)))
+        name = next(name for name in free if name not in taken)
+        taken.append(name)
+        yield {**stage, "name": name}
 
 
 def _text(task: Mapping[str, Any]) -> TextTask:

@@ -144,17 +144,18 @@ def _placeless(value: Any) -> Any:
 
 
 def logged_seconds(log: list[dict[str, Any]]) -> float:
-    """Return what the logged steps took: each stage, and a run that goes on, counts from 0 again.
+    """Return what the logged steps took: each stage counts from 0, in logs of earlier versions also a run that goes on.
 
     Args:
         log: the lines of a run's ``log.jsonl``.
 
     Example:
-        >>> logged_seconds([{"seconds": 2.0}, {"seconds": 3.0}, {"seconds": 1.5}])
-        4.5
+        >>> log = [("a", 2.0), ("a", 3.0), ("b", 3.5), ("b", 1.5)]
+        >>> logged_seconds([{"stage": stage, "seconds": seconds} for stage, seconds in log])
+        8.0
     """
     total = 0.0
     for line, after in zip(log, [*log[1:], None], strict=True):
-        if after is None or after["seconds"] < line["seconds"]:
+        if after is None or after["stage"] != line["stage"] or after["seconds"] < line["seconds"]:
             total += line["seconds"]
     return total

@@ -48,6 +48,8 @@ def test_a_model_comes_back_with_the_same_logits(tmp_path, weights, packed):
     first, second = (load_file(tmp_path / name / "model.safetensors") for name in "ab")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
+    if not packed:
+        assert len({(tmp_path / name / "model.safetensors").read_bytes() for name in "ab"}) == 1
 
 
 def test_packed_files_are_small(tmp_path):

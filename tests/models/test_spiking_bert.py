@@ -214,6 +214,8 @@ def test_types_and_lengths(ids):
         ({"norm_eps": float("inf")}, "norm_eps=inf.: use a number that is finite"),
         ({"threshold": 10**400}, "finite"),
         ({"schedule": "step", "leak": float("nan")}, "leak=nan"),
+        ({"schedule": "step", "start": 0.3}, "start=0.3.: use a multiple of 1/4096"),
+        ({"schedule": "step", "start": 1.0}, "start=1.0.: use a multiple of 1/4096"),
         ({"T": 4.0}, "T=4.0.: use a whole number"),
         ({"weights": 3}, "weights=3: use 'float'"),
         ({"weights": {"default": {"kind": "float"}, "rules": [{"config": {"kind": "binary"}}]}}, "rule 0 of the plan"),

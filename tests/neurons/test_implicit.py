@@ -125,6 +125,16 @@ def test_what_does_not_settle_is_an_error_that_tells_the_radius(start):
         ImplicitLayer()(lambda a: (a * torch.nan,), torch.zeros(2))
 
 
+@pytest.mark.parametrize(("dtype", "remedy"), [(torch.float32, ", or compute in float64"), (torch.float64, "")])
+def test_a_residual_of_rounding_alone_asks_for_no_more_evaluations(dtype, remedy):
+    unit = 4 * torch.finfo(dtype).eps
+    jumping = lambda a: (0.5 * a + 0.5 + torch.where(a >= 1.0, -unit, unit),)  # noqa: E731
+    with pytest.raises(EquilibriumError, match=rf"rounding of {dtype} .* Use a larger tolerance{remedy}\.$"):
+        ImplicitLayer(Solver(tolerance=1e-20))(jumping, torch.zeros(3, dtype=dtype))
+    with pytest.raises(EquilibriumError, match="allow more evaluations"):
+        ImplicitLayer(Solver(tolerance=1e-20, evaluations=10))(jumping, torch.zeros(3, dtype=dtype))
+
+
 def test_a_gradient_that_is_not_found_is_an_error():
     weight = torch.tensor(1.5, requires_grad=True)
     layer = ImplicitLayer()

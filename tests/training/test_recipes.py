@@ -49,9 +49,18 @@ def test_a_task_of_glue_keeps_what_is_not_changed(recipe):
         load_recipe(recipe, ["task.regression=true"])
 
 
+def test_stages_without_a_name_get_names_of_their_own(recipe, tmp_path):
+    text = recipe.read_text(encoding="utf-8").replace('name = "float"\n', "").replace('name = "ternary"\n', "")
+    path = tmp_path / "unnamed.toml"
+    path.write_text(text, encoding="utf-8")
+    assert [stage.name for stage in load_recipe(path).stages] == ["train", "train-2"]
+    assert [stage.name for stage in load_recipe(path, ["stage.1.name=train"]).stages] == ["train-2", "train"]
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
+        (["stage.1.name=float"], "Two stages are called 'float'"),
         (["train.sed=1"], "'seed'"),
         (["stage.0.lr=fast"], "lr"),
         (["stage.0.steps=0"], "epochs or steps"),

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from snn_extreme_quant.errors import CheckpointError
 from snn_extreme_quant.training.recipe_files import load_recipe
+from snn_extreme_quant.training.run_folder import read_run
 from tests.training.recipes import weights_of
 
 pytest.importorskip("accelerate")
@@ -34,6 +37,32 @@ def test_a_resumed_run_gives_the_weights_of_an_uninterrupted_one(recipe, finishe
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert result.metrics == finished[1].metrics
     assert result.best == finished[1].best
+
+
+@pytest.mark.parametrize("stop", [("float", 3), ("float", 6), ("ternary", 3), ("ternary", 6)])
+def test_a_resumed_run_logs_each_measurement_once(recipe, tmp_path, stop):
+    class StopError(Exception):
+        pass
+
+    def interrupt(progress):
+        if (progress.stage, progress.step) == stop:
+            raise StopError
+
+    loaded = load_recipe(recipe, ["train.eval_every=2"])
+    with pytest.raises(StopError):
+        train(loaded, tmp_path, report=interrupt)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"stage": "flo')  # a line that was being written
+    train(loaded, tmp_path, resume=stop != ("float", 3))  # before the first checkpoint a run begins anew
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [(line["stage"], line["step"]) for line in log] == [(s, n) for s in ("float", "ternary") for n in (2, 4, 6)]
+    facts = read_run(tmp_path, "last").facts
+    assert facts["steps"] == 12
+    for stage in ("float", "ternary"):  # goes on counting where the checkpoint was made
+        seconds = [line["seconds"] for line in log if line["stage"] == stage]
+        assert seconds == sorted(seconds)
+    assert facts["seconds"] == pytest.approx(log[2]["seconds"] + log[5]["seconds"], abs=0.06)
+    assert "the last, after 6 steps" in facts["selection"]
 
 
 def test_a_finished_run_resumes_to_its_own_result(recipe, finished):

@@ -249,9 +249,34 @@ def test_a_teacher_of_a_stage_has_to_fit(recipe, tmp_path):
     for change, words in (
         (f"stage.0.teacher={tmp_path / 'narrow'}", "width 16"),
         ("stage.0.loss.layer_map=[0, 1, 9]", "levels 0 to 3"),
+        ("stage.0.loss.layer_map=[0, 0, 2]", r"'general': layer_map=\[0, 0, 2\]: level 0, .* no attention scores"),
+        ("stage.0.loss.logits=1.0", r"'general': loss\.logits .*base has none"),
+        (
+            f"stage.2.teacher={save_teacher(tmp_path / 'three', classes=3)}",
+            "'prediction': .* has 3 outputs, the student 2",
+        ),
+        (f"teacher.path={tmp_path / 'three'}", "3 outputs, which do not fit the 2 labels of 'sst2'"),
+        ("task.max_tokens=25", r"max_tokens=25: .*teacher has 24 positions"),
     ):
         with pytest.raises(ConfigError, match=words):
-            train(load_recipe(recipe, [change]), tmp_path / "run")
+            train(load_recipe(recipe, [change]), tmp_path / "run", report=lambda _: pytest.fail("a step was taken"))
+
+
+@pytest.mark.parametrize("levels", [[1, 1, 2], [2, 1, 1], [0, 2, 2]])
+def test_layers_are_compared_with_any_others(recipe, tmp_path, levels):
+    seen = []
+    changes = [f"stage.0.loss.layer_map={levels}", "stage.1.steps=1", "stage.2.steps=1"]
+    train(load_recipe(recipe, changes), tmp_path / "run", report=seen.append)
+    assert set(seen[0].losses) == {"loss", "hidden", "scores"}
+
+
+def test_the_first_level_gives_no_scores(places):
+    teacher, tokenizer = load_teacher(places["teacher"]), load_tokenizer(places["teacher"])
+    batch = collate(Sentences.of_text(["good film"], tokenizer, 16), torch.arange(1).numpy())
+    whole = Teacher(teacher, (0, 1, 2), True, True)(batch)
+    other = Teacher(teacher, (2, 2, 1), True, True)(batch)
+    assert torch.equal(other.scores, whole.scores[[1, 0]])
+    assert torch.equal(other.hidden, whole.hidden[[2, 2, 1]])
 
 
 def run_apart(recipe, folder, processes, *changes):
