@@ -103,7 +103,7 @@ def runs() -> str:
     return (
         table(head, rows)
         + "\n\nThe last model of each run. In brackets: float against the RWKV's best measurement, ternary and binary"
-        " against float (accuracy: in points).\nTernary and binary runs go on from the float one, whose steps are behind"
+        " against float (accuracy in points).\nTernary and binary runs go on from the float one, whose steps stand behind"
         " the plus; tokens and time are of the run alone.\nState: numbers of float32 a sequence"
         " (`benchmarks/results/spike_gpt_runs.json`)."
     )
