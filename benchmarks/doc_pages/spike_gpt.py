@@ -102,9 +102,9 @@ def runs() -> str:
     ]  # fmt: skip
     return (
         table(head, rows)
-        + "\n\nThe last model of each run. In brackets: float against the RWKV's best measurement, ternary and binary"
-        " against float (accuracy in points).\nTernary and binary runs go on from the float one, whose steps stand behind"
-        " the plus; tokens and time are of the run alone.\nState: numbers of float32 a sequence"
+        + "\n\nThe last model of each run. In brackets: float against the RWKV's best measurement, ternary and"
+        " binary against float (accuracy in points).\nTernary and binary runs go on from the float one, whose steps are"
+        " behind the plus; tokens and time are of the run alone.\nState: numbers of float32 a sequence"
         " (`benchmarks/results/spike_gpt_runs.json`)."
     )
 
