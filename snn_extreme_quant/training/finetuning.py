@@ -57,7 +57,7 @@ class FineTuning:
         classes = _classes(recipe.task, self.train, self.dev)
         bert = load_base(recipe.base.path, classes, recipe.base.dropout, recipe.task.labels)
         refuse_labels(recipe, classes, self.train, self.dev)
-        refuse_length(recipe, bert, recipe.base.path)
+        refuse_length(recipe, bert, recipe.base.path, self.train, self.dev)
         self.classes = classes
         self.trained = bert.to(place.device)
         self.model = _Classifier(bert, recipe.task.regression)

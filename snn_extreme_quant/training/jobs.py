@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -107,13 +108,16 @@ def refuse_labels(recipe: Recipe, classes: int, *splits: Sentences) -> None:
         )
 
 
-def refuse_length(recipe: Recipe, bert: Any, source: str) -> None:
-    """Raise :class:`ConfigError` where a sentence may be longer than a BERT's table of positions."""
+def refuse_length(recipe: Recipe, bert: Any, source: str, *splits: Sentences) -> None:
+    """Raise :class:`ConfigError` where a sentence is longer than a BERT's table of positions, or of a text may be."""
     positions = bert.config.max_position_embeddings
-    if recipe.max_tokens > positions:
+    longest = max(int(np.diff(split.starts).max(initial=0)) for split in splits)
+    if any(stage.text for stage in recipe.stages):
+        longest = recipe.max_tokens  # its lines are cut to that
+    if longest > positions:
         raise ConfigError(
-            f"[task] max_tokens={recipe.max_tokens}: {source} has {positions} positions; use max_tokens = {positions}"
-            " or less."
+            f"[task] max_tokens={recipe.max_tokens}: {source} has {positions} positions, and there are longer sentences"
+            f" or texts; use max_tokens = {positions} or less."
         )
 
 
@@ -140,7 +144,7 @@ class Distillation:
         self.tokenizer = load_tokenizer(recipe.teacher)
         rows, self.train, self.dev = read_task(recipe, self.tokenizer)
         teacher = load_teacher(recipe.teacher)
-        refuse_length(recipe, teacher, recipe.teacher)
+        refuse_length(recipe, teacher, recipe.teacher, self.train, self.dev)
         student = SpikingBert.from_teacher(
             recipe.teacher, recipe.layers, _spread(rows, recipe.train.calibration), **recipe.student
         )
@@ -231,7 +235,7 @@ class Distillation:
         source = stage.teacher or self.recipe.teacher
         if source not in self.teachers:
             model = load_teacher(source)
-            refuse_length(self.recipe, model, f"stage {stage.name!r}: teacher {source}")
+            refuse_length(self.recipe, model, f"stage {stage.name!r}: teacher {source}", self.train, self.dev)
             found = (model.config.hidden_size, model.config.vocab_size)
             if found != (self.width, self.student.config.vocab):
                 raise ConfigError(

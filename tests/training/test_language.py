@@ -196,7 +196,7 @@ def test_what_means_nothing_is_refused(tmp_path):
         ("gpt.vocab=3", "vocab"),
         ("gpt.head=mean", "head"),
         ("teacher.cache=all", "cache"),
-        ("teacher.path=x", r"config\.json"),
+        ("teacher.path=x", "folder x does not exist"),
         ("student.T=4", r"\[student\]"),
         ("start.path=x", r"tokens\.json"),
         ("base.path=x", r"\[base\]"),

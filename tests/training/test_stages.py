@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from snn_extreme_quant.errors import ConfigError, DataError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
+from snn_extreme_quant.training.jobs import refuse_length
 from snn_extreme_quant.training.recipe import LossWeights
 from tests.tiny_bert import WORDS, save_task, save_teacher
 from tests.training.recipes import HEAD, save_recipe, weights_of
@@ -313,3 +315,13 @@ def test_two_processes_train_as_one_without_parts_up_to_rounding(recipe, tmp_pat
     two, _ = run_apart(recipe, tmp_path / "x/two", 2, *float_only)
     for name, value in one.items():
         torch.testing.assert_close(two[name], value, atol=1e-4, rtol=0, msg=name)
+
+
+def test_sentences_beyond_the_positions_are_refused_not_short_ones(recipe, places):
+    tokenizer, bert = load_tokenizer(places["teacher"]), load_teacher(places["teacher"])
+    without_text = replace(load_recipe(recipe, ["task.max_tokens=64"]), stages=load_recipe(recipe, []).stages[1:])
+    assert not any(stage.text for stage in without_text.stages)
+    short, long = (Sentences.of_text([" ".join(["film"] * words)], tokenizer, 64) for words in (22, 23))
+    refuse_length(without_text, bert, "it", short)  # [CLS], 22 words, [SEP]: 24
+    with pytest.raises(ConfigError, match="it has 24 positions"):
+        refuse_length(without_text, bert, "it", short, long)

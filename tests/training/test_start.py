@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from snn_extreme_quant.deploy.model_folders.card import _training
+from snn_extreme_quant.deploy.model_folders.card import training_lines
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.models import SpikingBert
 from snn_extreme_quant.training.recipe import Start
@@ -127,4 +127,4 @@ def test_the_facts_of_a_run_tell_of_the_runs_before(recipe, first, tmp_path):
     assert (before["model"].rpartition("/")[2], before["steps"]) == ("last", 2)
     assert before["recipe"]["stages"][0]["weights"] == "ternary"
     assert str(first) not in json.dumps(run.facts)
-    assert "Begun with the student" in _training(run.facts)
+    assert "Begun with the student" in training_lines(run.facts)
