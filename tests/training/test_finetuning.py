@@ -117,6 +117,8 @@ def test_what_is_no_base_is_refused(tmp_path):
     with pytest.raises(UnsupportedModelError, match="relu"):
         load_base(save_teacher(tmp_path / "relu", hidden_act="relu"), 2, 0.1)
     recipe = write(tmp_path)
+    with (tmp_path / "data/train.tsv").open("a") as table:
+        table.write(f"{' '.join(['film'] * 30)}\t1\n")
     with pytest.raises(ConfigError, match=r"max_tokens=25: .*base has 24 positions"):
         train(load_recipe(recipe, ["task.max_tokens=25"]), tmp_path / "run")
     for change, words in (
