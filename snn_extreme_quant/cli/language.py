@@ -203,8 +203,7 @@ def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, Te
     """Load the model, and what its tokens are."""
     import torch
 
-    from snn_extreme_quant.data import TextTokens
-    from snn_extreme_quant.models import SpikeGPT
+    from snn_extreme_quant.models.spike_gpt_files import load_language_model as load
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -219,12 +218,7 @@ def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, Te
         )
     if source is None:
         raise CheckpointError(f"{folder} holds neither a model nor best/ or last/; name a folder of sxq train.")
-    model, tokens = SpikeGPT.from_pretrained(source), TextTokens.load(source)
-    if model.config.head != "tokens":
-        raise ConfigError(f"{source} is a classifier (head={model.config.head!r}), not a language model.")
-    if model.config.vocab != tokens.vocab:
-        raise CheckpointError(f"{source}: the model has {model.config.vocab} tokens, tokens.json {tokens.vocab}.")
-    return model, tokens
+    return load(source)
 
 
 class _Shown:

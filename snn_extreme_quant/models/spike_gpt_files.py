@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint, to_safetensors
+from snn_extreme_quant.data.text_tokens import TextTokens
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.packed import PACKED_METADATA, load_packed, packed_tensors
@@ -16,7 +17,7 @@ from snn_extreme_quant.models.spike_gpt import SpikeGPT
 from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
 from snn_extreme_quant.output_files import write_whole
 
-__all__ = ["load", "save"]
+__all__ = ["load", "load_language_model", "save"]
 
 _FORMAT, _VERSION = "snn_extreme_quant.spike_gpt", 1
 
@@ -76,3 +77,19 @@ def load(folder: Path) -> SpikeGPT:
         return model.eval()
     load_packed(model, folder / "model.safetensors")
     return model.eval()
+
+
+def load_language_model(folder: Path) -> tuple[SpikeGPT, TextTokens]:
+    """Load a SpikeGPT that goes on with a text, and what its tokens are.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or the tokens are another model's.
+        ConfigError: it is a classifier.
+        DataError: the folder does not say what a token is.
+    """
+    model, tokens = SpikeGPT.from_pretrained(folder), TextTokens.load(folder)
+    if model.config.head != "tokens":
+        raise ConfigError(f"{folder} is a classifier (head={model.config.head!r}), not a language model.")
+    if model.config.vocab != tokens.vocab:
+        raise CheckpointError(f"{folder}: the model has {model.config.vocab} tokens, tokens.json {tokens.vocab}.")
+    return model, tokens

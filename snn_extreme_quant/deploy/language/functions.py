@@ -10,7 +10,10 @@ import numpy as np
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.exponentials import LEAST_EXPONENT, LN2_PARTS, LOG2E, MOST_EXPONENT, MOST_KEY, SERIES
 
-__all__ = ["language_text", "rounded_lines"]
+__all__ = ["average_lines", "language_text", "rounded_lines"]
+
+#: Of the body of a Scan over tokens.
+_TAKEN, _GIVEN = ("a_t", "b_t", "ev_t", "e_t"), ("a_next", "b_next", "a_seen", "b_seen")
 
 
 def _constant(name: str, value: float) -> str:
@@ -136,24 +139,34 @@ def _average_step() -> list[str]:
 
 
 def _average() -> list[str]:
-    """The Scan works on vectors: its body needs known ranks on onnxruntime up to 1.23."""
     step = [
         "a_decayed = Mul (a_t, decay_f)",
         "a_next = Add (ev_t, a_decayed)",
         "b_decayed = Mul (b_t, decay_f)",
         "b_next = Add (e_t, b_decayed)",
-        "a_seen = Identity (a_t)",
-        "b_seen = Identity (b_t)",
     ]
+    return average_lines("float", _weights(), step, _AVERAGE)
+
+
+def average_lines(element: str, weights: list[str], step: list[str], average: list[str]) -> list[str]:
+    """Return the body of an average over the tokens of a text: a Scan gives the sums before each, from which all follow.
+
+    The Scan works on vectors: its body needs known ranks on onnxruntime up to 1.23.
+
+    Args:
+        element: type of the sums.
+        weights: lines that give ``e`` and ``e_value``.
+        step: lines that give ``a_next`` and ``b_next`` of ``a_t``, ``b_t``, ``ev_t``, ``e_t`` and ``decay_f``.
+        average: lines that give ``average`` of the sums ``a`` and ``b``.
+    """
+    values, sums = (", ".join(f"{element}[?] {name}" for name in names) for names in (_TAKEN, _GIVEN))
+    body = [*step, "a_seen = Identity (a_t)", "b_seen = Identity (b_t)"]
     scan = (
         "a_last, b_last, a_flat, b_flat = Scan <num_scan_inputs: int = 2, body: graph = step"
-        " (float[?] a_t, float[?] b_t, float[?] ev_t, float[?] e_t)"
-        " => (float[?] a_next, float[?] b_next, float[?] a_seen, float[?] b_seen) {\n    "
-        + "\n    ".join(step)
-        + "\n  }> (a_first, b_first, e_value_f, e_f)"
+        f" ({values}) => ({sums}) {{\n    " + "\n    ".join(body) + "\n  }> (a_first, b_first, e_value_f, e_f)"
     )
     return [
-        *_weights(),
+        *weights,
         "shape = Shape <start: int = 0> (key)",
         "step_shape = Shape <start: int = 1> (key)",
         "state_shape = Shape <start: int = 0> (numerator)",
@@ -167,7 +180,7 @@ def _average() -> list[str]:
         scan,
         "a = Reshape <allowzero: int = 1> (a_flat, shape)",
         "b = Reshape <allowzero: int = 1> (b_flat, shape)",
-        *_AVERAGE,
+        *average,
         "numerator_after = Reshape <allowzero: int = 1> (a_last, state_shape)",
         "denominator_after = Reshape <allowzero: int = 1> (b_last, state_shape)",
     ]

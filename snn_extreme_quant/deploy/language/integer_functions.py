@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from snn_extreme_quant.deploy.language.functions import average_lines
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.exported.shift_tables import RESIDUAL_LIMIT, norm_factors, whole_norm_factors
 from snn_extreme_quant.exported.token_tables import (
@@ -287,39 +288,11 @@ def _average_step() -> list[str]:
 
 
 def _average() -> list[str]:
-    """The Scan works on vectors: its body needs known ranks on onnxruntime up to 1.23."""
     step = [
         *_decayed("a_t", "decay_f", "ev_t", "a_next"),
         *_decayed("b_t", "decay_f", "e_t", "b_next"),
-        "a_seen = Identity (a_t)",
-        "b_seen = Identity (b_t)",
     ]
-    scan = (
-        "a_last, b_last, a_flat, b_flat = Scan <num_scan_inputs: int = 2, body: graph = step"
-        " (int64[?] a_t, int64[?] b_t, int64[?] ev_t, int64[?] e_t)"
-        " => (int64[?] a_next, int64[?] b_next, int64[?] a_seen, int64[?] b_seen) {\n    "
-        + "\n    ".join(step)
-        + "\n  }> (a_first, b_first, e_value_f, e_f)"
-    )
-    return [
-        *_weights(),
-        "shape = Shape <start: int = 0> (key)",
-        "step_shape = Shape <start: int = 1> (key)",
-        "state_shape = Shape <start: int = 0> (numerator)",
-        "flat = Constant <value_ints: ints = [-1]> ()",
-        "e_f = Flatten <axis: int = 1> (e)",
-        "e_value_f = Flatten <axis: int = 1> (e_value)",
-        "decay_e = Expand (decay, step_shape)",
-        "decay_f = Reshape (decay_e, flat)",
-        "a_first = Reshape (numerator, flat)",
-        "b_first = Reshape (denominator, flat)",
-        scan,
-        "a = Reshape <allowzero: int = 1> (a_flat, shape)",
-        "b = Reshape <allowzero: int = 1> (b_flat, shape)",
-        *_AVERAGE,
-        "numerator_after = Reshape <allowzero: int = 1> (a_last, state_shape)",
-        "denominator_after = Reshape <allowzero: int = 1> (b_last, state_shape)",
-    ]
+    return average_lines("int64", _weights(), step, _AVERAGE)
 
 
 _SUMS = "key, value, decay, bonus, numerator, denominator"

@@ -19,10 +19,11 @@ from snn_extreme_quant.deploy.model_folders.folder import RUN_FORMAT
 from snn_extreme_quant.deploy.model_folders.language_card import language_card
 from snn_extreme_quant.deploy.model_folders.writing import unsealed, whole_folder, write_run
 from snn_extreme_quant.deploy.verification.verify import verify
-from snn_extreme_quant.errors import ConfigError, ExportError
+from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.external import point_into, remember
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.models import SpikeGPT
+from snn_extreme_quant.models.spike_gpt_files import load_language_model
 from snn_extreme_quant.output_files import write_whole
 
 __all__ = ["LanguagePacking", "pack_language"]
@@ -65,18 +66,13 @@ def pack_language(source: str | Path, folder: str | Path, packing: LanguagePacki
         What is in its ``run.json``.
 
     Raises:
-        CheckpointError: ``source`` holds no SpikeGPT.
-        ConfigError: it is a classifier, or its tokens are another model's.
+        CheckpointError: ``source`` holds no SpikeGPT, or another model's tokens.
+        ConfigError: it is a classifier.
         DataError: ``source`` does not say what a token is.
         ExportError: a spike, a logit or the state of the file differs from the model's.
         OutputPathError: the folder cannot be written.
     """
-    source = Path(source)
-    model, tokens = SpikeGPT.from_pretrained(source), TextTokens.load(source)
-    if model.config.head != "tokens":
-        raise ConfigError(f"{source} is a classifier (head={model.config.head!r}); files are of language models.")
-    if model.config.vocab != tokens.vocab:
-        raise ConfigError(f"{source}: the model has {model.config.vocab} tokens, tokens.json {tokens.vocab}.")
+    model, tokens = load_language_model(Path(source))
     with whole_folder(Path(folder)) as place:
         return _make(model, tokens, place, packing)
 
