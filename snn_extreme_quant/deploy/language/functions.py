@@ -149,7 +149,7 @@ def _average() -> list[str]:
 
 
 def average_lines(element: str, weights: list[str], step: list[str], average: list[str]) -> list[str]:
-    """Return the body of an average over the tokens of a text: a Scan gives the sums before each, from which all follow.
+    """Return the body of an average over the tokens of a text: a Scan gives the sums before each of them.
 
     The Scan works on vectors: its body needs known ranks on onnxruntime up to 1.23.
 
