@@ -56,6 +56,7 @@ class WeightShape(NamedTuple):
         config: the precision that it has, where no plan is given.
         aliases: more names of a shared layer.
         tied: the first layer with the same weight, where a file holds it once for both.
+        fixed: the precision that a file stores it in where it would be float: the signs of a binarised embedding.
     """
 
     name: str
@@ -64,6 +65,7 @@ class WeightShape(NamedTuple):
     config: WeightConfig = Float()
     aliases: tuple[str, ...] = ()
     tied: str = ""
+    fixed: WeightConfig = Float()
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,11 @@ def _on_paper(entry: object) -> WeightShape:
 
 
 def _config(weight: WeightShape, plan: PrecisionPlan | WeightConfig | None) -> WeightConfig:
+    asked = _asked(weight, plan)
+    return weight.fixed if isinstance(asked, Float) else asked
+
+
+def _asked(weight: WeightShape, plan: PrecisionPlan | WeightConfig | None) -> WeightConfig:
     if not isinstance(plan, PrecisionPlan):
         return weight.config if plan is None else plan
     configs = {plan.config_for(name) for name in (weight.name, *weight.aliases)}

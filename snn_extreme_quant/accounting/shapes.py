@@ -44,6 +44,7 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
     for framework in loaded:
         known.update(framework.layers())
     regions = regions_of(sites, loaded)
+    fixed = getattr(getattr(model, "config", None), "fixed_precisions", {})
     found: list[WeightShape] = []
     seen: set[int] = set()
     unties, firsts = getattr(model, "unties", False), dict[int, str]()
@@ -56,7 +57,8 @@ def weight_shapes(model: nn.Module) -> tuple[WeightShape, ...]:
         if swappable:
             weight: Any = site.module.weight
             first = site.names[0] if unties else firsts.setdefault(id(weight), site.names[0])
-            found.append(_matrix(site, "" if first == site.names[0] else first))
+            given, _ = fixed.get(site.names[0], (Float(), ""))
+            found.append(_matrix(site, "" if first == site.names[0] else first)._replace(fixed=given))
         found += _others(site, "weight" if swappable else "", seen)
     return tuple(found)
 

@@ -35,8 +35,7 @@ class Space:
         self.model = model
         self._shapes = {shape.name: shape for shape in shapes}
         self._place = {name: number for number, name in enumerate(self.names)}
-        everything = weight_memory(shapes, PrecisionPlan())
-        self.as_float = everything.total
+        self.as_float = weight_memory(shapes, PrecisionPlan()).as_float
         others = [shape for shape in shapes if shape.name not in self._place]
         self._rest = weight_memory(others, PrecisionPlan()).total
         tied = {shape.tied for shape in shapes if shape.tied}
@@ -120,7 +119,7 @@ class Space:
 
     def size(self, names: Iterable[str]) -> int:
         """Return the bytes of matrices in float."""
-        return sum(self._of(name, Float()) for name in names)
+        return sum(weight_memory([self._shapes[name]._replace(tied="")]).as_float for name in names)
 
     def _of(self, name: str, config: WeightConfig) -> int:
         if (name, config) not in self._bytes:

@@ -66,6 +66,20 @@ def test_files_of_a_tied_spike_gpt_hold_two_tables(tmp_path, weights) -> None:
     assert file_memory(tmp_path / "gpt.onnx").weights == pytest.approx(weight_memory(model).total, rel=0.01)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("plan", [{}, {"blocks.*": Uniform(4)}, {"head": Ternary()}], ids=str)
+def test_a_binarised_embedding_counts_as_bits_whatever_the_plan(tmp_path, plan, tied) -> None:
+    config = SpikeGPTConfig(vocab=3000, layers=1, hidden=32, tied=tied)
+    model = SpikeGPT(config).eval()
+    memory = weight_memory(model, PrecisionPlan(plan))
+    assert memory.matrices[0].total == 3000 * (32 // 8 + 4)
+    if plan:
+        model.set_weights(PrecisionPlan(plan))
+    assert weight_memory(model).total == memory.total
+    sxq.deploy.export_gpt(model, tmp_path / "gpt.onnx")
+    assert file_memory(tmp_path / "gpt.onnx").weights == pytest.approx(memory.total, rel=0.01)
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=repr)
 @pytest.mark.parametrize("outputs", [1, 2, 9, 64])
 def test_codes_take_what_packing_gives(config, outputs) -> None:

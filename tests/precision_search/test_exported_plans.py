@@ -131,7 +131,7 @@ def test_the_plan_of_a_spike_gpt(tmp_path: Path, options: dict[str, Any]) -> Non
     for found in (result.chosen, mixed):
         assert found is not None
         net = copy.deepcopy(model)
-        if found.saved:  # else it is float
+        if found.plan != sxq.PrecisionPlan():  # else it is float
             sxq.quantize_(net, found.plan)
         if found.exact:
             with torch.no_grad():
