@@ -205,7 +205,7 @@ def gptq_(
     model.eval()
     try:
         results: list[CalibratedLayer] = []
-        for site in _in_order(chosen, run_all):
+        for site in _in_order(model, chosen, run_all):
             gram = _observe(site, run_all)
             if not cast("Tensor", gram.total).any():
                 left.append(LeftLayer(site.name, type(site.layer).__name__, "all its inputs were 0"))
@@ -223,17 +223,17 @@ def gptq_(
     return GptqReport(tuple(results), tuple(left))
 
 
-def _in_order(sites: Sequence[_Site], run_all: Callable[[], None]) -> list[_Site]:
+def _in_order(model: nn.Module, sites: Sequence[_Site], run_all: Callable[[], None]) -> list[_Site]:
     """Return the layers in the order of their first calls."""
     called: dict[IntegerFirst, None] = {}
     with recording([site.layer for site in sites], lambda layer, _: called.setdefault(layer)):
         run_all()
     silent = [site.name for site in sites if site.layer not in called]
     if silent:
-        raise SampleError(
-            f"Layer {silent[0]!r} is never called on the calibration data; call it in run=..., or leave it out with"
-            " names=[...]."
-        )
+        hint = "call it in run=..., or leave it out with names=[...]"
+        if getattr(getattr(model, "config", None), "profile", "") == "integer":
+            hint = "profile='integer' computes from its codes: calibrate the same weights in profile='reference'"
+        raise SampleError(f"Layer {silent[0]!r} is never called on the calibration data; {hint}.")
     by_layer = {site.layer: site for site in sites}
     return [by_layer[layer] for layer in called]
 

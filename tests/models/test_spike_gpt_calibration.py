@@ -46,3 +46,9 @@ def test_every_matrix_is_calibrated_and_kept(tmp_path, options):
         assert torch.equal(twin(ids), expected)
 
     assert all(isinstance(model.get_submodule(name), IntegerFirst) for name in products)
+
+
+def test_the_integer_profile_says_where_its_codes_are_chosen():
+    model = SpikeGPT(SpikeGPTConfig(vocab=30, layers=1, hidden=24, weights="ternary", profile="integer")).eval()
+    with pytest.raises(sxq.errors.SampleError, match="calibrate the same weights in profile='reference'"):
+        sxq.gptq_(model, [torch.randint(30, (2, 9))])
