@@ -21,7 +21,7 @@ from snn_extreme_quant.data import Sentences, read_rows
 from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.data.tasks import GLUE
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_tokenizer
 from snn_extreme_quant.training import load_recipe, train
 from snn_extreme_quant.training.evaluation import predictions
 

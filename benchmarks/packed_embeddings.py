@@ -15,7 +15,7 @@ from record import parser, write
 
 from snn_extreme_quant.data import GLUE, Sentences, read_rows
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_tokenizer
 from snn_extreme_quant.training.evaluation import evaluate
 
 MAX_TOKENS = 64

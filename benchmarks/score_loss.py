@@ -21,7 +21,7 @@ import torch
 
 from snn_extreme_quant.data import GLUE, Sentences, batch_order, collate, read_rows
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training import load_recipe
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
 from snn_extreme_quant.training.recipe import LossWeights

@@ -24,11 +24,12 @@ from torch import Tensor
 
 from snn_extreme_quant.data import TextTokens
 from snn_extreme_quant.exported.shift_tables import NORM_FRACTION
-from snn_extreme_quant.models import SpikeGPT, integer_parts, spike_gpt, token_chains, wkv
-from snn_extreme_quant.models import integer_tokens as whole
-from snn_extreme_quant.models.exact import exponential
-from snn_extreme_quant.models.integer_parts import CURRENT, GATE, KEY, NORM, SQUARED, VALUE, Units
-from snn_extreme_quant.models.shifts import shift_norm_sums
+from snn_extreme_quant.models import SpikeGPT
+from snn_extreme_quant.models.bert.shifts import shift_norm_sums
+from snn_extreme_quant.models.gpt import chains, integer_parts, spike_gpt, wkv
+from snn_extreme_quant.models.gpt import integer_tokens as whole
+from snn_extreme_quant.models.gpt.exact import exponential
+from snn_extreme_quant.models.gpt.integer_parts import CURRENT, GATE, KEY, NORM, SQUARED, VALUE, Units
 from snn_extreme_quant.neurons.token_lif import TokenLIF
 from snn_extreme_quant.training.language import split_text
 from snn_extreme_quant.training.recipe_text import TextTask
@@ -68,7 +69,7 @@ def inputs() -> Iterator[Any]:
 
 
 def sigmoids() -> Iterator[Any]:
-    def gated(x: Tensor, value: Tensor, grid: token_chains.Grid | None = None) -> Tensor:
+    def gated(x: Tensor, value: Tensor, grid: chains.Grid | None = None) -> Tensor:
         opened = whole.gate(GATE.of(put(x * GATE.factor, GATE))).float() * 2.0**-15
         return opened * value if grid is None else grid.put(opened * value)
 
@@ -76,7 +77,7 @@ def sigmoids() -> Iterator[Any]:
 
 
 def squares() -> Iterator[Any]:
-    def squared(x: Tensor, grid: token_chains.Grid | None = None) -> Tensor:
+    def squared(x: Tensor, grid: chains.Grid | None = None) -> Tensor:
         found = put(x, SQUARED).clamp_min(0.0).square()
         return found if grid is None else grid.put(found)
 

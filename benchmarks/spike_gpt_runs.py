@@ -21,7 +21,7 @@ import record
 from training_runs import files_of, stages_of
 
 from snn_extreme_quant.models import SpikeGPT
-from snn_extreme_quant.models.spike_gpt_state import state_shapes
+from snn_extreme_quant.models.gpt.state import state_shapes
 from snn_extreme_quant.training.run_folder import logged_seconds
 
 _NAME = "spike_gpt_runs"

@@ -33,7 +33,7 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.data import GLUE, read_rows
 from snn_extreme_quant.deploy import native_status
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 
 TOKENS = (25, 128)
 #: By file: form, and what the student is like.

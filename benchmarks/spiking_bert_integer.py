@@ -24,7 +24,7 @@ import torch
 import snn_extreme_quant as sxq
 from snn_extreme_quant.data import GLUE, read_rows
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_tokenizer
 
 TOKENS = (25, 128)
 FILES: dict[str, dict[str, Any]] = {

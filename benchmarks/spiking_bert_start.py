@@ -15,7 +15,7 @@ import torch
 
 from snn_extreme_quant.data import GLUE, Sentences, read_rows
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_tokenizer
 from snn_extreme_quant.training.evaluation import evaluate
 
 STUDENTS = [

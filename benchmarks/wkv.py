@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from record import parser, write
 from torch import Tensor
 
-from snn_extreme_quant.models.wkv import weighted_average
+from snn_extreme_quant.models.gpt.wkv import weighted_average
 
 SHAPES = ((1024, 1, 256), (1024, 8, 256), (1024, 1, 768))
 LENGTHS = (256, 512, 1024, 2048, 4096)

@@ -113,7 +113,7 @@ class _Writer(NamedTuple):
 def _of_folder(folder: Path, threads: int | None, stack: ExitStack) -> _Writer:
     import torch
 
-    from snn_extreme_quant.models.generation import generate as run
+    from snn_extreme_quant.models.gpt.generation import generate as run
     from snn_extreme_quant.training.text_figures import counted_spikes
 
     gpt, words = load_language_model(folder, threads)
@@ -203,7 +203,7 @@ def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, Te
     """Load the model, and what its tokens are."""
     import torch
 
-    from snn_extreme_quant.models.spike_gpt_files import load_language_model as load
+    from snn_extreme_quant.models.gpt.files import load_language_model as load
 
     if threads is not None:
         torch.set_num_threads(threads)

@@ -43,7 +43,7 @@ def loss_of(model: str, made: nn.Module, data: Data, train: Path | None, loss: s
             "--finetune needs --loss MODULE:NAME, a function loss(model, step); only folders of ours do without."
         )
     from snn_extreme_quant.data import Sentences, TextTokens, read_document, rows_of
-    from snn_extreme_quant.models.teacher import load_tokenizer
+    from snn_extreme_quant.models.bert.teacher import load_tokenizer
     from snn_extreme_quant.precision_search import SentenceLoss, TextLoss
 
     source, kind = folder_of(Path(model))
@@ -81,6 +81,6 @@ def save_polished(path: Path, trained: nn.Module, model: str) -> None:
 
         TextTokens.load(source).save(path)
     else:
-        from snn_extreme_quant.models.teacher import load_tokenizer
+        from snn_extreme_quant.models.bert.teacher import load_tokenizer
 
         load_tokenizer(source).save_pretrained(path)

@@ -64,7 +64,7 @@ def searched(model: str, checkpoint: Path | None, data: Data) -> tuple[nn.Module
         return _spike_gpt(source, data)
     from snn_extreme_quant.data import Sentences
     from snn_extreme_quant.models import SpikingBert
-    from snn_extreme_quant.models.teacher import load_tokenizer
+    from snn_extreme_quant.models.bert.teacher import load_tokenizer
     from snn_extreme_quant.precision_search import SentenceClassification
 
     rows, tokens = rows_of_split(source, data)

@@ -37,7 +37,7 @@ from snn_extreme_quant.errors import (
 )
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.frameworks import NeuronInModel, neurons_of
-from snn_extreme_quant.models.spike_gpt import SpikeGPT
+from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 from snn_extreme_quant.output_files import check_writable, write_whole
 
 __all__ = ["ExportReport", "LayerReport", "export_onnx"]

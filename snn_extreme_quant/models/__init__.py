@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING
 from snn_extreme_quant.lazy_names import lazily
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.config import SpikingBertConfig as SpikingBertConfig
-    from snn_extreme_quant.models.spike_gpt import SpikeGPT as SpikeGPT
-    from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig as SpikeGPTConfig
-    from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState as SpikeGPTState
-    from snn_extreme_quant.models.spiking_bert import BertDetails as BertDetails
-    from snn_extreme_quant.models.spiking_bert import SpikingBert as SpikingBert
+    from snn_extreme_quant.models.bert.config import SpikingBertConfig as SpikingBertConfig
+    from snn_extreme_quant.models.bert.spiking_bert import BertDetails as BertDetails
+    from snn_extreme_quant.models.bert.spiking_bert import SpikingBert as SpikingBert
+    from snn_extreme_quant.models.gpt.config import SpikeGPTConfig as SpikeGPTConfig
+    from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT as SpikeGPT
+    from snn_extreme_quant.models.gpt.state import SpikeGPTState as SpikeGPTState
 
 #: Where each public name lives.
 _HOME = {
-    "BertDetails": "spiking_bert",
-    "SpikeGPT": "spike_gpt",
-    "SpikeGPTConfig": "spike_gpt_config",
-    "SpikeGPTState": "spike_gpt_state",
-    "SpikingBert": "spiking_bert",
-    "SpikingBertConfig": "config",
+    "BertDetails": "bert.spiking_bert",
+    "SpikeGPT": "gpt.spike_gpt",
+    "SpikeGPTConfig": "gpt.config",
+    "SpikeGPTState": "gpt.state",
+    "SpikingBert": "bert.spiking_bert",
+    "SpikingBertConfig": "bert.config",
 }
 
 __all__ = ["BertDetails", "SpikeGPT", "SpikeGPTConfig", "SpikeGPTState", "SpikingBert", "SpikingBertConfig"]

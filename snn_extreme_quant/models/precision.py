@@ -10,13 +10,13 @@ from torch import nn
 from snn_extreme_quant.config import Float, PrecisionPlan
 from snn_extreme_quant.errors import SxqError
 from snn_extreme_quant.layers import IntegerFirst
+from snn_extreme_quant.models.bert.offsets import keep_zeros, outputs_at_zero
 from snn_extreme_quant.models.config import Weights, weights_from_data
 from snn_extreme_quant.models.latent import latent
-from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero
 from snn_extreme_quant.replace import quantize_
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.spiking_bert import SpikingBert
+    from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
 
 __all__ = ["give_weights", "set_weights"]
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from snn_extreme_quant.errors import SampleError
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.config import SpikingBertConfig
+    from snn_extreme_quant.models.bert.config import SpikingBertConfig
 
 __all__ = ["check_bert_inputs", "check_range", "check_token_ids"]
 

@@ -14,8 +14,8 @@ from snn_extreme_quant.errors import RegistryError
 from snn_extreme_quant.registry import suggest
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.spike_gpt import SpikeGPT
-    from snn_extreme_quant.models.spiking_bert import SpikingBert
+    from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
+    from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 
 __all__ = ["Kind", "load", "names", "path"]
 
@@ -67,9 +67,9 @@ def load(name: str) -> SpikingBert | SpikeGPT:
         RegistryError: there is no model of that name.
     """
     if name in names("language"):
-        from snn_extreme_quant.models.spike_gpt import SpikeGPT
+        from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 
         return SpikeGPT.from_pretrained(path(name)).eval()
-    from snn_extreme_quant.models.spiking_bert import SpikingBert
+    from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
 
     return SpikingBert.from_pretrained(path(name))

@@ -16,8 +16,8 @@ from snn_extreme_quant.errors import ConfigError, UnsupportedModelError
 from snn_extreme_quant.frameworks import frameworks, frameworks_for, reset
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.models.bert.offsets import keep_zeros, outputs_at_zero
 from snn_extreme_quant.models.latent import latent
-from snn_extreme_quant.models.offsets import keep_zeros, outputs_at_zero
 from snn_extreme_quant.precision_search.levels import FLOAT, level_name
 from snn_extreme_quant.replace import quantize_
 

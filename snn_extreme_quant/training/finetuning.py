@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from snn_extreme_quant.data import Batch, Sentences, Task
 from snn_extreme_quant.data.metrics import measure
 from snn_extreme_quant.errors import OutputPathError
-from snn_extreme_quant.models.base import load_base, silent
-from snn_extreme_quant.models.teacher import load_tokenizer
+from snn_extreme_quant.models.bert.base import load_base, silent
+from snn_extreme_quant.models.bert.teacher import load_tokenizer
 from snn_extreme_quant.training.distillation import Shares, TeacherOutputs, label_loss
 from snn_extreme_quant.training.evaluation import predictions
 from snn_extreme_quant.training.jobs import Place, read_task, refuse_labels, refuse_length

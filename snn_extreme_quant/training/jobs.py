@@ -15,8 +15,8 @@ from snn_extreme_quant.data import Batch, Rows, Sentences, read_rows, read_text
 from snn_extreme_quant.data.tasks import LABEL_NAMES
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer, teacher_layers
 from snn_extreme_quant.models.config import weights_from_data
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer, teacher_layers
 from snn_extreme_quant.training.augmentation import Augmenter, Vocabulary
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
 from snn_extreme_quant.training.evaluation import evaluate, over_time_steps

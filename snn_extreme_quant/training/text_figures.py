@@ -19,7 +19,7 @@ from torch import Tensor
 
 from snn_extreme_quant.data import TextTokens
 from snn_extreme_quant.models import SpikeGPT
-from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
+from snn_extreme_quant.models.gpt.cells import FrameworkTokenLIF
 from snn_extreme_quant.neurons.token_lif import TokenLIF
 
 __all__ = ["SpikeCount", "counted_spikes", "text_figures"]

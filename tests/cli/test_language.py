@@ -9,7 +9,7 @@ import torch
 from snn_extreme_quant.data import TextTokens
 from snn_extreme_quant.deploy.language import running
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, generation
-from snn_extreme_quant.models.generation import generate
+from snn_extreme_quant.models.gpt.generation import generate
 
 TEXT = "to be, or not to be: that is the question. " * 40
 

@@ -11,7 +11,7 @@ from snn_extreme_quant.data import TextTokens
 from snn_extreme_quant.deploy import GptFile, LanguagePacking, export_gpt, pack_language
 from snn_extreme_quant.deploy.language.measuring import file_figures
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, zoo
-from snn_extreme_quant.models.generation import generate
+from snn_extreme_quant.models.gpt.generation import generate
 from snn_extreme_quant.training.text_figures import text_figures
 
 TEXT = "to be, or not to be: that is the question. " * 40

@@ -20,7 +20,7 @@ from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import ConfigError, ExportError, ModelFileError, NonFiniteWeightError, SampleError
 from snn_extreme_quant.exported.files import METADATA_KEY, read_model
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, SpikeGPTState
-from snn_extreme_quant.models.generation import generate
+from snn_extreme_quant.models.gpt.generation import generate
 
 SIZES: dict[str, Any] = {"vocab": 24, "layers": 2, "hidden": 21, "ffn": 30}
 PLAN = sxq.PrecisionPlan({"blocks.0.*": sxq.Uniform(4), "blocks.*": sxq.Uniform(8), "head": sxq.Ternary()})

@@ -8,7 +8,7 @@ import torch
 
 import snn_extreme_quant as sxq
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
-from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
+from snn_extreme_quant.models.gpt.cells import FrameworkTokenLIF
 from snn_extreme_quant.neurons.token_lif import TokenLIF
 
 SIZES = {"vocab": 40, "layers": 3, "hidden": 37, "dropout": 0.0}

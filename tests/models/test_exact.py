@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import nn
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.models.exact import exponential, norm, on_grid, product, reach, sigmoid
-from snn_extreme_quant.models.wkv import weighted_average
+from snn_extreme_quant.models.gpt.exact import exponential, norm, on_grid, product, reach, sigmoid
+from snn_extreme_quant.models.gpt.wkv import weighted_average
 from snn_extreme_quant.replace import quantize_
 
 PRECISIONS = [

@@ -8,7 +8,7 @@ import torch
 
 from snn_extreme_quant.errors import ConfigError, EquilibriumError
 from snn_extreme_quant.models import SpikingBert, SpikingBertConfig
-from snn_extreme_quant.models.running import time_steps
+from snn_extreme_quant.models.bert.running import time_steps
 from tests.models.test_spiking_bert import SMALL, build, rates_of
 from tests.tiny_bert import WORDS, save_teacher
 
@@ -164,7 +164,7 @@ def test_the_simulation_does_not_depend_on_how_many_steps_go_together(ids, profi
     model = build(**STEP, T=9, weights="ternary", leak=0.9, profile=profile)
     expected = model.details(ids)
     for together in (1, 9):
-        monkeypatch.setattr("snn_extreme_quant.models.running._TOGETHER", together)
+        monkeypatch.setattr("snn_extreme_quant.models.bert.running._TOGETHER", together)
         found = model.details(ids)
         for a, b in zip(found.hidden, expected.hidden, strict=True):
             torch.testing.assert_close(a, b, atol=1e-6, rtol=0)

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
-from snn_extreme_quant.models.released import load_released, released_config, save_released
+from snn_extreme_quant.models.gpt.released import load_released, released_config, save_released
 
 D = 768
 BLOCK = {

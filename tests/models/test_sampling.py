@@ -5,8 +5,8 @@ import pytest
 
 from snn_extreme_quant.errors import ConfigError, SampleError
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
-from snn_extreme_quant.models.generation import generate
-from snn_extreme_quant.models.sampling import choose
+from snn_extreme_quant.models.gpt.generation import generate
+from snn_extreme_quant.models.gpt.sampling import choose
 
 LOGITS = np.log(np.array([0.1, 0.4, 0.2, 0.25, 0.05], np.float32))
 

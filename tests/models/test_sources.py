@@ -8,8 +8,8 @@ import transformers
 from huggingface_hub import constants
 
 from snn_extreme_quant.errors import ModelSourceError
-from snn_extreme_quant.models.base import load_base
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.base import load_base
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import CheckpointError, ConfigError, SampleError
 from snn_extreme_quant.models import SpikeGPTState
-from snn_extreme_quant.models.spike_gpt_state import state_shapes
+from snn_extreme_quant.models.gpt.state import state_shapes
 from tests.models.spike_gpts import build, texts
 
 # States.

@@ -12,8 +12,8 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import ConfigError, SampleError
 from snn_extreme_quant.exported.token_tables import MOST_CURRENT, MOST_DECAY, MOST_VALUE
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, SpikeGPTState
-from snn_extreme_quant.models import integer_tokens as whole
-from snn_extreme_quant.models.integer_parts import (
+from snn_extreme_quant.models.gpt import integer_tokens as whole
+from snn_extreme_quant.models.gpt.integer_parts import (
     CURRENT,
     GATE,
     KEY,
@@ -27,7 +27,7 @@ from snn_extreme_quant.models.integer_parts import (
     whole_product,
     whole_squared,
 )
-from snn_extreme_quant.models.wkv import weighted_average
+from snn_extreme_quant.models.gpt.wkv import weighted_average
 from tests.models.spike_gpts import PLAN, assert_same, build, run, texts
 
 GROUPS = sxq.PrecisionPlan({"blocks.*": sxq.Uniform(4, per="group", group_size=8), "head": sxq.Uniform(12)})

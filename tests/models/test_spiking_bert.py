@@ -11,7 +11,13 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.errors import ConfigError, PluginError, SampleError, UnmatchedNameError
 from snn_extreme_quant.exported.shift_tables import NORM_FRACTION, norm_factors, softmax_stairs
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, SpikingBert, SpikingBertConfig
-from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid, shift_norm_sums, shift_probabilities
+from snn_extreme_quant.models.bert.shifts import (
+    ShiftNorm,
+    ShiftSoftmax,
+    query_grid,
+    shift_norm_sums,
+    shift_probabilities,
+)
 
 SMALL = {"vocab": 40, "positions": 16, "layers": 2, "hidden": 32, "heads": 4, "ffn": 48, "dropout": 0.0}
 

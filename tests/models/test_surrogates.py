@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from snn_extreme_quant.models.cells import framework_cell
+from snn_extreme_quant.models.bert.cells import framework_cell
 from snn_extreme_quant.neurons.equilibrium_steps import GRID, StepIF, on_grid
 from tests.models.test_spiking_bert import build
 

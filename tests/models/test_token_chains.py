@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
-from snn_extreme_quant.models import token_chains
-from snn_extreme_quant.models.exact import on_grid, sigmoid
-from snn_extreme_quant.models.token_chains import Grid, added, gated, mixed, squared
+from snn_extreme_quant.models.gpt import chains
+from snn_extreme_quant.models.gpt.chains import Grid, added, gated, mixed, squared
+from snn_extreme_quant.models.gpt.exact import on_grid, sigmoid
 
 GRIDS = [None, Grid(3, 2.0), Grid(3, 2.0, torch.bfloat16)]
 
 
 @pytest.fixture(autouse=True, params=[1, 30, 10_000], ids="piece {}".format)
 def pieces(request, monkeypatch):
-    monkeypatch.setattr(token_chains, "PIECE", request.param)
+    monkeypatch.setattr(chains, "PIECE", request.param)
 
 
 def numbers(*shape, seed=0, dtype=torch.float32):

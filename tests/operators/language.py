@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from snn_extreme_quant.models.exact import epsilon_of, norm, on_grid, product, reach, rounded_weight, sigmoid
-from snn_extreme_quant.models.wkv import factors, weighted_average
+from snn_extreme_quant.models.gpt.exact import epsilon_of, norm, on_grid, product, reach, rounded_weight, sigmoid
+from snn_extreme_quant.models.gpt.wkv import factors, weighted_average
 
 from .cases import Array, Case
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.exported.token_tables import MOST_CURRENT, MOST_DECAY, MOST_NORM, MOST_VALUE
-from snn_extreme_quant.models import integer_tokens as whole
+from snn_extreme_quant.models.gpt import integer_tokens as whole
 
 from .cases import Array, Case
 

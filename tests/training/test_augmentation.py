@@ -6,7 +6,7 @@ import torch
 
 from snn_extreme_quant.data import Rows, Sentences, collate
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.augmentation import Augmenter, Vocabulary, nearest_words
 from snn_extreme_quant.training.recipe import Augment
 from tests.tiny_bert import WORDS, save_teacher

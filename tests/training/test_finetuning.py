@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.base import load_base
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.base import load_base
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 from tests.tiny_bert import save_teacher
 from tests.training.recipes import save_recipe
 

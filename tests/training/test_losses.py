@@ -8,7 +8,7 @@ import torch
 
 from snn_extreme_quant.data import GLUE, Sentences, collate, read_rows
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher
 from snn_extreme_quant.training.recipe import LossWeights
 from snn_extreme_quant.training.recipe_files import load_recipe

@@ -15,7 +15,7 @@ import torch
 from snn_extreme_quant.data import Sentences, collate, read_text
 from snn_extreme_quant.errors import ConfigError, DataError
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.distillation import Distiller, Teacher, TeacherOutputs
 from snn_extreme_quant.training.jobs import refuse_length
 from snn_extreme_quant.training.recipe import LossWeights

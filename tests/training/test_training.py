@@ -11,7 +11,7 @@ import torch
 from snn_extreme_quant.data import GLUE, Sentences, collate, read_rows
 from snn_extreme_quant.errors import ConfigError, DataError, TrainingError
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.teacher import load_teacher, load_tokenizer
+from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer
 from snn_extreme_quant.training.augmentation import Vocabulary
 from snn_extreme_quant.training.recipe_files import load_recipe
 

@@ -20,8 +20,8 @@ from snn_extreme_quant.deploy.lowering.repacking import LAYOUTS, TernaryPacking,
 from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.files import AFTER, METADATA_KEY
-from snn_extreme_quant.models.spike_gpt import SpikeGPT
-from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState, numpy_type, state_shapes, state_type
+from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
+from snn_extreme_quant.models.gpt.state import SpikeGPTState, numpy_type, state_shapes, state_type
 
 __all__ = ["export_gpt", "facts_of"]
 

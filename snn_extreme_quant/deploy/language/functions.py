@@ -1,4 +1,4 @@
-"""The operators of language models in standard ONNX operators: what ``models/exact.py`` and ``models/wkv.py`` compute.
+"""The operators of language models in standard ONNX operators: what ``models/gpt`` computes in ``exact`` and ``wkv``.
 
 Operation for operation: a sum is exact, and everything else is rounded number by number in the model's order.
 """

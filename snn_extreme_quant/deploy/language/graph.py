@@ -1,4 +1,4 @@
-"""A SpikeGPT as an ONNX graph: what ``models/spike_gpt.py`` computes, in its order, with the state in and out."""
+"""A SpikeGPT as an ONNX graph: what ``models/gpt/spike_gpt.py`` computes, in its order, with the state in and out."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from snn_extreme_quant.deploy.language.products import Products
 from snn_extreme_quant.deploy.language.writer import Writer
 from snn_extreme_quant.deploy.lowering.functions import NeuronFunction
 from snn_extreme_quant.exported.files import AFTER
-from snn_extreme_quant.models.exact import STREAM_BITS, epsilon_of
-from snn_extreme_quant.models.spike_gpt import Block, ChannelMix, SpikeGPT, TimeMix
-from snn_extreme_quant.models.spike_gpt_state import numpy_type, state_shapes, state_type
-from snn_extreme_quant.models.wkv import factors
+from snn_extreme_quant.models.gpt.exact import STREAM_BITS, epsilon_of
+from snn_extreme_quant.models.gpt.spike_gpt import Block, ChannelMix, SpikeGPT, TimeMix
+from snn_extreme_quant.models.gpt.state import numpy_type, state_shapes, state_type
+from snn_extreme_quant.models.gpt.wkv import factors
 from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, unit_step
 
 __all__ = ["Form", "GptGraph", "Logits", "write_gpt"]

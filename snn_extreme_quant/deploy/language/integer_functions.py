@@ -1,4 +1,4 @@
-"""The operators of SpikeGPT's integer files in standard ONNX operators: what ``models/integer_tokens.py`` computes.
+"""The operators of SpikeGPT's integer files in standard ONNX operators: what ``models/gpt/integer_tokens.py`` computes.
 
 No body holds a float. Limits act in 32 bits, as onnxruntime compares only half of 64 in Clip, Min and Max; numbers are
 shifted without a sign, so those that have one are raised before.

@@ -21,9 +21,10 @@ from snn_extreme_quant.exported.token_tables import (
     SHARE_BITS,
     SQUARED_FRACTION,
 )
-from snn_extreme_quant.models import integer_tokens as whole
-from snn_extreme_quant.models.exact import STREAM_BITS
-from snn_extreme_quant.models.integer_parts import (
+from snn_extreme_quant.models.gpt import integer_tokens as whole
+from snn_extreme_quant.models.gpt.exact import STREAM_BITS
+from snn_extreme_quant.models.gpt.integer import STREAM, current_units
+from snn_extreme_quant.models.gpt.integer_parts import (
     CURRENT,
     GATE,
     KEY,
@@ -35,8 +36,7 @@ from snn_extreme_quant.models.integer_parts import (
     input_units,
     scaling_of,
 )
-from snn_extreme_quant.models.spike_gpt import Block, ChannelMix, TimeMix
-from snn_extreme_quant.models.spike_gpt_integer import STREAM, current_units
+from snn_extreme_quant.models.gpt.spike_gpt import Block, ChannelMix, TimeMix
 from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, unit_step
 from snn_extreme_quant.quantizers.packing import pack
 
@@ -49,7 +49,7 @@ _MOST_STREAM = 2 ** (2 * STREAM_BITS)
 
 
 class IntegerGptGraph(GptGraph):
-    """The graph: :mod:`snn_extreme_quant.models.spike_gpt_integer`, operation for operation."""
+    """The graph: :mod:`snn_extreme_quant.models.gpt.integer`, operation for operation."""
 
     def _embedded(self, ids: str) -> str:
         writer, emb = self.writer, self.model.emb

@@ -13,7 +13,7 @@ from snn_extreme_quant.deploy.language.writer import Writer
 from snn_extreme_quant.deploy.lowering.layer_functions import digit_base, layer_operator
 from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.layers import IntegerFirst
-from snn_extreme_quant.models.exact import reach, rounded_weight
+from snn_extreme_quant.models.gpt.exact import reach, rounded_weight
 from snn_extreme_quant.quantizers.packing import LAYOUTS, pack
 
 __all__ = ["Products", "digits_for"]
@@ -52,7 +52,7 @@ class Products:
         self.writer, self.layouts = writer, layouts
 
     def product(self, name: str, layer: Any, x: str, kind: str | None) -> str:
-        """Write :func:`snn_extreme_quant.models.exact.product`.
+        """Write :func:`snn_extreme_quant.models.gpt.exact.product`.
 
         Args:
             name: of the layer.

@@ -13,7 +13,7 @@ from snn_extreme_quant.data.text_tokens import TextTokens
 from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import DataError, ModelFileError, SampleError
 from snn_extreme_quant.exported.files import AFTER, read_model
-from snn_extreme_quant.models.sampling import check_sampling, choose
+from snn_extreme_quant.models.gpt.sampling import check_sampling, choose
 
 __all__ = ["GptFile"]
 
@@ -154,7 +154,7 @@ class GptFile:
     ) -> Iterator[int]:
         """Yield ``count`` tokens that follow a prompt: those of the model in torch, as the logits are the same bits.
 
-        The state is reset first. Arguments and errors as of :func:`snn_extreme_quant.models.generation.generate`.
+        The state is reset first. Arguments and errors as of :func:`snn_extreme_quant.models.gpt.generation.generate`.
         """
         check_sampling(temperature, top_p)
         if not len(prompt):

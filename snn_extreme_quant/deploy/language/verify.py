@@ -22,8 +22,8 @@ from snn_extreme_quant.deploy.verification.report import Difference, VerifyRepor
 from snn_extreme_quant.deploy.verification.texts import TextVerification
 from snn_extreme_quant.errors import ConfigError, ModelFileError, SampleError
 from snn_extreme_quant.exported.files import AFTER
-from snn_extreme_quant.models.spike_gpt import SpikeGPT
-from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState, state_shapes
+from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
+from snn_extreme_quant.models.gpt.state import SpikeGPTState, state_shapes
 
 __all__ = ["verify_gpt"]
 

@@ -23,7 +23,7 @@ from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.external import point_into, remember
 from snn_extreme_quant.exported.files import seal
 from snn_extreme_quant.models import SpikeGPT
-from snn_extreme_quant.models.spike_gpt_files import load_language_model
+from snn_extreme_quant.models.gpt.files import load_language_model
 from snn_extreme_quant.output_files import write_whole
 
 __all__ = ["LanguagePacking", "pack_language"]

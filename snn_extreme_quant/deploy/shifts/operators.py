@@ -1,6 +1,6 @@
 """Norm and softmax by shifts, as torch custom operators of the namespace ``snn_xq``, and what stands in for them.
 
-What they compute is defined in :mod:`snn_extreme_quant.models.shifts`.
+What they compute is defined in :mod:`snn_extreme_quant.models.bert.shifts`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from snn_extreme_quant.deploy.lowering.operators import NAMESPACE
 from snn_extreme_quant.exported.shift_tables import NORM_FRACTION
-from snn_extreme_quant.models.shifts import (
+from snn_extreme_quant.models.bert.shifts import (
     OnGrid,
     ShiftNorm,
     ShiftSoftmax,

@@ -34,7 +34,7 @@ from snn_extreme_quant.errors import UnsupportedModelError
 from snn_extreme_quant.exported.shift_tables import NORM_FRACTION, RESIDUAL_FRACTION
 from snn_extreme_quant.layers import Embedding, IntegerFirst
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.spiking_bert import EMBEDDINGS_FINER, Neurons
+from snn_extreme_quant.models.bert.spiking_bert import EMBEDDINGS_FINER, Neurons
 from snn_extreme_quant.neurons import NeuronSpec
 from snn_extreme_quant.neurons.equilibrium_steps import GRID, StepIF, on_grid
 from snn_extreme_quant.neurons.synchronous import synchronous_count

@@ -1,4 +1,4 @@
-"""SpikingBERT's integer profile in whole numbers alone, to be read beside ``models/spiking_bert.py``.
+"""SpikingBERT's integer profile in whole numbers alone, to be read beside ``models/bert/spiking_bert.py``.
 
 Contract: ``docs/spiking_bert.md``, *In integers*. Every tensor between the token ids and the logits holds whole
 numbers; the names of layers and neurons are those of the model, and so they are in its file.
@@ -35,8 +35,15 @@ from snn_extreme_quant.deploy.tokens.token_scales import Line, Scale, scale_of
 from snn_extreme_quant.errors import UnsupportedModelError
 from snn_extreme_quant.exported.shift_tables import PROBABILITY_BITS, RESIDUAL_FRACTION, RESIDUAL_LIMIT
 from snn_extreme_quant.models import SpikingBert
-from snn_extreme_quant.models.shifts import OnGrid, ShiftNorm
-from snn_extreme_quant.models.spiking_bert import EMBEDDINGS_FINER, PAD, Attention, Embeddings, EncoderLayer, Neurons
+from snn_extreme_quant.models.bert.shifts import OnGrid, ShiftNorm
+from snn_extreme_quant.models.bert.spiking_bert import (
+    EMBEDDINGS_FINER,
+    PAD,
+    Attention,
+    Embeddings,
+    EncoderLayer,
+    Neurons,
+)
 
 __all__ = ["IntegerBert", "in_integers", "integer_bert"]
 

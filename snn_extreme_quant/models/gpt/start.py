@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.spike_gpt import SpikeGPT
-    from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
+    from snn_extreme_quant.models.gpt.config import SpikeGPTConfig
+    from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 
 __all__ = ["start_as_rwkv"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.errors import CheckpointError, ConfigError
-from snn_extreme_quant.models.spike_gpt import SpikeGPT
-from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
+from snn_extreme_quant.models.gpt.config import SpikeGPTConfig
+from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 from snn_extreme_quant.output_files import check_writable, write_whole
 
 __all__ = ["load_released", "released_config", "save_released"]

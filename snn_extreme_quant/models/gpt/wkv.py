@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.exported.exponentials import MOST_KEY
-from snn_extreme_quant.models.exact import exponential, raised
+from snn_extreme_quant.models.gpt.exact import exponential, raised
 
 __all__ = ["MOST_BONUS", "factors", "weighted_average"]
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.spiking_bert import SpikingBert
+    from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
 
 __all__ = ["Activity", "BertDetails", "settle", "simulate", "time_steps"]
 

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
-from snn_extreme_quant.models.absorption import absorb_thresholds
-from snn_extreme_quant.models.calibration import Place, best_range, best_threshold, sampled_currents
-from snn_extreme_quant.models.config import SpikingBertConfig
-from snn_extreme_quant.models.offsets import absorb_offsets
+from snn_extreme_quant.models.bert.absorption import absorb_thresholds
+from snn_extreme_quant.models.bert.calibration import Place, best_range, best_threshold, sampled_currents
+from snn_extreme_quant.models.bert.config import SpikingBertConfig
+from snn_extreme_quant.models.bert.offsets import absorb_offsets
+from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
 from snn_extreme_quant.models.sources import check_source
-from snn_extreme_quant.models.spiking_bert import SpikingBert
 
 __all__ = ["Text", "check_bert", "load_teacher", "load_tokenizer", "student_of", "teacher_layers"]
 

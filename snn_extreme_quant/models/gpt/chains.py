@@ -3,8 +3,7 @@ r"""What tokens go through between two products: chains of single operations, in
 One operation after the other over a whole text reads and writes memory each time, forward and backward, which takes as
 long as the products. Here a piece of the tokens goes through a whole chain before the next one does. Every operation is
 a single float32 one, in the order that the equations give, so the pieces make no difference to any bit. What a product
-reads is put on its grid (:mod:`snn_extreme_quant.models.exact`) and written in the type that it reads: under autocast
-that is bfloat16.
+reads is put on its grid (:mod:`.exact`) and written in the type that it reads: under autocast that is bfloat16.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor
 
-from snn_extreme_quant.models.exact import PIECE, raised_sigmoid
+from snn_extreme_quant.models.gpt.exact import PIECE, raised_sigmoid
 
 __all__ = ["Grid", "added", "gated", "mixed", "squared"]
 

@@ -31,10 +31,10 @@ from snn_extreme_quant.exported.token_tables import (
     SQUARED_FRACTION,
 )
 from snn_extreme_quant.layers import IntegerFirst
-from snn_extreme_quant.models import integer_tokens as whole
-from snn_extreme_quant.models import token_chains
-from snn_extreme_quant.models.exact import PIECE, STREAM_BITS, norm, rounded_weight
-from snn_extreme_quant.models.wkv import weighted_average
+from snn_extreme_quant.models.gpt import chains
+from snn_extreme_quant.models.gpt import integer_tokens as whole
+from snn_extreme_quant.models.gpt.exact import PIECE, STREAM_BITS, norm, rounded_weight
+from snn_extreme_quant.models.gpt.wkv import weighted_average
 from snn_extreme_quant.neurons.token_lif import TokenLIF
 
 __all__ = [
@@ -143,7 +143,7 @@ def whole_mixed(y: Tensor, before: Tensor, shares: Sequence[Tensor], grids: Sequ
     found = [_mixed(y, past, whole.shares(share), grid) for share, grid in zip(shares, grids, strict=True)]
     if not torch.is_grad_enabled():
         return tuple(found)
-    soft = token_chains.mixed(y, first, shares)
+    soft = chains.mixed(y, first, shares)
     return tuple(_straight(g, hard, lambda s=s: s) for g, hard, s in zip(grids, found, soft, strict=True))  # type: ignore[misc]
 
 
@@ -233,14 +233,14 @@ def whole_gated(x: Tensor, value: Tensor, of: Units, gives: Units) -> Tensor:
         return gives.real(whole.limited(whole.rounded_shift(product, places), gives.most))
 
     found = _in_pieces(chain, x, value)
-    return _straight(gives, found, lambda: token_chains.gated(x * _LN2, value))
+    return _straight(gives, found, lambda: chains.gated(x * _LN2, value))
 
 
 def whole_squared(x: Tensor, gives: Units) -> Tensor:
     """Return the square of what is above 0, of numbers in units of :data:`SQUARED`."""
     places = 2 * SQUARED.fraction - gives.fraction
     found = _in_pieces(lambda k: gives.real(whole.squares(SQUARED.of(k), places, gives.most)), x)
-    return _straight(gives, found, lambda: token_chains.squared(x))
+    return _straight(gives, found, lambda: chains.squared(x))
 
 
 def whole_average(

@@ -11,7 +11,7 @@ from snn_extreme_quant.config import PrecisionPlan, Uniform
 from snn_extreme_quant.errors import ConfigError
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.spiking_bert import SpikingBert
+    from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
 
 __all__ = ["TABLES", "cut_positions", "pack_embeddings"]
 

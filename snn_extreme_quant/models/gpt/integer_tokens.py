@@ -34,8 +34,8 @@ from snn_extreme_quant.exported.token_tables import (
     power_table,
 )
 from snn_extreme_quant.layers import IntegerFirst
-from snn_extreme_quant.models.exact import exponential
-from snn_extreme_quant.models.wkv import MOST_BONUS
+from snn_extreme_quant.models.gpt.exact import exponential
+from snn_extreme_quant.models.gpt.wkv import MOST_BONUS
 
 __all__ = [
     "Scaling", "average", "fired", "gate", "input_bits", "key_power", "leak_of", "limited", "mixing",

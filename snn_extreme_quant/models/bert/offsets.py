@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from snn_extreme_quant.models.spiking_bert import SpikingBert
+    from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
 
 __all__ = ["absorb_offsets", "keep_zeros", "outputs_at_zero", "readers", "with_offsets"]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from snn_extreme_quant.checkpoints import to_safetensors
 from snn_extreme_quant.errors import CheckpointError, SampleError
-from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
+from snn_extreme_quant.models.gpt.config import SpikeGPTConfig
 from snn_extreme_quant.output_files import check_writable, write_whole
 
 __all__ = ["SpikeGPTState", "numpy_type", "state_shapes", "state_type"]

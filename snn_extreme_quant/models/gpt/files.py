@@ -12,9 +12,9 @@ from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint, to_s
 from snn_extreme_quant.data.text_tokens import TextTokens
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.layers import IntegerFirst
+from snn_extreme_quant.models.gpt.config import SpikeGPTConfig
+from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 from snn_extreme_quant.models.packed import PACKED_METADATA, load_packed, packed_tensors
-from snn_extreme_quant.models.spike_gpt import SpikeGPT
-from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig
 from snn_extreme_quant.output_files import write_whole
 
 __all__ = ["load", "load_language_model", "save"]

@@ -16,15 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from snn_extreme_quant.models.cells import framework_cell
-from snn_extreme_quant.models.config import SpikingBertConfig, Weights
-from snn_extreme_quant.models.feedback import Feedback
+from snn_extreme_quant.models.bert.cells import framework_cell
+from snn_extreme_quant.models.bert.config import SpikingBertConfig
+from snn_extreme_quant.models.bert.feedback import Feedback
+from snn_extreme_quant.models.bert.modes import refuse_mode
+from snn_extreme_quant.models.bert.offsets import with_offsets
+from snn_extreme_quant.models.bert.running import Activity, BertDetails, settle, simulate, time_steps
+from snn_extreme_quant.models.bert.shifts import ShiftNorm, ShiftSoftmax, query_grid
+from snn_extreme_quant.models.config import Weights
 from snn_extreme_quant.models.latent import start_as_bert
-from snn_extreme_quant.models.modes import refuse_mode
-from snn_extreme_quant.models.offsets import with_offsets
 from snn_extreme_quant.models.precision import set_weights
-from snn_extreme_quant.models.running import Activity, BertDetails, settle, simulate, time_steps
-from snn_extreme_quant.models.shifts import ShiftNorm, ShiftSoftmax, query_grid
 from snn_extreme_quant.models.token_inputs import check_bert_inputs
 from snn_extreme_quant.neurons.equilibrium import ChannelIF, Mode, average_rate
 from snn_extreme_quant.neurons.equilibrium_steps import StepIF
@@ -332,14 +333,14 @@ class SpikingBert(_Block):
         set_weights(self, weights)
 
     def pack_embeddings(self, bits: int = 4, scale: Literal["mse", "max"] = "mse") -> None:
-        """Quantise the tables after training; see :func:`~snn_extreme_quant.models.tables.pack_embeddings`."""
-        from snn_extreme_quant.models.tables import pack_embeddings
+        """Quantise the tables after training; see :func:`~snn_extreme_quant.models.bert.tables.pack_embeddings`."""
+        from snn_extreme_quant.models.bert.tables import pack_embeddings
 
         pack_embeddings(self, bits, scale)
 
     def cut_positions(self, positions: int) -> None:
-        """Leave the first positions alone; see :func:`~snn_extreme_quant.models.tables.cut_positions`."""
-        from snn_extreme_quant.models.tables import cut_positions
+        """Leave the first positions alone; see :func:`~snn_extreme_quant.models.bert.tables.cut_positions`."""
+        from snn_extreme_quant.models.bert.tables import cut_positions
 
         cut_positions(self, positions)
 
@@ -367,7 +368,7 @@ class SpikingBert(_Block):
             ModelSourceError: it cannot be loaded.
             ConfigError: layers that the teacher does not have, or a field that its sizes decide.
         """
-        from snn_extreme_quant.models.teacher import student_of
+        from snn_extreme_quant.models.bert.teacher import student_of
 
         return cast("Self", student_of(source, layers, texts, config))
 
@@ -381,7 +382,7 @@ class SpikingBert(_Block):
         Raises:
             OutputPathError: the folder or a file cannot be written.
         """
-        from snn_extreme_quant.models.files import save
+        from snn_extreme_quant.models.bert.files import save
 
         save(self, Path(folder), packed)
 
@@ -392,7 +393,7 @@ class SpikingBert(_Block):
         Raises:
             CheckpointError: the folder or a file is missing, or is not of this format.
         """
-        from snn_extreme_quant.models.files import load
+        from snn_extreme_quant.models.bert.files import load
         from snn_extreme_quant.models.sources import saved_folder
 
         return cast("Self", load(saved_folder(folder)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 from snn_extreme_quant.errors import ConfigError
-from snn_extreme_quant.models.config import SpikingBertConfig
+from snn_extreme_quant.models.bert.config import SpikingBertConfig
 from snn_extreme_quant.neurons.equilibrium import Mode
 
 __all__ = ["refuse_mode"]

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 
 from snn_extreme_quant.errors import ModelSourceError
+from snn_extreme_quant.models.bert.teacher import check_bert
 from snn_extreme_quant.models.sources import check_source
-from snn_extreme_quant.models.teacher import check_bert
 
 __all__ = ["load_base", "silent"]
 

@@ -10,8 +10,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from snn_extreme_quant.models.exact import STREAM_BITS
-from snn_extreme_quant.models.integer_parts import (
+from snn_extreme_quant.models.gpt.exact import STREAM_BITS
+from snn_extreme_quant.models.gpt.integer_parts import (
     CURRENT,
     GATE,
     KEY,
@@ -29,7 +29,7 @@ from snn_extreme_quant.models.integer_parts import (
     whole_product,
     whole_squared,
 )
-from snn_extreme_quant.models.spike_gpt import Block, ChannelMix, Ends, TimeMix
+from snn_extreme_quant.models.gpt.spike_gpt import Block, ChannelMix, Ends, TimeMix
 
 __all__ = ["STREAM", "IntegerBlock", "IntegerChannelMix", "IntegerEnds", "IntegerTimeMix", "current_units"]
 

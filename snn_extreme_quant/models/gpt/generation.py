@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from snn_extreme_quant.errors import SampleError
-from snn_extreme_quant.models.sampling import check_sampling, choose
-from snn_extreme_quant.models.spike_gpt import SpikeGPT
+from snn_extreme_quant.models.gpt.sampling import check_sampling, choose
+from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 
 __all__ = ["generate"]
 
@@ -31,7 +31,7 @@ def generate(
         model: of ``head="tokens"``, in ``eval()`` mode.
         prompt: tokens, one at least, and as many as there are; they go through the model some hundreds at a time.
         count: how many to make.
-        temperature: as for :func:`~snn_extreme_quant.models.sampling.choose`, as the next.
+        temperature: as for :func:`~snn_extreme_quant.models.gpt.sampling.choose`, as the next.
         top_p: of nucleus sampling.
         seed: the tokens are a function of model and arguments alone.
 

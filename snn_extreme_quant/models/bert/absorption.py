@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from snn_extreme_quant.models.spiking_bert import Neurons, SpikingBert
+from snn_extreme_quant.models.bert.spiking_bert import Neurons, SpikingBert
 
 __all__ = ["absorb_thresholds"]
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint, to_safetensors
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
-from snn_extreme_quant.models.config import SpikingBertConfig
+from snn_extreme_quant.models.bert.config import SpikingBertConfig
+from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
 from snn_extreme_quant.models.packed import PACKED_METADATA, load_packed, packed_tensors
-from snn_extreme_quant.models.spiking_bert import SpikingBert
 from snn_extreme_quant.output_files import write_whole
 
 __all__ = ["load", "save"]

@@ -2,7 +2,7 @@ r"""SpikeGPT, to be read from top to bottom: a language model without attention 
 
 Equations and sources: ``docs/spike_gpt.md``. Inside, time comes first: tensors are ``(T, B, width)``, and the tokens
 are the time steps of the neurons. A pass over a text, over pieces of it, or over single tokens gives the same bits: see
-:mod:`snn_extreme_quant.models.exact`.
+:mod:`snn_extreme_quant.models.gpt.exact`.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from torch import Tensor, nn
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.models.config import Weights, weights_from_data
-from snn_extreme_quant.models.exact import STREAM_BITS, norm, on_grid, product, reach, read_type, sum_of
-from snn_extreme_quant.models.integer_parts import IntegerTokenLIF
+from snn_extreme_quant.models.gpt.cells import FrameworkTokenLIF
+from snn_extreme_quant.models.gpt.chains import Grid, added, gated, mixed, squared
+from snn_extreme_quant.models.gpt.config import SpikeGPTConfig, check_signs
+from snn_extreme_quant.models.gpt.exact import STREAM_BITS, norm, on_grid, product, reach, read_type, sum_of
+from snn_extreme_quant.models.gpt.inputs import Product, check_ids, lengths_of
+from snn_extreme_quant.models.gpt.integer_parts import IntegerTokenLIF
+from snn_extreme_quant.models.gpt.start import start_as_rwkv
+from snn_extreme_quant.models.gpt.state import SpikeGPTState
+from snn_extreme_quant.models.gpt.wkv import weighted_average
 from snn_extreme_quant.models.precision import give_weights
-from snn_extreme_quant.models.spike_gpt_config import SpikeGPTConfig, check_signs
-from snn_extreme_quant.models.spike_gpt_inputs import Product, check_ids, lengths_of
-from snn_extreme_quant.models.spike_gpt_start import start_as_rwkv
-from snn_extreme_quant.models.spike_gpt_state import SpikeGPTState
-from snn_extreme_quant.models.token_cells import FrameworkTokenLIF
-from snn_extreme_quant.models.token_chains import Grid, added, gated, mixed, squared
-from snn_extreme_quant.models.wkv import weighted_average
 from snn_extreme_quant.neurons.spec import NeuronSpec
 from snn_extreme_quant.neurons.token_lif import TOKEN_LIF, TokenLIF, unit_step
 
@@ -211,7 +211,7 @@ class Ends:
 def _parts(config: SpikeGPTConfig) -> tuple[type[Block], type[Ends]]:
     """Return what computes a profile."""
     if config.profile == "integer":
-        from snn_extreme_quant.models.spike_gpt_integer import IntegerBlock, IntegerEnds  # it builds on this module
+        from snn_extreme_quant.models.gpt.integer import IntegerBlock, IntegerEnds  # it builds on this module
 
         return IntegerBlock, IntegerEnds
     return Block, Ends
@@ -374,7 +374,7 @@ class SpikeGPT(nn.Module):
             ConfigError: layers were quantised otherwise than by :meth:`set_weights`.
             OutputPathError: the folder or a file cannot be written.
         """
-        from snn_extreme_quant.models.spike_gpt_files import save
+        from snn_extreme_quant.models.gpt.files import save
 
         save(self, Path(folder), packed)
 
@@ -385,8 +385,8 @@ class SpikeGPT(nn.Module):
         Raises:
             CheckpointError: the folder or a file is missing, or is not of this format.
         """
+        from snn_extreme_quant.models.gpt.files import load
         from snn_extreme_quant.models.sources import saved_folder
-        from snn_extreme_quant.models.spike_gpt_files import load
 
         return cast("Self", load(saved_folder(folder)))
 

@@ -1,0 +1,1 @@
+"""SpikingBERT: read ``spiking_bert.py`` first, from top to bottom."""

@@ -1,0 +1,1 @@
+"""SpikeGPT: read ``spike_gpt.py`` first, from top to bottom."""
