@@ -8,7 +8,8 @@ import torch
 
 from snn_extreme_quant.data import TextTokens
 from snn_extreme_quant.deploy.language import running
-from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig, generation
+from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
+from snn_extreme_quant.models.gpt import generation
 from snn_extreme_quant.models.gpt.generation import generate
 
 TEXT = "to be, or not to be: that is the question. " * 40

@@ -6,7 +6,8 @@ import torch
 
 from snn_extreme_quant.config import Binary, Float, PrecisionPlan, Ternary
 from snn_extreme_quant.errors import ConfigError, ModelSourceError, UnsupportedModelError
-from snn_extreme_quant.models import SpikingBert, calibration
+from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.models.bert import calibration
 from snn_extreme_quant.models.bert.calibration import best_range, best_threshold
 from snn_extreme_quant.models.bert.teacher import load_teacher, load_tokenizer, teacher_layers
 from tests.tiny_bert import WORDS, save_teacher
