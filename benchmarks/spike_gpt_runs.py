@@ -71,7 +71,7 @@ def run(folder: Path) -> dict[str, Any]:
         "metrics": outcome["metrics"],
         "firing_rate": outcome["firing_rate"],
         "best": outcome["best"],
-        "dev": [{name: line[name] for name in ("stage", "step", "dev")} for line in log],
+        "dev": [{name: line[name] for name in ("stage", "step", "losses", "dev")} for line in log],
     }
 
 

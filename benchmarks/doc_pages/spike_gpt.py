@@ -37,7 +37,9 @@ def wkv() -> str:
 
 
 #: Kinds of runs, by the last word of a recipe's name.
-_KINDS = {"float": "float", "ternary": "ternary", "binary": "binary", "rwkv": "RWKV"}
+_KINDS = {
+    "float": "float", "spikes": "float, products read spikes", "ternary": "ternary", "binary": "binary", "rwkv": "RWKV",
+}  # fmt: skip
 _UNITS = {"bits_per_character": "bits per character", "accuracy": "accuracy"}
 
 
@@ -107,6 +109,24 @@ def runs() -> str:
         " behind the plus; tokens and time are of the run alone.\nState: numbers of float32 a sequence"
         " (`benchmarks/results/spike_gpt_runs.json`)."
     )
+
+
+def equal_steps() -> str:
+    """Return spiking and RWKV runs of one recipe side by side, after the same tokens."""
+    found, rows = load("spike_gpt_runs")["runs"] if is_there("spike_gpt_runs") else {}, []
+    for name, run in found.items():
+        rwkv = found.get(f"{name.removesuffix('_float')}_rwkv")
+        if not name.endswith("_float") or rwkv is None or run["tokens"] is None:
+            continue
+        metric, a_step = run["metric"], run["tokens"] / run["steps"]
+        theirs = {line["step"]: line["dev"][metric] for line in rwkv["dev"]}
+        for line in run["dev"]:
+            if line["step"] in theirs:
+                ours, other = line["dev"][metric], theirs[line["step"]]
+                apart = f"{100 * (ours / other - 1):+.1f} %"
+                tokens = f"{line['step'] * a_step / 1e6:.1f} M"
+                rows.append([run["task"], f"{line['step']:,}", tokens, f"{ours:.3f}", f"{other:.3f}", apart])
+    return table(["text", "steps", "tokens", "SpikeGPT", "RWKV", "apart"], rows)
 
 
 def precision() -> str:
@@ -236,6 +256,7 @@ def decode() -> str:
 TABLES = {
     "wkv table": wkv,
     "runs table": runs,
+    "equal steps table": equal_steps,
     "precision table": precision,
     "integer profile table": integer_profile,
     "spike_gpt decode table": decode,
