@@ -20,8 +20,8 @@ _METHODS = {
 }  # fmt: skip
 #: What was measured on.
 _TEXTS = {
-    "search_tinyshakespeare": "the first 25,600 characters of the held-out tenth",
-    "search_wikitext2": "the first 100,000 characters of the validation text",
+    "search_tinyshakespeare": "the first 8,192 characters of the held-out tenth",
+    "search_wikitext2": "the first 40,000 characters of the validation text",
 }
 #: QSLM's (2601.00679), of SpikeGPT-216M: the limits, and reduction and loss that are reported.
 _PUBLISHED = (
