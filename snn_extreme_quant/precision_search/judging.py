@@ -152,17 +152,17 @@ class Judge:
         return self._is_worse(trial, min(drop, self.limits.drop))
 
     def promising(self, trial: Trial, utility: float, rounds: int) -> bool:
-        """Whether a candidate may be within the limit and more useful than ``utility``; by an estimate in the end.
+        """Whether a candidate is within the limit and more useful than ``utility``.
 
-        It is left out where the estimate is worse by more than three of its standard errors, or after ``rounds``
-        worse at all.
+        It is left out where the estimate is worse by more than three of its standard errors, after ``rounds`` by more
+        than one; else it is exact in the end.
         """
         while not trial.exact and trial.status not in ("failed", "violated"):
             lost = max(utility - self.utility(trial), self.drop(trial) - self.limits.drop) if trial.scores else 0.0
-            enough = len(trial.scores) >= rounds
-            if lost > 0.0 and (enough or lost > 3.0 * self._error(trial)):
+            least = 1.0 if len(trial.scores) >= rounds else 3.0
+            if lost > 0.0 and lost > least * self._error(trial):
                 return False
-            if enough or not self._go_on(trial):
+            if not self._go_on(trial):
                 break
         return trial.status in ("open", "ok")
 
