@@ -21,7 +21,7 @@ from snn_extreme_quant.deploy.runtime.native_currents import COUNTS, CURRENTS, V
 from snn_extreme_quant.deploy.runtime.native_fusion import FUSED, fuse
 from snn_extreme_quant.deploy.runtime.native_soft_attention import fuse_soft_attention
 from snn_extreme_quant.deploy.runtime.native_steps import sum_steps_first
-from snn_extreme_quant.exported.operators import is_language
+from snn_extreme_quant.exported.operators import is_language, is_language_integer
 
 __all__ = ["NativeChoice", "choose_kernels"]
 
@@ -40,6 +40,8 @@ _LARGE_WINDOW = 8192
 _OF_SPIKES = "OfSpikes"
 #: Products that are fused with the neurons behind them.
 _FUSED_PRODUCTS = ("LinearInteger", "MatMulInteger")
+#: Of what integer files of models of tokens compute with: sums in other units.
+_SCALES = ("IntScale", "IntResidual")
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ def choose_kernels(model: onnx.ModelProto, instruction_set: str = "avx2") -> Nat
         or name.endswith(("Embedding", "EmbeddingInteger"))
         or (name.endswith("LinearRounded") and instruction_set != "portable")
         or is_language(name)
+        or is_language_integer(name)
+        or name in _SCALES
         or is_synchronous(name)
         or is_shift(name)
     }
