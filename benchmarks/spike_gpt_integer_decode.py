@@ -1,10 +1,10 @@
-"""How fast SpikeGPT's integer profile runs on a processor: stock onnxruntime, native kernels, and the reference profile.
+"""How fast SpikeGPT's integer profile runs on a processor: stock, with native kernels, and beside the reference profile.
 
     python benchmarks/spike_gpt_integer_decode.py [--rounds N] [--quick]
 
-Weights are random and ternary. The same sequence file makes one token with its state handed on, or reads a text at once;
-sessions take turns in one process on one thread, whose processor time is taken. "without": native kernels but for those of
-what integer files of language models compute with, whose functions run.
+Weights are random and ternary. The same sequence file makes one token with its state handed on, or reads a text at
+once; sessions take turns in one process on one thread, whose processor time is taken. "without": native kernels but for
+those of what integer files of language models compute with, whose functions run.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What integer files of language models compute with: kernels, bodies and whole numbers without a width are the same."""
+"""What integer files of language models compute with: kernels, bodies and numbers without a width are the same."""
 
 from __future__ import annotations
 
@@ -113,7 +113,9 @@ def model(name: str, ranks: tuple[int, ...], attributes: dict[str, int], kept: i
 
 
 @cache
-def _session(name: str, ranks: tuple[int, ...], attributes: tuple[tuple[str, int], ...], native: bool, threads: int) -> Any:
+def _session(
+    name: str, ranks: tuple[int, ...], attributes: tuple[tuple[str, int], ...], native: bool, threads: int
+) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads

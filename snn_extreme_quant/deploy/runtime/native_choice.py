@@ -94,7 +94,8 @@ class NativeChoice:
 def choose_kernels(model: onnx.ModelProto, instruction_set: str = "avx2") -> NativeChoice:
     """Choose the operators and nodes of a model whose native kernels are faster than the functions in the file.
 
-    Neurons, embeddings and what language models compute with always are, but for the products of the latter in plain C.
+    Neurons, embeddings and what language models compute with always are, but for the products of the latter in plain C;
+    so are sums that integer files of models of tokens bring to other units.
     Other products and convolutions are where they read spikes, with codes of one or two
     bits: counts and fixed-point numbers cost a kernel one pass for each bit, and onnxruntime's own integer product one
     in all; real numbers go to its float kernels. Of convolutions those with small windows and few outputs are not.
