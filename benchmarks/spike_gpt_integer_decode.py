@@ -1,4 +1,4 @@
-"""How fast SpikeGPT's integer profile runs on a processor: stock, with native kernels, and beside the reference profile.
+"""How fast SpikeGPT's integer profile runs on a processor: stock, with native kernels, beside the reference profile.
 
     python benchmarks/spike_gpt_integer_decode.py [--rounds N] [--quick]
 

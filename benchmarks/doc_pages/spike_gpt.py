@@ -200,8 +200,8 @@ def integer_decode() -> str:
     machine = found["machine"]
     return (
         table(["a run of", *names.values()], rows)
-        + "\n\nTernary weights, random; one thread, its processor time, medians of interleaved rounds on a machine that was"
-        " busy with other work;\nthe logits of one profile are the same bits. Stock: onnxruntime alone. Without: other"
+        + "\n\nTernary weights, random; one thread, its processor time, medians of interleaved rounds on a machine that"
+        " was busy with other work;\nthe logits of one profile are the same bits. Stock: onnxruntime alone. Without: other"
         f" native kernels alone. {found['instruction_set']} kernels,\nonnxruntime {machine['versions']['onnxruntime']},"
         f" {machine['processor']} (`benchmarks/results/spike_gpt_integer_decode.json`)."
     )
