@@ -19,7 +19,7 @@ from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
 from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import ExportError, SampleError
 from snn_extreme_quant.exported.files import read_model
-from snn_extreme_quant.exported.operators import DOMAIN, LANGUAGE_INTEGERS
+from snn_extreme_quant.exported.operators import LANGUAGE_INTEGERS
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTState
 from tests.deploy.test_language_files import build, prompts
 
@@ -106,16 +106,18 @@ def test_the_golden_model_gives_the_same(ternary: tuple[SpikeGPT, Path]) -> None
         assert len(found.spikes) == 4
 
 
-def test_kernels_compute_every_node_but_products_of_bytes(ternary: tuple[SpikeGPT, Path]) -> None:
-    if not native_status().available:
-        pytest.skip(native_status().reason)
+def test_kernels_compute_every_node(ternary: tuple[SpikeGPT, Path]) -> None:
+    status = native_status()
+    if not status.available:
+        pytest.skip(status.reason)
     proto, _ = read_model(ternary[1])
-    ours = [node.op_type for node in proto.graph.node if node.domain == DOMAIN]
-    products = sum("MatMulInteger" in name for name in ours)
     opened = open_session(ternary[1], native=True)
     number, total = (int(word) for word in opened.detail.split(" compute ")[1].split(" nodes")[0].split(" of "))
-    assert (number, total) == (len(ours) - products, len(ours))
-    assert products > 20
+    # In plain C the functions multiply faster.
+    left = [
+        node for node in proto.graph.node if "MatMulInteger" in node.op_type and status.instruction_set == "portable"
+    ]
+    assert number == total - len(left) > 20
     expected = {*LANGUAGE_INTEGERS, "IntScale", "IntResidual"} - {"StepIntWeightedAverage"}
     assert choose_kernels(proto).operators >= expected
 

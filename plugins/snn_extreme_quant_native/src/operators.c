@@ -109,6 +109,7 @@ static const kernel_functions functions[SXQ_KINDS] = {
     [SXQ_CURRENTS] = KERNEL(currents),
     [SXQ_COUNTS] = KERNEL(currents),
     [SXQ_VALUES] = KERNEL(currents),
+    [SXQ_WHOLE_PRODUCT] = OWNING_KERNEL(whole_product),
 };
 
 static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
@@ -320,6 +321,9 @@ static void add_others_fused(void) {
   snprintf(op->name, sizeof op->name, "FusedCounts");
   op = add(SXQ_VALUES, 1, 1);
   snprintf(op->name, sizeof op->name, "FusedValues");
+  op = add(SXQ_WHOLE_PRODUCT, 1, 1);
+  op->spec.integer = true;
+  snprintf(op->name, sizeof op->name, "FusedWholeProduct");
 }
 
 /* Make the table; the first caller does it, and a second one at the same time waits. */

@@ -11,7 +11,7 @@ typedef enum {
   SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES, SXQ_SYNCHRONOUS_SPIKES, SXQ_STEP_SUMS, SXQ_STEP_COUNTS,
   SXQ_SHIFT_NORM, SXQ_SHIFT_SOFTMAX, SXQ_TOKEN_NORM, SXQ_EXACT_SIGMOID, SXQ_WEIGHTED_AVERAGE, SXQ_INT_TOKEN_NORM,
   SXQ_INT_HALVES, SXQ_INT_GATED, SXQ_INT_SQUARED, SXQ_INT_AVERAGE, SXQ_INT_SCALE, SXQ_INT_RESIDUAL, SXQ_FUSED,
-  SXQ_ATTENTION, SXQ_SOFT_ATTENTION, SXQ_CURRENTS, SXQ_COUNTS, SXQ_VALUES, SXQ_KINDS
+  SXQ_ATTENTION, SXQ_SOFT_ATTENTION, SXQ_CURRENTS, SXQ_COUNTS, SXQ_VALUES, SXQ_WHOLE_PRODUCT, SXQ_KINDS
 } sxq_kind;
 
 typedef struct {
@@ -62,6 +62,9 @@ OrtStatus* sxq_integer_average_create(const sxq_operator*, const OrtApi*, const 
 OrtStatus* sxq_integer_average_compute(void* kernel, OrtKernelContext*);
 OrtStatus* sxq_integer_scale_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_integer_scale_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_whole_product_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_whole_product_compute(void* kernel, OrtKernelContext*);
+void sxq_whole_product_destroy(void* kernel);
 OrtStatus* sxq_conv_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_conv_compute(void* kernel, OrtKernelContext*);
 void sxq_conv_destroy(void* kernel);

@@ -327,6 +327,7 @@ int main(int argc, char** argv) {
     const sxq_operator* neuron = (const sxq_operator*)registered[layers + draw((uint32_t)(others - layers - synchronous))];
     if (op->kind == SXQ_ATTENTION) fuzz_attention(op);
     else if (op->kind == SXQ_SOFT_ATTENTION) fuzz_soft_attention(op);
+    else if (op->kind == SXQ_WHOLE_PRODUCT) fuzz_whole_product(op, (const sxq_operator*)registered[draw((uint32_t)layers)]);
     else if (op->kind != SXQ_FUSED) fuzz_currents(op, neuron);
   }
   for (long round = 0; round < rounds / 4; ++round) {

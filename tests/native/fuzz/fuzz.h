@@ -27,5 +27,6 @@ void fuzz_currents(const sxq_operator* op, const sxq_operator* neuron);
 void fuzz_scale(const sxq_operator* op);
 void fuzz_integers(const sxq_operator* op);
 void fuzz_integer_average(const sxq_operator* op);
+void fuzz_whole_product(const sxq_operator* op, const sxq_operator* layer);
 
 #endif

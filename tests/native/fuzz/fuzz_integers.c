@@ -147,6 +147,51 @@ void fuzz_integers(const sxq_operator* op) {
   finish(&context);
 }
 
+/* Products of 16 bits of which half are their ends. */
+void fuzz_whole_product(const sxq_operator* op, const sxq_operator* layer) {
+  if (layer->kind != SXQ_MATMUL_INTEGER && layer->kind != SXQ_MATMUL_INTEGER_SIGNED) return;
+  if (sxq_code_bits(layer->layout) > 8) return;
+  const int64_t rows = 1 + draw(one_in(4) ? 700 : 40), columns = draw(one_in(3) ? 1200 : 70), shape[] = {draw(6), rows};
+  const int damaged = one_in(4), wild = one_in(4);
+  const int64_t one = 1;
+  OrtKernelInfo info = {.columns = columns, .layer = layer->name, .neuron = "", .shift = draw(41), .has_limits = draw(2)};
+  OrtKernelContext context = {0};
+  OrtValue* x = context.input[0] = tensor(ORT_TYPE_INT32, 2, shape);
+  OrtValue* packed = context.input[1] = packed_codes(layer->layout, rows, columns);
+  fill_whole(x, -32767, 32767, wild);
+  const size_t inputs = info.has_limits ? 8 : 6;
+  for (size_t i = 2; i < inputs; ++i) {
+    context.input[i] = tensor(i < 4 ? ORT_TYPE_INT64 : ORT_TYPE_INT32, 1, one_in(3) ? &one : &columns);
+    fill_whole(context.input[i], -((int64_t)1 << 24), (int64_t)1 << 24, wild);
+  }
+  if (damaged) damage(context.input[draw((uint32_t)inputs)]);
+  info.constant[1] = packed;
+  void* kernel = NULL;
+  context.op = &op->base;
+  OrtStatus* status = op->base.create_kernel_v2(&op->base, &api, &info, &kernel);
+  if (!status) {
+    status = op->base.kernel_compute_v2(kernel, &context);
+    op->base.kernel_destroy(kernel);
+  }
+  if (status && !damaged) fail(op->name, "refuses what is in order");
+  for (int64_t i = 0; !status && !damaged && i < shape[0] * columns; ++i) {
+    const int64_t n = i % columns;
+    int64_t sum = 0;
+    for (int64_t k = 0; k < rows; ++k) {
+      sum += (int16_t)((int32_t*)x->data)[i / columns * rows + k] * (int64_t)code_at(layer->layout, packed, k, columns, n);
+    }
+    sum = (int32_t)(uint32_t)sum;
+    if (info.has_limits) sum = (int64_t)clipped(sum, at(context.input[6], (size_t)n), at(context.input[7], (size_t)n));
+    const uint64_t product = (uint64_t)sum * (uint64_t)at(context.input[2], (size_t)n);
+    const uint64_t raised = product + (uint64_t)at(context.input[3], (size_t)n) + ((uint64_t)1 << 61);
+    const int32_t y = (int32_t)(uint32_t)((raised >> info.shift) - (((uint64_t)1 << 61) >> info.shift));
+    const int64_t expected = (int64_t)clipped(y, at(context.input[4], (size_t)n), at(context.input[5], (size_t)n));
+    if (((int32_t*)context.output[0].data)[i] != expected) fail(op->name, "gives another number");
+  }
+  free(status);
+  finish(&context);
+}
+
 void fuzz_integer_average(const sxq_operator* op) {
   const int64_t tokens = draw(6), batch = draw(5), channels = one_in(6) ? 700 : draw(40);
   const int64_t whole[] = {tokens, batch, channels}, state[] = {1, batch, channels}, each[] = {channels};
