@@ -201,9 +201,10 @@ def integer_decode() -> str:
     return (
         table(["a run of", *names.values()], rows)
         + "\n\nTernary weights, random; one thread, its processor time, medians of interleaved rounds on a machine that"
-        " was busy with other work;\nthe logits of one profile are the same bits. Stock: onnxruntime alone. Without: other"
-        f" native kernels alone. {found['instruction_set']} kernels,\nonnxruntime {machine['versions']['onnxruntime']},"
-        f" {machine['processor']} (`benchmarks/results/spike_gpt_integer_decode.json`)."
+        " was busy with other work;\nthe logits of one profile are the same bits. Stock: onnxruntime alone. Without:"
+        f" other native kernels alone. {found['instruction_set']} kernels,\nonnxruntime"
+        f" {machine['versions']['onnxruntime']}, {machine['processor']}"
+        " (`benchmarks/results/spike_gpt_integer_decode.json`)."
     )
 
 
