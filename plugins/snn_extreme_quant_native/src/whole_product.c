@@ -138,17 +138,28 @@ static void split(const job* j, size_t row) {
   j->totals[row] = total;
 }
 
-/* Bring the sums of columns from `first` on to their units. */
-SXQ_WHOLE_INLINE void scale(const job* j, const int32_t* sums, size_t first, size_t count, int32_t* restrict y) {
-  const int shift = j->kernel->shift;
 #define AT(type, which, i) ((const type*)j->constant[which])[j->one[which] ? 0 : first + (i)]
-  for (size_t i = 0; i < count; ++i) {
-    int32_t sum = sums[i];
-    if (j->kernel->has_limits) sum = sxq_within(sum, AT(int32_t, LEAST, i), AT(int32_t, MOST, i));
-    const uint64_t product = (uint64_t)(int64_t)sum * (uint64_t)AT(int64_t, GAIN, i) + (uint64_t)AT(int64_t, OFFSET, i);
-    y[first + i] = sxq_within(sxq_shifted(product, RAISE, shift), AT(int32_t, LOW, i), AT(int32_t, HIGH, i));
+#define SCALED(sum, gain, offset, low, high)                                             \
+  for (size_t i = 0; i < count; ++i) {                                                   \
+    const uint64_t product = (uint64_t)(int64_t)(sum) * (uint64_t)(gain) + (offset);     \
+    y[first + i] = sxq_within(sxq_shifted(product, RAISE, shift), (low), (high));        \
   }
-#undef AT
+
+/* Bring the sums of columns from `first` on to their units. */
+SXQ_WHOLE_INLINE void scale(const job* j, int32_t* restrict sums, size_t first, size_t count, int32_t* restrict y) {
+  const int shift = j->kernel->shift;
+  for (size_t i = 0; j->kernel->has_limits && i < count; ++i) {
+    sums[i] = sxq_within(sums[i], AT(int32_t, LEAST, i), AT(int32_t, MOST, i));
+  }
+  if (j->one[OFFSET] && j->one[LOW] && j->one[HIGH]) { /* as files have them: without branches in the loop */
+    const int64_t* restrict gain = (const int64_t*)j->constant[GAIN] + (j->one[GAIN] ? 0 : first);
+    const uint64_t one_gain = (uint64_t)*gain, offset = (uint64_t)AT(int64_t, OFFSET, 0);
+    const int32_t low = AT(int32_t, LOW, 0), high = AT(int32_t, HIGH, 0);
+    if (j->one[GAIN]) SCALED(sums[i], one_gain, offset, low, high)
+    else SCALED(sums[i], gain[i], offset, low, high)
+  } else {
+    SCALED(sums[i], AT(int64_t, GAIN, i), (uint64_t)AT(int64_t, OFFSET, i), AT(int32_t, LOW, i), AT(int32_t, HIGH, i))
+  }
 }
 
 /* From the sums of a tile to its columns of y. */
