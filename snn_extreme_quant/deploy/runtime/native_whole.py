@@ -54,7 +54,9 @@ def fuse_whole_products(model: onnx.ModelProto) -> set[str]:
 
 def _product(scale: onnx.NodeProto, look: GraphReaders, constants: dict[str, onnx.TensorProto]) -> _Product | None:
     """The product that a scale reads, if nothing else reads what is between."""
-    nodes, limits, total = [], [], look.maker(scale.input[0])
+    nodes: list[onnx.NodeProto] = []
+    limits: list[str] = []
+    total = look.maker(scale.input[0])
     for operator in ("Min", "Max"):  # from the sums on they come the other way round
         if total is not None and is_standard(total, operator):
             nodes.append(total)
