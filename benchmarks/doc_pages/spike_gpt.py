@@ -200,6 +200,34 @@ def integer_profile() -> str:
     return "\n\n".join(texts)
 
 
+def integer_decode() -> str:
+    if not is_there("spike_gpt_integer_decode"):
+        return "This has not been measured yet."
+    found = load("spike_gpt_integer_decode")
+    names = {
+        "integer native": "integer, native",
+        "integer without": "..., without their kernels",
+        "integer stock": "integer, stock",
+        "reference native": "reference, native",
+        "reference stock": "reference, stock",
+    }
+    rows = []
+    for row in found["rows"]:
+        seconds, tokens = row["seconds"], row["tokens"]
+        what = f"{row['layers']} layers of width {row['width']}, {tokens} token{'s' if tokens > 1 else ''}"
+        least = seconds["integer native"]
+        rows.append([what, *(f"{1e3 * seconds[kind]:.2f} ms ({seconds[kind] / least:.1f}x)" for kind in names)])
+    machine = found["machine"]
+    return (
+        table(["a run of", *names.values()], rows)
+        + "\n\nTernary weights, random; one thread, its processor time, medians of interleaved rounds on a machine that"
+        " was busy with other work;\nthe logits of one profile are the same bits. Stock: onnxruntime alone. Without:"
+        f" other native kernels alone. {found['instruction_set']} kernels,\nonnxruntime"
+        f" {machine['versions']['onnxruntime']}, {machine['processor']}"
+        " (`benchmarks/results/spike_gpt_integer_decode.json`)."
+    )
+
+
 def decode() -> str:
     found = load("spike_gpt_decode")
     decoding, size, memory = found["decoding"], found["file_bytes"], found["peak_mb"]
@@ -260,4 +288,5 @@ TABLES = {
     "precision table": precision,
     "integer profile table": integer_profile,
     "spike_gpt decode table": decode,
+    "integer decode table": integer_decode,
 }

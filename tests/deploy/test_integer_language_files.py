@@ -15,8 +15,11 @@ import snn_extreme_quant as sxq
 from snn_extreme_quant.data import TextTokens
 from snn_extreme_quant.deploy import GptFile, Stream, export_gpt, native_status
 from snn_extreme_quant.deploy.integer.golden import golden_run
+from snn_extreme_quant.deploy.runtime.native_choice import choose_kernels
+from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import ExportError, SampleError
 from snn_extreme_quant.exported.files import read_model
+from snn_extreme_quant.exported.operators import LANGUAGE_INTEGERS
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTState
 from tests.deploy.test_language_files import build, prompts
 
@@ -101,6 +104,22 @@ def test_the_golden_model_gives_the_same(ternary: tuple[SpikeGPT, Path]) -> None
             assert np.array_equal(found.outputs[f"{name}.next"], value.numpy()), name
         assert all(0 < spikes.mean() < 1 for spikes in found.spikes.values())
         assert len(found.spikes) == 4
+
+
+def test_kernels_compute_every_node(ternary: tuple[SpikeGPT, Path]) -> None:
+    status = native_status()
+    if not status.available:
+        pytest.skip(status.reason)
+    proto, _ = read_model(ternary[1])
+    opened = open_session(ternary[1], native=True)
+    number, total = (int(word) for word in opened.detail.split(" compute ")[1].split(" nodes")[0].split(" of "))
+    # In plain C the functions multiply faster.
+    left = [
+        node for node in proto.graph.node if "MatMulInteger" in node.op_type and status.instruction_set == "portable"
+    ]
+    assert number == total - len(left) > 20
+    expected = {*LANGUAGE_INTEGERS, "IntScale", "IntResidual"} - {"StepIntWeightedAverage"}
+    assert choose_kernels(proto).operators >= expected
 
 
 def test_states_go_from_file_to_model_and_back(ternary: tuple[SpikeGPT, Path]) -> None:

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "operators.h"
+#include "averages.h"
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
@@ -65,10 +65,7 @@ typedef struct {
   float* y;
   size_t rows, length, a_task;
   double epsilon;
-  /* of an average: */
-  const float *value, *decay, *bonus;
-  float *numerator, *denominator; /* the sums, which are changed token by token */
-  size_t tokens, channels;
+  sxq_averages averages;
 } job;
 
 ALWAYS_INLINE void sigmoid(const job* j, size_t first, size_t last) {
@@ -109,18 +106,19 @@ ALWAYS_INLINE void norm_row(const job* j, size_t row) {
 
 /* All tokens of the channels first .. last - 1, of those of all texts. */
 ALWAYS_INLINE void average(const job* j, size_t first, size_t last) {
-  for (size_t t = 0; t < j->tokens; ++t) {
-    const float* restrict key = j->x + t * j->length;
-    const float* restrict value = j->value + t * j->length;
-    float* restrict y = j->y + t * j->length;
-    float* restrict a = j->numerator;
-    float* restrict b = j->denominator;
+  const sxq_averages* all = &j->averages;
+  for (size_t t = 0; t < all->tokens; ++t) {
+    const float* restrict key = (const float*)all->key + t * all->length;
+    const float* restrict value = (const float*)all->value + t * all->length;
+    float* restrict y = (float*)all->average + t * all->length;
+    float* restrict a = all->numerator;
+    float* restrict b = all->denominator;
     size_t i = first;
     while (i < last) {
-      const size_t channel = i % j->channels, left = j->channels - channel;
+      const size_t channel = i % all->channels, left = all->channels - channel;
       const size_t end = last - i < left ? last : i + left;
-      const float* restrict decay = j->decay + channel;
-      const float* restrict bonus = j->bonus + channel;
+      const float* restrict decay = (const float*)all->decay + channel;
+      const float* restrict bonus = (const float*)all->bonus + channel;
       const size_t count = end - i;
       for (size_t c = 0; c < count; ++c) {
         const float e = exponential(bounded(key[i + c], -MOST_KEY, MOST_KEY)), v = value[i + c];
@@ -146,24 +144,11 @@ ALWAYS_INLINE void run(const job* j, size_t index) {
   }
 }
 
-/* The same loops, compiled for what the processor has. */
-static void task_portable(void* data, size_t index) { run(data, index); }
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void task_avx2(void* data, size_t index) { run(data, index); }
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) static void task_avx512(
-    void* data, size_t index) {
-  run(data, index);
-}
-#endif
+#include "tasks.h"
 
 static OrtStatus* start(const language_kernel* kernel, OrtKernelContext* context, job* j) {
-  const OrtApi* api = kernel->head.api;
   const size_t tasks = (j->rows + j->a_task - 1) / j->a_task;
-#if defined(__x86_64__)
-  if (kernel->head.kernels == &sxq_kernels_avx512) return sxq_parallel(api, context, task_avx512, tasks, j);
-  if (kernel->head.kernels == &sxq_kernels_avx2) return sxq_parallel(api, context, task_avx2, tasks, j);
-#endif
-  return sxq_parallel(api, context, task_portable, tasks, j);
+  return sxq_parallel(kernel->head.api, context, task_for(kernel->head.kernels), tasks, j);
 }
 
 enum { NUMBERS_A_TASK = 8192 };
@@ -200,56 +185,16 @@ static OrtStatus* by_rows(const language_kernel* kernel, OrtKernelContext* conte
   return start(kernel, context, j);
 }
 
-static bool same_shape(const sxq_tensor* a, const sxq_tensor* b) {
-  return a->rank == b->rank && !memcmp(a->shape, b->shape, a->rank * sizeof *a->shape);
-}
-
 static OrtStatus* averages(const language_kernel* kernel, OrtKernelContext* context, job* j) {
-  const OrtApi* api = kernel->head.api;
-  sxq_tensor in[6];
-  for (size_t i = 0; i < 6; ++i) {
-    OrtStatus* status = sxq_input(api, context, i, &in[i]);
-    if (status) return status;
+  sxq_averages* all = &j->averages;
+  OrtStatus* status = sxq_averages_open(kernel->head.api, context, kernel->head.op->name, sizeof(float), all);
+  if (!status) {
+    j->length = j->rows = all->length;
+    const size_t each = all->tokens ? NUMBERS_A_TASK / 4 / all->tokens : NUMBERS_A_TASK;
+    j->a_task = each > 64 ? each : 64;
+    status = start(kernel, context, j);
   }
-  const sxq_tensor *key = &in[0], *decay = &in[2], *sums = &in[4];
-  const bool fits = key->rank == 3 && same_shape(key, &in[1]) && decay->rank == 1 && same_shape(decay, &in[3]) &&
-                    decay->shape[0] == key->shape[2] && same_shape(sums, &in[5]) && sums->rank == 3 &&
-                    sums->shape[0] == 1 && sums->shape[1] == key->shape[1] && sums->shape[2] == key->shape[2];
-  if (!fits) {
-    return sxq_error(
-        api, "%s takes keys and values (L, B, d), factors (d) and sums (1, B, d); these do not fit each other.",
-        kernel->head.op->name);
-  }
-  void *y = NULL, *numerator = NULL, *denominator = NULL;
-  OrtStatus* status = sxq_output(api, context, 0, key->shape, 3, &y);
-  if (!status) status = sxq_output(api, context, 1, sums->shape, 3, &numerator);
-  if (!status) status = sxq_output(api, context, 2, sums->shape, 3, &denominator);
-  if (status) return status;
-  const size_t bytes = sums->count * sizeof(float);
-  /* What nothing reads has no place of its own. */
-  float* spare = y && numerator && denominator ? NULL : malloc(2 * bytes + key->count * sizeof(float) + 1);
-  if (!(y && numerator && denominator)) {
-    if (!spare) return sxq_out_of_memory(api, kernel->head.op->name);
-    if (!numerator) numerator = spare;
-    if (!denominator) denominator = spare + sums->count;
-    if (!y) y = spare + 2 * sums->count;
-  }
-  memcpy(numerator, in[4].data, bytes);
-  memcpy(denominator, in[5].data, bytes);
-  j->tokens = (size_t)key->shape[0];
-  j->length = j->rows = sums->count;
-  j->channels = (size_t)key->shape[2];
-  j->x = key->data;
-  j->value = in[1].data;
-  j->decay = decay->data;
-  j->bonus = in[3].data;
-  j->numerator = numerator;
-  j->denominator = denominator;
-  j->y = y;
-  const size_t each = j->tokens ? NUMBERS_A_TASK / 4 / j->tokens : NUMBERS_A_TASK;
-  j->a_task = each > 64 ? each : 64;
-  status = j->length ? start(kernel, context, j) : NULL;
-  free(spare);
+  sxq_averages_close(all);
   return status;
 }
 

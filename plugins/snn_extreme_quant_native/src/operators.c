@@ -1,4 +1,4 @@
-/* The table of operators and its registration. */
+/* The table of operators. */
 #include "operators.h"
 
 #include <stdatomic.h>
@@ -6,19 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "bit_planes.h"
-
-#if defined(_WIN32)
-#define SXQ_EXPORT __declspec(dllexport)
-#else
-#define SXQ_EXPORT __attribute__((visibility("default")))
-#endif
+#include "powers.h"
 
 enum { MOST_OPERATORS = 8192 };
-
-typedef OrtStatus* (*create_domain_fn)(const char*, OrtCustomOpDomain**);
-typedef OrtStatus* (*domain_add_fn)(OrtCustomOpDomain*, const OrtCustomOp*);
-typedef OrtStatus* (*add_domain_fn)(OrtSessionOptions*, OrtCustomOpDomain*);
 
 static sxq_byte_table tables[SXQ_LAYOUTS];
 static sxq_operator* operators;
@@ -36,6 +26,7 @@ static bool sums_integers(sxq_kind kind) {
 static int get_output_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   const sxq_spec* spec = &of(op)->spec;
+  if (of(op)->types) return of(op)->types[of(op)->inputs + index];
   if (kind == SXQ_SYNCHRONOUS_FOLDED || kind == SXQ_SYNCHRONOUS_COUNTS || kind == SXQ_COUNTS || kind == SXQ_STEP_COUNTS) {
     return ORT_TYPE_UINT8;
   }
@@ -56,26 +47,10 @@ static int homogeneous(const OrtCustomOp* op) { return of(op)->kind < SXQ_FUSED;
 static int memory_type(const OrtCustomOp* op, size_t index) { (void)op; (void)index; return ORT_MEMORY_DEFAULT; }
 static int one(const OrtCustomOp* op) { (void)op; return 1; }
 static int last_version(const OrtCustomOp* op) { (void)op; return 1; }
-static void destroy(void* kernel) {
-  switch (((sxq_kernel*)kernel)->op->kind) {
-    case SXQ_LINEAR:
-    case SXQ_LINEAR_INTEGER: sxq_linear_destroy(kernel); break;
-    case SXQ_CONV:
-    case SXQ_CONV_INTEGER:
-    case SXQ_CONV_INTEGER_SIGNED: sxq_conv_destroy(kernel); break;
-    case SXQ_MATMUL_INTEGER:
-    case SXQ_MATMUL_INTEGER_SIGNED: sxq_matmul_integer_destroy(kernel); break;
-    case SXQ_EMBEDDING:
-    case SXQ_EMBEDDING_INTEGER: sxq_embedding_destroy(kernel); break;
-    case SXQ_LINEAR_ROUNDED: sxq_rounded_destroy(kernel); break;
-    case SXQ_FUSED: sxq_fused_destroy(kernel); break;
-    default: free(kernel);
-  }
-}
-
 static int get_input_type(const OrtCustomOp* op, size_t index) {
   const sxq_kind kind = of(op)->kind;
   if (kind >= SXQ_FUSED) return ORT_TYPE_ANY;
+  if (of(op)->types) return of(op)->types[index];
   if (kind == SXQ_SYNCHRONOUS_FOLDED && index == 0) return ORT_TYPE_INT32;
   if (kind >= SXQ_NEURON) return of(op)->spec.integer ? ORT_TYPE_INT32 : ORT_TYPE_FLOAT;
   if (index == 1) return ORT_TYPE_UINT8;
@@ -88,70 +63,62 @@ static int get_input_type(const OrtCustomOp* op, size_t index) {
   return ORT_TYPE_FLOAT;
 }
 
-static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
-  const sxq_operator* op = of(base);
-  switch (op->kind) {
-    case SXQ_CONV:
-    case SXQ_CONV_INTEGER:
-    case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_create(op, api, info, kernel);
-    case SXQ_EMBEDDING:
-    case SXQ_EMBEDDING_INTEGER: return sxq_embedding_create(op, api, info, kernel);
-    case SXQ_LINEAR_ROUNDED: return sxq_rounded_create(op, api, info, kernel);
-    case SXQ_TOKEN_NORM:
-    case SXQ_EXACT_SIGMOID:
-    case SXQ_WEIGHTED_AVERAGE: return sxq_language_create(op, api, info, kernel);
-    case SXQ_NEURON: return sxq_neuron_create(op, api, info, kernel);
-    case SXQ_FUSED: return sxq_fused_create(op, api, info, kernel);
-    case SXQ_ATTENTION: return sxq_attention_create(op, api, info, kernel);
-    case SXQ_SOFT_ATTENTION: return sxq_soft_attention_create(op, api, info, kernel);
-    case SXQ_VALUES:
-    case SXQ_COUNTS:
-    case SXQ_CURRENTS: return sxq_currents_create(op, api, info, kernel);
-    case SXQ_SYNCHRONOUS_FOLDED:
-    case SXQ_SYNCHRONOUS_COUNTS:
-    case SXQ_SYNCHRONOUS_RATES:
-    case SXQ_SYNCHRONOUS_SPIKES: return sxq_synchronous_create(op, api, info, kernel);
-    case SXQ_STEP_SUMS:
-    case SXQ_STEP_COUNTS: return sxq_step_sums_create(op, api, info, kernel);
-    case SXQ_SHIFT_NORM:
-    case SXQ_SHIFT_SOFTMAX: return sxq_shift_create(op, api, info, kernel);
-    case SXQ_MATMUL_INTEGER:
-    case SXQ_MATMUL_INTEGER_SIGNED: return sxq_matmul_integer_create(op, api, info, kernel);
-    default: return sxq_linear_create(op, api, info, kernel);
-  }
-}
+/* What makes, runs and frees the kernels of a kind; those of most kinds own nothing but their memory. */
+typedef struct {
+  OrtStatus* (*create)(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+  OrtStatus* (*compute)(void* kernel, OrtKernelContext*);
+  void (*destroy)(void* kernel);
+} kernel_functions;
 
-static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
-  switch (((sxq_kernel*)kernel)->op->kind) {
-    case SXQ_CONV:
-    case SXQ_CONV_INTEGER:
-    case SXQ_CONV_INTEGER_SIGNED: return sxq_conv_compute(kernel, context);
-    case SXQ_EMBEDDING:
-    case SXQ_EMBEDDING_INTEGER: return sxq_embedding_compute(kernel, context);
-    case SXQ_LINEAR_ROUNDED: return sxq_rounded_compute(kernel, context);
-    case SXQ_TOKEN_NORM:
-    case SXQ_EXACT_SIGMOID:
-    case SXQ_WEIGHTED_AVERAGE: return sxq_language_compute(kernel, context);
-    case SXQ_NEURON: return sxq_neuron_compute(kernel, context);
-    case SXQ_FUSED: return sxq_fused_compute(kernel, context);
-    case SXQ_ATTENTION: return sxq_attention_compute(kernel, context);
-    case SXQ_SOFT_ATTENTION: return sxq_soft_attention_compute(kernel, context);
-    case SXQ_VALUES:
-    case SXQ_COUNTS:
-    case SXQ_CURRENTS: return sxq_currents_compute(kernel, context);
-    case SXQ_SYNCHRONOUS_FOLDED:
-    case SXQ_SYNCHRONOUS_COUNTS:
-    case SXQ_SYNCHRONOUS_RATES:
-    case SXQ_SYNCHRONOUS_SPIKES: return sxq_synchronous_compute(kernel, context);
-    case SXQ_STEP_SUMS:
-    case SXQ_STEP_COUNTS: return sxq_step_sums_compute(kernel, context);
-    case SXQ_SHIFT_NORM:
-    case SXQ_SHIFT_SOFTMAX: return sxq_shift_compute(kernel, context);
-    case SXQ_MATMUL_INTEGER:
-    case SXQ_MATMUL_INTEGER_SIGNED: return sxq_matmul_integer_compute(kernel, context);
-    default: return sxq_linear_compute(kernel, context);
-  }
+#define KERNEL(name) {sxq_##name##_create, sxq_##name##_compute, free}
+#define OWNING_KERNEL(name) {sxq_##name##_create, sxq_##name##_compute, sxq_##name##_destroy}
+
+static const kernel_functions functions[SXQ_KINDS] = {
+    [SXQ_LINEAR] = OWNING_KERNEL(linear),
+    [SXQ_LINEAR_INTEGER] = OWNING_KERNEL(linear),
+    [SXQ_CONV] = OWNING_KERNEL(conv),
+    [SXQ_CONV_INTEGER] = OWNING_KERNEL(conv),
+    [SXQ_CONV_INTEGER_SIGNED] = OWNING_KERNEL(conv),
+    [SXQ_EMBEDDING] = OWNING_KERNEL(embedding),
+    [SXQ_EMBEDDING_INTEGER] = OWNING_KERNEL(embedding),
+    [SXQ_MATMUL_INTEGER] = OWNING_KERNEL(matmul_integer),
+    [SXQ_MATMUL_INTEGER_SIGNED] = OWNING_KERNEL(matmul_integer),
+    [SXQ_LINEAR_ROUNDED] = OWNING_KERNEL(rounded),
+    [SXQ_NEURON] = KERNEL(neuron),
+    [SXQ_SYNCHRONOUS_FOLDED] = KERNEL(synchronous),
+    [SXQ_SYNCHRONOUS_COUNTS] = KERNEL(synchronous),
+    [SXQ_SYNCHRONOUS_RATES] = KERNEL(synchronous),
+    [SXQ_SYNCHRONOUS_SPIKES] = KERNEL(synchronous),
+    [SXQ_STEP_SUMS] = KERNEL(step_sums),
+    [SXQ_STEP_COUNTS] = KERNEL(step_sums),
+    [SXQ_SHIFT_NORM] = KERNEL(shift),
+    [SXQ_SHIFT_SOFTMAX] = KERNEL(shift),
+    [SXQ_TOKEN_NORM] = KERNEL(language),
+    [SXQ_EXACT_SIGMOID] = KERNEL(language),
+    [SXQ_WEIGHTED_AVERAGE] = KERNEL(language),
+    [SXQ_INT_TOKEN_NORM] = KERNEL(integer_tokens),
+    [SXQ_INT_HALVES] = KERNEL(integer_tokens),
+    [SXQ_INT_GATED] = KERNEL(integer_tokens),
+    [SXQ_INT_SQUARED] = KERNEL(integer_tokens),
+    [SXQ_INT_AVERAGE] = KERNEL(integer_average),
+    [SXQ_INT_SCALE] = KERNEL(integer_scale),
+    [SXQ_INT_RESIDUAL] = KERNEL(integer_scale),
+    [SXQ_FUSED] = OWNING_KERNEL(fused),
+    [SXQ_ATTENTION] = KERNEL(attention),
+    [SXQ_SOFT_ATTENTION] = KERNEL(soft_attention),
+    [SXQ_CURRENTS] = KERNEL(currents),
+    [SXQ_COUNTS] = KERNEL(currents),
+    [SXQ_VALUES] = KERNEL(currents),
+    [SXQ_WHOLE_PRODUCT] = OWNING_KERNEL(whole_product),
+};
+
+static OrtStatus* create(const OrtCustomOp* base, const OrtApi* api, const OrtKernelInfo* info, void** kernel) {
+  return functions[of(base)->kind].create(of(base), api, info, kernel);
 }
+static OrtStatus* compute(void* kernel, OrtKernelContext* context) {
+  return functions[((sxq_kernel*)kernel)->op->kind].compute(kernel, context);
+}
+static void destroy(void* kernel) { functions[((sxq_kernel*)kernel)->op->kind].destroy(kernel); }
 
 static sxq_operator* add(sxq_kind kind, size_t inputs, size_t outputs) {
   sxq_operator* op = &operators[operator_count++];
@@ -288,6 +255,30 @@ static void add_language(void) {
   }
 }
 
+/* Operators of whole numbers, by the types of inputs and outputs. */
+static void add_whole(void) {
+  enum { I8 = ORT_TYPE_INT8, U8 = ORT_TYPE_UINT8, I32 = ORT_TYPE_INT32, I64 = ORT_TYPE_INT64 };
+  static const struct {
+    sxq_kind kind;
+    const char* name;
+    size_t inputs, outputs;
+    int types[9];
+  } kinds[] = {
+      {SXQ_INT_TOKEN_NORM, "IntTokenNorm", 3, 1, {I32, I64, I64, I32}},
+      {SXQ_INT_HALVES, "IntHalves", 1, 2, {I32, I8, U8}},
+      {SXQ_INT_GATED, "IntGated", 2, 1, {I32, I32, I32}},
+      {SXQ_INT_SQUARED, "IntSquared", 1, 1, {I32, I32}},
+      {SXQ_INT_AVERAGE, "IntWeightedAverage", 6, 3, {I32, I32, I64, I32, I64, I64, I32, I64, I64}},
+      {SXQ_INT_AVERAGE, "StepIntWeightedAverage", 6, 3, {I32, I32, I64, I32, I64, I64, I32, I64, I64}},
+      {SXQ_INT_SCALE, "IntScale", 5, 1, {I32, I64, I64, I32, I32, I32}},
+      {SXQ_INT_RESIDUAL, "IntResidual", 5, 1, {I32, I32, I64, I64, I64, I32}}};
+  for (size_t k = 0; k < sizeof kinds / sizeof *kinds; ++k) {
+    sxq_operator* op = add(kinds[k].kind, kinds[k].inputs, kinds[k].outputs);
+    snprintf(op->name, sizeof op->name, "%s", kinds[k].name);
+    op->types = kinds[k].types;
+  }
+}
+
 /* A product and its neurons; which ones, the attributes say. The name says what onnxruntime needs to know. */
 static void add_fused(void) {
   static const struct {
@@ -330,6 +321,9 @@ static void add_others_fused(void) {
   snprintf(op->name, sizeof op->name, "FusedCounts");
   op = add(SXQ_VALUES, 1, 1);
   snprintf(op->name, sizeof op->name, "FusedValues");
+  op = add(SXQ_WHOLE_PRODUCT, 1, 1);
+  op->spec.integer = true;
+  snprintf(op->name, sizeof op->name, "FusedWholeProduct");
 }
 
 /* Make the table; the first caller does it, and a second one at the same time waits. */
@@ -342,11 +336,13 @@ static bool prepare(void) {
       atomic_store(&progress, 0);
       return false;
     }
+    sxq_fill_powers();
     add_layers();
     add_neurons();
     add_synchronous();
     add_shifts();
     add_language();
+    add_whole();
     add_fused();
     add_attention();
     add_others_fused();
@@ -364,78 +360,11 @@ SXQ_EXPORT const char* sxq_operator_name(size_t index) {
   return index < sxq_operator_count() ? operators[index].name : NULL;
 }
 
-SXQ_EXPORT size_t sxq_copied_bytes(void) {
-  return sxq_copied_plane_bytes();
-}
+const sxq_operator* sxq_operator_at(size_t index) { return &operators[index]; }
 
 const sxq_operator* sxq_find_operator(const char* name) {
   for (size_t i = 0; i < operator_count; ++i) {
     if (!strcmp(operators[i].name, name)) return &operators[i];
   }
   return NULL;
-}
-
-SXQ_EXPORT const char* sxq_instruction_set(void) {
-  return sxq_kernels_here()->name;
-}
-
-/* Domains that were made, each for one selection of operators. They live as long as the process, as sessions keep
- * using theirs; the caller of sxq_select and RegisterCustomOps holds a lock of its own over both. */
-typedef struct made_domain made_domain;
-struct made_domain {
-  made_domain* next;
-  OrtCustomOpDomain* domain;
-  char names[];
-};
-static made_domain* made_domains;
-static char* selection; /* names between spaces, with one at each end; NULL for all */
-
-/* Which operators the next call of RegisterCustomOps registers: names with a space around each; NULL for all.
- *
- * Registering all of them is correct and takes onnxruntime 0.2 s for each session, as there is one for every neuron.
- */
-SXQ_EXPORT int sxq_select(const char* names) {
-  free(selection);
-  selection = names ? strdup(names) : NULL;
-  return !names || selection;
-}
-
-static bool selected(const char* name) {
-  char between[SXQ_NAME_LENGTH + 2];
-  if (!selection) return true;
-  snprintf(between, sizeof between, " %s ", name);
-  return strstr(selection, between) != NULL;
-}
-
-static OrtStatus* make_domain(const OrtApi* api, const char* names, OrtCustomOpDomain** domain) {
-  made_domain* made = malloc(sizeof *made + strlen(names) + 1);
-  if (!made) return sxq_error(api, "The native library of snn_extreme_quant ran out of memory.");
-  OrtStatus* status = ((create_domain_fn)api->entry[ORT_CREATE_CUSTOM_OP_DOMAIN])("snn.extreme_quant", &made->domain);
-  for (size_t i = 0; !status && i < operator_count; ++i) {
-    if (!selected(operators[i].name)) continue;
-    status = ((domain_add_fn)api->entry[ORT_CUSTOM_OP_DOMAIN_ADD])(made->domain, &operators[i].base);
-  }
-  if (status) {
-    free(made);
-    return status;
-  }
-  strcpy(made->names, names);
-  made->next = made_domains;
-  made_domains = made;
-  *domain = made->domain;
-  return NULL;
-}
-
-/* onnxruntime's entry point of a custom-operator library. */
-SXQ_EXPORT OrtStatus* RegisterCustomOps(OrtSessionOptions* options, const OrtApiBase* base) {
-  const OrtApi* api = base->get_api(ORT_INTERFACE_VERSION);
-  if (!api) return NULL; /* older than 1.17: the functions' bodies run */
-  if (!prepare()) return sxq_error(api, "The native library of snn_extreme_quant ran out of memory.");
-  const char* names = selection ? selection : "";
-  OrtCustomOpDomain* domain = NULL;
-  for (const made_domain* made = made_domains; made && !domain; made = made->next) {
-    if (!strcmp(made->names, names)) domain = made->domain;
-  }
-  OrtStatus* status = domain ? NULL : make_domain(api, names, &domain);
-  return status ? status : ((add_domain_fn)api->entry[ORT_ADD_CUSTOM_OP_DOMAIN])(options, domain);
 }

@@ -9,8 +9,9 @@ typedef enum {
   SXQ_LINEAR, SXQ_LINEAR_INTEGER, SXQ_CONV, SXQ_CONV_INTEGER, SXQ_CONV_INTEGER_SIGNED, SXQ_EMBEDDING,
   SXQ_EMBEDDING_INTEGER, SXQ_MATMUL_INTEGER, SXQ_MATMUL_INTEGER_SIGNED, SXQ_LINEAR_ROUNDED, SXQ_NEURON,
   SXQ_SYNCHRONOUS_FOLDED, SXQ_SYNCHRONOUS_COUNTS, SXQ_SYNCHRONOUS_RATES, SXQ_SYNCHRONOUS_SPIKES, SXQ_STEP_SUMS, SXQ_STEP_COUNTS,
-  SXQ_SHIFT_NORM, SXQ_SHIFT_SOFTMAX, SXQ_TOKEN_NORM, SXQ_EXACT_SIGMOID, SXQ_WEIGHTED_AVERAGE, SXQ_FUSED, SXQ_ATTENTION,
-  SXQ_SOFT_ATTENTION, SXQ_CURRENTS, SXQ_COUNTS, SXQ_VALUES
+  SXQ_SHIFT_NORM, SXQ_SHIFT_SOFTMAX, SXQ_TOKEN_NORM, SXQ_EXACT_SIGMOID, SXQ_WEIGHTED_AVERAGE, SXQ_INT_TOKEN_NORM,
+  SXQ_INT_HALVES, SXQ_INT_GATED, SXQ_INT_SQUARED, SXQ_INT_AVERAGE, SXQ_INT_SCALE, SXQ_INT_RESIDUAL, SXQ_FUSED,
+  SXQ_ATTENTION, SXQ_SOFT_ATTENTION, SXQ_CURRENTS, SXQ_COUNTS, SXQ_VALUES, SXQ_WHOLE_PRODUCT, SXQ_KINDS
 } sxq_kind;
 
 typedef struct {
@@ -23,7 +24,18 @@ typedef struct {
   bool signed_counts;          /* of a synchronous neuron */
   int spikes;                  /* of a fused product and neuron: the type of its spikes */
   size_t inputs, outputs;
+  const int* types;            /* of the inputs, then of the outputs; NULL: the kind says them */
 } sxq_operator;
+
+#if defined(_WIN32)
+#define SXQ_EXPORT __declspec(dllexport)
+#else
+#define SXQ_EXPORT __attribute__((visibility("default")))
+#endif
+
+/* How many operators there are; 0 where there is no memory for their table, which the first call makes. */
+SXQ_EXPORT size_t sxq_operator_count(void);
+const sxq_operator* sxq_operator_at(size_t index);
 
 /* The operator of this name; NULL if there is none. */
 const sxq_operator* sxq_find_operator(const char* name);
@@ -44,6 +56,15 @@ OrtStatus* sxq_rounded_compute(void* kernel, OrtKernelContext*);
 void sxq_rounded_destroy(void* kernel);
 OrtStatus* sxq_language_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_language_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_integer_tokens_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_integer_tokens_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_integer_average_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_integer_average_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_integer_scale_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_integer_scale_compute(void* kernel, OrtKernelContext*);
+OrtStatus* sxq_whole_product_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
+OrtStatus* sxq_whole_product_compute(void* kernel, OrtKernelContext*);
+void sxq_whole_product_destroy(void* kernel);
 OrtStatus* sxq_conv_create(const sxq_operator*, const OrtApi*, const OrtKernelInfo*, void** kernel);
 OrtStatus* sxq_conv_compute(void* kernel, OrtKernelContext*);
 void sxq_conv_destroy(void* kernel);

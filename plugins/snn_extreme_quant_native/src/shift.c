@@ -74,15 +74,7 @@ ALWAYS_INLINE void run(const job* j, size_t index) {
   }
 }
 
-/* The same loops, compiled for what the processor has. */
-static void task_portable(void* data, size_t index) { run(data, index); }
-#if defined(__x86_64__)
-__attribute__((target("avx2"))) static void task_avx2(void* data, size_t index) { run(data, index); }
-__attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,prefer-vector-width=512"))) static void task_avx512(
-    void* data, size_t index) {
-  run(data, index);
-}
-#endif
+#include "tasks.h"
 
 OrtStatus* sxq_shift_compute(void* self, OrtKernelContext* context) {
   const sxq_kernel* kernel = self;
@@ -103,10 +95,5 @@ OrtStatus* sxq_shift_compute(void* self, OrtKernelContext* context) {
   j.rows = x.count / j.length;
   if (!j.softmax) sxq_fill_shift_norm(j.length, &j.norm);
   j.a_task = j.length < 8192 ? 8192 / j.length : 1;
-  void (*task)(void*, size_t) = task_portable;
-#if defined(__x86_64__)
-  if (kernel->kernels == &sxq_kernels_avx512) task = task_avx512;
-  else if (kernel->kernels == &sxq_kernels_avx2) task = task_avx2;
-#endif
-  return sxq_parallel(api, context, task, (j.rows + j.a_task - 1) / j.a_task, &j);
+  return sxq_parallel(api, context, task_for(kernel->kernels), (j.rows + j.a_task - 1) / j.a_task, &j);
 }

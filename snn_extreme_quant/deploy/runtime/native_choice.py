@@ -21,7 +21,8 @@ from snn_extreme_quant.deploy.runtime.native_currents import COUNTS, CURRENTS, V
 from snn_extreme_quant.deploy.runtime.native_fusion import FUSED, fuse
 from snn_extreme_quant.deploy.runtime.native_soft_attention import fuse_soft_attention
 from snn_extreme_quant.deploy.runtime.native_steps import sum_steps_first
-from snn_extreme_quant.exported.operators import is_language
+from snn_extreme_quant.deploy.runtime.native_whole import fuse_whole_products
+from snn_extreme_quant.exported.operators import is_language, is_language_integer
 
 __all__ = ["NativeChoice", "choose_kernels"]
 
@@ -40,6 +41,8 @@ _LARGE_WINDOW = 8192
 _OF_SPIKES = "OfSpikes"
 #: Products that are fused with the neurons behind them.
 _FUSED_PRODUCTS = ("LinearInteger", "MatMulInteger")
+#: Of what integer files of models of tokens compute with: sums in other units.
+_SCALES = ("IntScale", "IntResidual")
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,13 @@ class NativeChoice:
         operators: operators of which every node does.
         nodes: nodes of further operators, by their first outputs.
         spikes: names of the values that hold nothing but 0, 1 and -1.
+        whole_products: whether products of whole numbers of 16 bits are joined; in plain C they would be slower.
     """
 
     operators: frozenset[str]
     nodes: frozenset[str]
     spikes: frozenset[str] = frozenset()
+    whole_products: bool = True
 
     def applied(
         self, model: onnx.ModelProto, *, own: bool = False, wide: bool = True
@@ -76,6 +81,8 @@ class NativeChoice:
             if node.domain == DOMAIN and (node.output[0] in self.nodes or node.op_type in self.operators)
             and node.op_type.removesuffix("Signed").endswith(_FUSED_PRODUCTS)
         }  # fmt: skip
+        if self.whole_products:
+            names |= fuse_whole_products(made)
         names |= fuse(made, products) | fuse_attention(made, self.spikes)
         names |= fuse_soft_attention(made, self.spikes, counts=wide) | fuse_currents(made, set(self.operators))
         for node in made.graph.node:
@@ -92,7 +99,8 @@ class NativeChoice:
 def choose_kernels(model: onnx.ModelProto, instruction_set: str = "avx2") -> NativeChoice:
     """Choose the operators and nodes of a model whose native kernels are faster than the functions in the file.
 
-    Neurons, embeddings and what language models compute with always are, but for the products of the latter in plain C.
+    Neurons, embeddings and what language models compute with always are, but for the products of the latter in plain C;
+    so are sums that integer files of models of tokens bring to other units.
     Other products and convolutions are where they read spikes, with codes of one or two
     bits: counts and fixed-point numbers cost a kernel one pass for each bit, and onnxruntime's own integer product one
     in all; real numbers go to its float kernels. Of convolutions those with small windows and few outputs are not.
@@ -110,6 +118,8 @@ def choose_kernels(model: onnx.ModelProto, instruction_set: str = "avx2") -> Nat
         or name.endswith(("Embedding", "EmbeddingInteger"))
         or (name.endswith("LinearRounded") and instruction_set != "portable")
         or is_language(name)
+        or is_language_integer(name)
+        or name in _SCALES
         or is_synchronous(name)
         or is_shift(name)
     }
@@ -130,7 +140,9 @@ def choose_kernels(model: onnx.ModelProto, instruction_set: str = "avx2") -> Nat
             by_operator.setdefault(node.op_type, []).append((node.output[0], rule(node)))
     whole = {name for name, nodes in by_operator.items() if all(chosen for _, chosen in nodes)}
     single = {output for name, nodes in by_operator.items() if name not in whole for output, chosen in nodes if chosen}
-    return NativeChoice(frozenset(always | whole), frozenset(single), frozenset(spikes))
+    return NativeChoice(
+        frozenset(always | whole), frozenset(single), frozenset(spikes), whole_products=instruction_set != "portable"
+    )
 
 
 def _attribute(node: onnx.NodeProto, name: str) -> onnx.AttributeProto:

@@ -302,18 +302,32 @@ int main(int argc, char** argv) {
       default: fuzz_linear(op);
     }
   }
-  for (long round = 0; round < rounds / 8; ++round) {
+  for (long round = 0; round < rounds / 6; ++round) {
     const sxq_operator* op = (const sxq_operator*)registered[others - 1 - draw((uint32_t)synchronous)];
-    if (op->kind == SXQ_SHIFT_NORM || op->kind == SXQ_SHIFT_SOFTMAX) fuzz_shift(op);
-    else if (op->kind == SXQ_TOKEN_NORM || op->kind == SXQ_EXACT_SIGMOID || op->kind == SXQ_WEIGHTED_AVERAGE) fuzz_language(op);
-    else if (op->kind == SXQ_STEP_SUMS || op->kind == SXQ_STEP_COUNTS) fuzz_steps(op);
-    else fuzz_synchronous(op);
+    switch (op->kind) {
+      case SXQ_SHIFT_NORM:
+      case SXQ_SHIFT_SOFTMAX: fuzz_shift(op); break;
+      case SXQ_TOKEN_NORM:
+      case SXQ_EXACT_SIGMOID:
+      case SXQ_WEIGHTED_AVERAGE: fuzz_language(op); break;
+      case SXQ_INT_TOKEN_NORM:
+      case SXQ_INT_HALVES:
+      case SXQ_INT_GATED:
+      case SXQ_INT_SQUARED: fuzz_integers(op); break;
+      case SXQ_INT_AVERAGE: fuzz_integer_average(op); break;
+      case SXQ_INT_SCALE:
+      case SXQ_INT_RESIDUAL: fuzz_scale(op); break;
+      case SXQ_STEP_SUMS:
+      case SXQ_STEP_COUNTS: fuzz_steps(op); break;
+      default: fuzz_synchronous(op);
+    }
   }
   for (long round = 0; round < rounds / 2; ++round) {
     const sxq_operator* op = (const sxq_operator*)registered[others + draw((uint32_t)fused)];
     const sxq_operator* neuron = (const sxq_operator*)registered[layers + draw((uint32_t)(others - layers - synchronous))];
     if (op->kind == SXQ_ATTENTION) fuzz_attention(op);
     else if (op->kind == SXQ_SOFT_ATTENTION) fuzz_soft_attention(op);
+    else if (op->kind == SXQ_WHOLE_PRODUCT) fuzz_whole_product(op, (const sxq_operator*)registered[draw((uint32_t)layers)]);
     else if (op->kind != SXQ_FUSED) fuzz_currents(op, neuron);
   }
   for (long round = 0; round < rounds / 4; ++round) {

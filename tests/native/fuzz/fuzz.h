@@ -23,4 +23,10 @@ void fuzz_shift(const sxq_operator* op);
 void fuzz_soft_attention(const sxq_operator* op);
 void fuzz_currents(const sxq_operator* op, const sxq_operator* neuron);
 
+/* What integer files of language models compute with, compared with their equations. */
+void fuzz_scale(const sxq_operator* op);
+void fuzz_integers(const sxq_operator* op);
+void fuzz_integer_average(const sxq_operator* op);
+void fuzz_whole_product(const sxq_operator* op, const sxq_operator* layer);
+
 #endif

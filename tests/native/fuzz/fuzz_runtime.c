@@ -97,6 +97,8 @@ static OrtStatus* attribute_int(const OrtKernelInfo* info, const char* name, int
   else if (!strcmp(name, "counts")) *value = info->counts;
   else if (!strcmp(name, "zero_point")) *value = info->zero_point;
   else if (!strcmp(name, "top")) *value = info->top;
+  else if (!strcmp(name, "most")) *value = info->most;
+  else if (!strcmp(name, "has_limits")) *value = info->has_limits;
   else if (!strcmp(name, "has_factor")) *value = info->has_factor;
   else if (!strcmp(name, "scores_signed")) *value = info->scores_signed;
   else *value = info->group;

@@ -27,6 +27,7 @@ struct OrtKernelInfo {
   size_t operations;
   int64_t order[4], has_factor, scores_signed, counts; /* of attention */
   int64_t zero_point, top; /* of counts */
+  int64_t most, has_limits; /* of whole numbers */
 };
 struct OrtKernelContext {
   const OrtCustomOp* op; /* whose outputs these are */
