@@ -14,7 +14,9 @@ from .texts import read_file
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["TABLES", "random_batches", "table_batches"]
+    from snn_extreme_quant.data import TextTokens
+
+__all__ = ["TABLES", "random_batches", "table_batches", "text_batches"]
 
 #: Endings of tables, beside a .gz of them.
 TABLES = (".tsv", ".csv", ".txt")
@@ -35,7 +37,7 @@ def random_batches(vocab: int) -> list[_Batch]:
 
 
 def table_batches(path: Path, folder: Path) -> Iterator[_Batch]:
-    """Yield the texts of a table in the tokens of a classifier's folder, cut off as in its run.
+    """Give the texts of a table in the tokens of a classifier's folder, cut off as in its run.
 
     Raises:
         ConfigError: the folder does not say what a token is.
@@ -47,6 +49,11 @@ def table_batches(path: Path, folder: Path) -> Iterator[_Batch]:
     run = run_of(folder)
     task, most = (None, None) if run is None else (run.task, run.max_tokens)
     texts = read_file(path, {"text": None, "pair": "", "label": ""}, task).texts
+    return text_batches(texts, words, most)
+
+
+def text_batches(texts: Sequence[str], words: TextTokens, most: int | None) -> Iterator[_Batch]:
+    """Yield texts in some tokens, cut off behind ``most``."""
     encoded = [words.encode(text)[:most] for text in texts]
     for start in range(0, len(encoded), _BATCH):
         yield _batch(encoded[start : start + _BATCH])

@@ -14,7 +14,7 @@ from snn_extreme_quant.errors import ConfigError
 
 from .arrays import read_sample
 from .fixed_point import print_fixed_point
-from .language import language_folder, told_of_texts, tokens_of
+from .language import language_folder, tokens_of, told_of_texts
 from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
 from .streams import to_stderr

@@ -32,8 +32,8 @@ __all__ = [
     "lm_eval",
     "load_language_model",
     "run_of",
-    "told_of_texts",
     "tokens_of",
+    "told_of_texts",
 ]
 
 Source = Annotated[

@@ -11,11 +11,11 @@ import typer
 from snn_extreme_quant.errors import ConfigError
 
 from .arrays import read_batches
+from .classifier_data import TABLES as _TABLES
+from .classifier_data import random_batches, table_batches
 from .language import language_folder, tokens_of
 from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
-from .classifier_data import TABLES as _TABLES
-from .classifier_data import random_batches, table_batches
 from .streams import quiet_onnxruntime, to_stderr
 
 if TYPE_CHECKING:

@@ -41,8 +41,8 @@ def check_classifier(model: SpikeGPT, form: str, logits: str, options: Classifie
     head, classes = model.config.head, model.config.classes
     if form != "sequence":
         raise ExportError(
-            f"form={form!r}: this SpikeGPT is a classifier (head={head!r}), which answers when it has read a whole text;"
-            " its file has form='sequence'."
+            f"form={form!r}: this SpikeGPT is a classifier (head={head!r}), which answers when it has read a whole"
+            " text; its file has form='sequence'."
         )
     if logits != "last":
         raise ExportError(f"logits={logits!r}: a classifier (head={head!r}) has logits of a text; leave logits out.")

@@ -111,10 +111,7 @@ class GptGraph:
         last = self.form == "sequence" and self.logits == "last"
         y = self._logits_of(self._last(features) if last else features)
         one = last or self.form == "streaming"
-        if one:
-            y = self._squeezed(y)
-        else:
-            y = writer.op("Transpose", y, perm=[1, 0, 2])
+        y = self._squeezed(y) if one else writer.op("Transpose", y, perm=[1, 0, 2])
         writer.output(y, "logits", np.float32, ("B", vocab) if one else ("B", "L", vocab))
         shapes = self._state_shapes()
         for name, parts in after.items():

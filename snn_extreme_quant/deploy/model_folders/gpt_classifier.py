@@ -73,8 +73,8 @@ class GptClassifier:
         told = self.facts.get("classifier")
         if not isinstance(told, dict):
             raise ModelFileError(
-                f"{path} is of no SpikeGPT that classifies: sxq export writes one of its folder. A file of a SpikingBert"
-                " is opened by sxq.deploy.Classifier, others are run by sxq run."
+                f"{path} is of no SpikeGPT that classifies: sxq export writes one of its folder. A file of a"
+                " SpikingBert is opened by sxq.deploy.Classifier, others are run by sxq run."
             )
         try:
             self.tokens = None if told["tokens"] is None else TextTokens.from_data(told["tokens"], str(path))
@@ -98,12 +98,10 @@ class GptClassifier:
         """
         if steps not in (None, 1):
             raise ConfigError(
-                f"T = {steps}: {self.path} is of a SpikeGPT, whose time steps are its tokens: leave T out."
+                f"T = {steps}: {self.path} is of a SpikeGPT, whose tokens are its time steps; leave T out."
             )
         if early_exit:
-            raise ConfigError(
-                f"{self.path} is of a SpikeGPT, which reads a text once: there is no earlier T to stop at."
-            )
+            raise ConfigError(f"{self.path} is of a SpikeGPT, which reads a text once; leave early exit out.")
 
     def run(self, ids: npt.ArrayLike, mask: npt.ArrayLike | None = None) -> Array:
         """Return the logits ``(B, classes)`` of texts.

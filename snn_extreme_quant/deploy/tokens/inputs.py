@@ -53,7 +53,7 @@ def bert_of(model: object) -> SpikingBert | None:
 
 
 class _Limits(NamedTuple):
-    """What a model takes: numbers of its tables; types are 0 of a model without, positions None of one of any length."""
+    """How large a model's tables are: types 0 of a model without, positions None of one for texts of any length."""
 
     vocab: int
     positions: int | None

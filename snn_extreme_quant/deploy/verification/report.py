@@ -152,8 +152,9 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether spikes were compared, all are the same, and each output is so to the tolerance, 1e-5 of a batch's largest value.
+        """Whether spikes were compared, all are the same, and outputs so to 1e-5 of a batch's largest value.
 
+        Of a SpikeGPT's classifier: whether all spikes and the bits of the logits are the same.
         Of a language model: whether all spikes are the same, and text, logits and state bit for bit.
         """
         if self.text is not None:
