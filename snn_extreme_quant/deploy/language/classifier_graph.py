@@ -7,6 +7,8 @@ state goes in or out, and the mask is read at the end alone.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -26,6 +28,11 @@ _FLOAT, _INT32, _INT64, _DOUBLE = 1, 6, 7, 11
 class ClassifierGraph(GptGraph):
     """The graph of a classifier: other ends than a language model's."""
 
+    @cached_property
+    def _made(self) -> dict[tuple[np.dtype[Any], int], str]:
+        """The zeros that there are."""
+        return {}
+
     def _ids(self) -> str:
         writer = self.writer
         ids, _ = (writer.input(name, np.int64, ("B", "L")) for name in (_IDS, _MASK))
@@ -33,14 +40,18 @@ class ClassifierGraph(GptGraph):
 
     def _states(self) -> dict[str, list[str]]:
         """Return the state that every text begins with: 0, for as many texts as there are."""
-        writer, one = self.writer, self.writer.constant(np.array([1]))
-        batch = writer.op("Concat", one, self._texts(), one, axis=0)
-        found = {}
-        for name, (layers, width) in state_shapes(self.model.config).items():
-            nothing = writer.constant(np.zeros((1, 1, width), self._type(name)))
-            zeros = writer.shaped(writer.op("Expand", nothing, batch), self._type(name), (1, "B", width))
-            found[name] = [zeros] * layers
-        return found
+        shapes = state_shapes(self.model.config).items()
+        return {name: [self._zeros(self._type(name), width)] * layers for name, (layers, width) in shapes}
+
+    def _zeros(self, dtype: np.dtype[Any], width: int) -> str:
+        writer = self.writer
+        if (dtype, width) not in self._made:
+            ends = (writer.constant(np.array([size])) for size in (1, width))
+            first, last = ends
+            shape = writer.op("Concat", first, self._texts(), last, axis=0)
+            zeros = writer.op("Expand", writer.constant(np.zeros((1, 1, 1), dtype)), shape)
+            self._made[dtype, width] = writer.shaped(zeros, dtype, (1, "B", width))
+        return self._made[dtype, width]
 
     def _texts(self) -> str:
         """Return how many texts there are, as a list of one number."""
