@@ -280,8 +280,43 @@ def decode() -> str:
     )
 
 
+def classifier_files() -> str:
+    if not is_there("spike_gpt_classifier"):
+        return "This has not been measured yet."
+    rows, found = [], load("spike_gpt_classifier")
+    for name, file in found["files"].items():
+        for where, words in (("stock", "stock onnxruntime"), ("native", "native kernels")):
+            if (compared := file["compared"].get(where)) is None:
+                continue
+            rows.append([
+                name,
+                words,
+                f"{compared['sentences']:,}",
+                f"{compared['spikes']:,}",
+                f"{compared['different_spikes']:,}",
+                "all the same" if compared["logits_differ_by"] == 0 else f"{compared['logits_differ_by']:.1e} apart",
+                f"{100 * compared['accuracy']:.2f} %",
+                f"{100 * file['accuracy_in_torch']:.2f} %",
+                f"{file['file_bytes'] / 1e3:,.0f} kB",
+                f"{file['weight_bytes'] / 1e3:,.1f} kB",
+                f"{file['predicted_weight_bytes'] / 1e3:,.1f} kB",
+            ])  # fmt: skip
+    head = [
+        "run", "on", "dev sentences", "spikes compared", "different", "logits", "accuracy of the file", "of the run",
+        "file", "its weights", "predicted",
+    ]  # fmt: skip
+    return (
+        table(head, rows)
+        + "\n\nThe last model of each run: every dev sentence through torch and the file in batches of 32, and the"
+        " labels that the file gives by itself, of texts.\nPredicted: `sxq.accounting.weight_memory`; onnxruntime"
+        f" {found['machine']['versions']['onnxruntime']}, {found['machine']['processor']}"
+        " (`benchmarks/results/spike_gpt_classifier.json`)."
+    )
+
+
 #: By the name between their markers.
 TABLES = {
+    "classifier files table": classifier_files,
     "wkv table": wkv,
     "runs table": runs,
     "equal steps table": equal_steps,

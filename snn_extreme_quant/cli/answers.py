@@ -18,7 +18,7 @@ from .texts import Texts
 
 if TYPE_CHECKING:
     from snn_extreme_quant.data import Task
-    from snn_extreme_quant.deploy import Answer, Classifier
+    from snn_extreme_quant.deploy import Answer, Classifier, GptClassifier
 
 __all__ = ["entries", "expected_labels", "show", "summary", "write_table"]
 
@@ -26,7 +26,7 @@ __all__ = ["entries", "expected_labels", "show", "summary", "write_table"]
 _MOST_SHOWN = 20
 
 
-def expected_labels(rows: Texts, classifier: Classifier) -> list[float] | None:
+def expected_labels(rows: Texts, classifier: Classifier | GptClassifier) -> list[float] | None:
     """Return what a table says the answers are: scores, or the numbers of labels, whose names it may hold.
 
     Raises:
@@ -49,7 +49,7 @@ def expected_labels(rows: Texts, classifier: Classifier) -> list[float] | None:
     return found
 
 
-def _number(label: str, classifier: Classifier) -> float | None:
+def _number(label: str, classifier: Classifier | GptClassifier) -> float | None:
     if classifier.regression:
         try:
             score = float(label)
@@ -61,7 +61,9 @@ def _number(label: str, classifier: Classifier) -> float | None:
     return float(label) if label.isdecimal() and int(label) < len(classifier.labels) else None
 
 
-def summary(classifier: Classifier, found: Sequence[Answer], expected: Sequence[float] | None) -> dict[str, Any]:
+def summary(
+    classifier: Classifier | GptClassifier, found: Sequence[Answer], expected: Sequence[float] | None
+) -> dict[str, Any]:
     """Return the figures of all answers together."""
     count, steps = len(found), [answer.time_steps for answer in found]
     facts: dict[str, Any] = {
@@ -85,7 +87,9 @@ def summary(classifier: Classifier, found: Sequence[Answer], expected: Sequence[
     return facts
 
 
-def _metrics(classifier: Classifier, found: Sequence[Answer], expected: Sequence[float]) -> dict[str, float]:
+def _metrics(
+    classifier: Classifier | GptClassifier, found: Sequence[Answer], expected: Sequence[float]
+) -> dict[str, float]:
     """Return the metrics of the model's task; none, with a warning, where a library that measures them is missing."""
     import numpy as np
 
@@ -99,7 +103,7 @@ def _metrics(classifier: Classifier, found: Sequence[Answer], expected: Sequence
         return {}
 
 
-def _task(classifier: Classifier) -> Task:
+def _task(classifier: Classifier | GptClassifier) -> Task:
     """Return the model's task; of a bare file one that fits its answers."""
     from snn_extreme_quant.data.tasks import Task
 
@@ -129,7 +133,7 @@ def _energy(found: Sequence[Answer]) -> dict[str, Any] | None:
 
 
 def entries(
-    classifier: Classifier, rows: Texts, found: Sequence[Answer], expected: Sequence[float] | None
+    classifier: Classifier | GptClassifier, rows: Texts, found: Sequence[Answer], expected: Sequence[float] | None
 ) -> list[dict[str, Any]]:
     """Return each answer as the JSON has it."""
     made = []
@@ -155,7 +159,7 @@ def entries(
     return made
 
 
-def write_table(path: Path, classifier: Classifier, rows: Texts, found: Sequence[Answer]) -> None:
+def write_table(path: Path, classifier: Classifier | GptClassifier, rows: Texts, found: Sequence[Answer]) -> None:
     """Write text, second text, answer and T of each row."""
     from snn_extreme_quant.output_files import write_whole
 

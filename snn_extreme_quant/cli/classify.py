@@ -20,7 +20,7 @@ from .texts import Texts, read_file, read_lines
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from snn_extreme_quant.deploy import Classifier
+    from snn_extreme_quant.deploy import Classifier, GptClassifier
 
 __all__ = ["classify"]
 
@@ -55,7 +55,7 @@ def classify(
     answers: Annotated[bool, typer.Option("--answers", help="All answers in the JSON, however many.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a shipped spiking BERT thinks of a text."""
+    """Say what a spiking BERT, by default a shipped one, or a SpikeGPT's classifier thinks of a text."""
     from snn_extreme_quant.output_files import check_writable
 
     if bool(text) == (file is not None):
@@ -66,10 +66,10 @@ def classify(
         check_writable(output)
     started = time.perf_counter()
     with to_stderr():
-        from snn_extreme_quant.deploy import Classifier
+        from snn_extreme_quant.deploy.model_folders.gpt_classifier import open_classifier
 
         quiet_onnxruntime()
-        classifier = Classifier(*([model] if model else []), native=_NATIVE[native.value], threads=threads)
+        classifier = open_classifier(*([model] if model else []), native=_NATIVE[native.value], threads=threads)
         columns = {"text": text_column, "pair": pair_column, "label": label_column}
         rows = _rows((text, pair), file, columns, classifier)
         expected = expected_labels(rows, classifier)
@@ -99,7 +99,7 @@ def _rows(
     given: tuple[Sequence[str] | None, Sequence[str] | None],
     file: Path | None,
     columns: dict[str, str | None],
-    classifier: Classifier,
+    classifier: Classifier | GptClassifier,
 ) -> Texts:
     texts, pairs = given
     if file is not None:

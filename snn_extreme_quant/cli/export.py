@@ -14,7 +14,7 @@ from snn_extreme_quant.errors import ConfigError
 
 from .arrays import read_sample
 from .fixed_point import print_fixed_point
-from .language import language_folder, tokens_of
+from .language import language_folder, tokens_of, told_of_texts
 from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
 from .streams import to_stderr
@@ -57,7 +57,7 @@ def export(
     ternary_packing: Annotated[
         TernaryPacking, typer.Option(help="What a ternary code takes in the file.")
     ] = TernaryPacking.two,
-    logits: Annotated[Logits, typer.Option(help="Of a SpikeGPT: the last token's, or all.")] = Logits.last,
+    logits: Annotated[Logits, typer.Option(help="Of a language model: the last token's, or all.")] = Logits.last,
     as_json: AsJson = False,
 ) -> None:
     """Write a trained model as one ONNX file, and say what is guaranteed of each layer."""
@@ -104,7 +104,10 @@ def _language(folder: Path, output: Path, options: Mapping[str, StrEnum], others
         from snn_extreme_quant.models import SpikeGPT
 
         words: dict[str, Any] = {name: word.value for name, word in options.items()}
-        return export_gpt(SpikeGPT.from_pretrained(folder), output, tokens=tokens_of(folder), **words)
+        model = SpikeGPT.from_pretrained(folder)
+        if model.config.head != "tokens":
+            words |= told_of_texts(folder)
+        return export_gpt(model, output, tokens=tokens_of(folder), **words)
 
 
 def _say(report: ExportReport, as_json: bool) -> None:

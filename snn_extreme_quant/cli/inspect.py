@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -55,6 +55,8 @@ def _show(report: FileReport) -> None:
             if name not in hidden:
                 typer.echo(f"{what} {name} {report.types[name]} ({', '.join(map(str, axes))})")
     shown = {key: value for key, value in report.facts.items() if isinstance(value, (str, bool)) and key not in _SHOWN}
+    if isinstance(told := report.facts.get("classifier"), dict):
+        typer.echo(_classifier(told))
     typer.echo(f"written by snn_extreme_quant {report.facts.get('version', '?')}: {_pairs(shown)}")
     if sizes.codes:
         typer.echo(
@@ -78,6 +80,15 @@ def _show(report: FileReport) -> None:
         ("operator", "nodes", "domain"),
         ((entry.operator, entry.count, entry.domain or f"ai.onnx {report.opset}") for entry in report.operators),
     )
+
+
+def _classifier(told: Mapping[str, Any]) -> str:
+    """Say what a SpikeGPT's classifier tells of texts; an edited file may have lost any of it."""
+    labels, tokens, most = (told.get(name) for name in ("labels", "tokens", "max_tokens"))
+    named = f" {', '.join(map(str, labels))}" if isinstance(labels, list) else ""
+    kind = tokens.get("kind") if isinstance(tokens, dict) else "unknown"
+    cut = "" if most is None else f", the first {most} of a text"
+    return f"classifier of texts: head {told.get('head')}, {told.get('classes')} classes{named}; tokens {kind}{cut}"
 
 
 def _pairs(values: Mapping[str, object]) -> str:

@@ -20,6 +20,7 @@ from .streams import note, quiet_onnxruntime, to_stderr
 if TYPE_CHECKING:
     from snn_extreme_quant.data import TextTokens
     from snn_extreme_quant.models import SpikeGPT
+    from snn_extreme_quant.training.run_folder import RunFolder
 
 #: What ``sxq generate`` goes on with where nothing is named.
 DEFAULT_MODEL = "tinyshakespeare-ternary"
@@ -30,7 +31,9 @@ __all__ = [
     "language_folder",
     "lm_eval",
     "load_language_model",
+    "run_of",
     "tokens_of",
+    "told_of_texts",
 ]
 
 Source = Annotated[
@@ -197,6 +200,23 @@ def tokens_of(folder: Path) -> TextTokens | None:
     from snn_extreme_quant.data import TextTokens
 
     return TextTokens.load(folder) if (folder / "tokens.json").is_file() else None
+
+
+def run_of(folder: Path) -> RunFolder | None:
+    """Return the run that a model's folder is of; None if it is of none."""
+    from snn_extreme_quant.training.run_folder import read_run
+
+    return read_run(folder.parent, folder.name) if folder.name in ("best", "last") else None
+
+
+def told_of_texts(folder: Path) -> dict[str, Any]:
+    """Return what the run of a classifier's folder tells of its texts: names of the labels, and the longest text."""
+    from snn_extreme_quant.data.tasks import LABEL_NAMES
+
+    run = run_of(folder)
+    if run is None:
+        return {}
+    return {"labels": run.task.labels or LABEL_NAMES.get(run.task.name), "max_tokens": run.max_tokens}
 
 
 def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, TextTokens]:

@@ -11,6 +11,8 @@ import typer
 from snn_extreme_quant.errors import ConfigError
 
 from .arrays import read_batches
+from .classifier_data import TABLES as _TABLES
+from .classifier_data import random_batches, table_batches
 from .language import language_folder, tokens_of
 from .models import Checkpoint, Model, Plan, Precision, build_model
 from .output import AsJson, print_json, print_table, yes_or_no
@@ -26,7 +28,8 @@ def verify(
     model: Model,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What was exported of it.")],
     data: Annotated[
-        list[Path] | None, typer.Option(metavar="FILE", help="Inputs, .npy or .npz; may be given again.")
+        list[Path] | None,
+        typer.Option(metavar="FILE", help="Inputs, .npy or .npz (of a SpikeGPT's classifier also a table of texts)."),
     ] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Of a SpikeGPT: how many to generate.")] = 1000,
     prompt: Annotated[str | None, typer.Option(help="Of a SpikeGPT: what the text begins with.")] = None,
@@ -43,7 +46,11 @@ def verify(
         raise typer.BadParameter("Give --data, the inputs.")
     if folder is None and prompt is not None:
         raise typer.BadParameter("--prompt is of a SpikeGPT's folder.")
-    batches: Any = read_batches(data) if data else None
+    tables = [path for path in data or () if path.name.removesuffix(".gz").endswith(_TABLES)]
+    if tables and folder is None:
+        raise ConfigError(f"--data {tables[0]} is a table of texts, which a SpikeGPT's classifier takes; give arrays.")
+    arrays = [path for path in data or () if path not in tables]
+    batches: Any = read_batches(arrays) if data else None
     with to_stderr():
         quiet_onnxruntime()
         from snn_extreme_quant.deploy import verify as compare
@@ -54,7 +61,15 @@ def verify(
             from snn_extreme_quant.models import SpikeGPT
 
             built = SpikeGPT.from_pretrained(folder)
-            batches = _prompt(folder, prompt) if batches is None else next(iter(batches))
+            if built.config.head != "tokens":
+                if prompt is not None:
+                    raise ConfigError(f"--prompt is of a language model; {folder} is a classifier, which takes --data.")
+                texts = (batch for table in tables for batch in table_batches(table, folder))
+                batches = random_batches(built.config.vocab) if batches is None else [*batches, *texts]
+            elif tables:
+                raise ConfigError(f"--data {tables[0]} is a table of texts; a language model takes --prompt.")
+            else:
+                batches = _prompt(folder, prompt) if batches is None else next(iter(batches))
         report = compare(built, file, batches, native=native, allow_edited=allow_edited, tokens=tokens)
     if as_json:
         print_json(_facts(report))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from snn_extreme_quant.deploy.language.running import GptFile as GptFile
     from snn_extreme_quant.deploy.model_folders.answers import Answer as Answer
     from snn_extreme_quant.deploy.model_folders.classifier import Classifier as Classifier
+    from snn_extreme_quant.deploy.model_folders.gpt_classifier import GptClassifier as GptClassifier
     from snn_extreme_quant.deploy.model_folders.language_packing import LanguagePacking as LanguagePacking
     from snn_extreme_quant.deploy.model_folders.language_packing import pack_language as pack_language
     from snn_extreme_quant.deploy.model_folders.packing import Packing as Packing
@@ -45,6 +46,7 @@ _HOME = {
     "ExportReport": "export",
     "FileRun": "runtime.inference",
     "FixedPointReport": "integer.export",
+    "GptClassifier": "model_folders.gpt_classifier",
     "GptFile": "language.running",
     "IntegerComparison": "integer.verify",
     "IntegerOptions": "integer.options",
@@ -74,6 +76,7 @@ __all__ = [
     "ExportReport",
     "FileRun",
     "FixedPointReport",
+    "GptClassifier",
     "GptFile",
     "IntegerComparison",
     "IntegerOptions",

@@ -66,6 +66,20 @@ def test_files_of_a_tied_spike_gpt_hold_two_tables(tmp_path, weights) -> None:
     assert file_memory(tmp_path / "gpt.onnx").weights == pytest.approx(weight_memory(model).total, rel=0.01)
 
 
+@pytest.mark.parametrize(("head", "inputs"), [("mean", "norms"), ("last", "norms"), ("mean", "spikes")])
+def test_files_of_classifiers_hold_what_their_plan_says(tmp_path, head, inputs) -> None:
+    plan = PrecisionPlan({"blocks.*.att.*": Uniform(3), "blocks.*.ffn.key": Ternary(), "head": Uniform(8)})
+    model = SpikeGPT(SpikeGPTConfig(vocab=3000, layers=1, hidden=64, head=head, classes=40, inputs=inputs)).eval()
+    for name, parameter in model.named_parameters():
+        if "time_mix" in name:
+            nn.init.uniform_(parameter)  # as after training: equal ones are in a file once
+    predicted = weight_memory(model, plan).total
+    model.set_weights(plan)
+    assert weight_memory(model).total == predicted
+    sxq.deploy.export_gpt(model, tmp_path / "gpt.onnx")
+    assert file_memory(tmp_path / "gpt.onnx").weights == pytest.approx(predicted, rel=0.01)
+
+
 @pytest.mark.parametrize("tied", [False, True])
 @pytest.mark.parametrize("plan", [{}, {"blocks.*": Uniform(4)}, {"head": Ternary()}], ids=str)
 def test_a_binarised_embedding_counts_as_bits_whatever_the_plan(tmp_path, plan, tied) -> None:

@@ -146,6 +146,32 @@ def test_the_plan_of_a_spike_gpt(tmp_path: Path, options: dict[str, Any]) -> Non
             assert file_memory(path).weights == pytest.approx(found.memory, rel=0.01)
 
 
+@pytest.mark.parametrize("head", ["mean", "last"])
+def test_the_plan_of_a_spike_gpt_that_classifies(tmp_path: Path, head: str) -> None:
+    torch.manual_seed(0)
+    model = SpikeGPT(SpikeGPTConfig(vocab=300, layers=1, hidden=128, head=head)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.dim() == 2 and not name.startswith("emb"):
+                parameter.mul_(4.0)
+            elif "time_mix" in name:
+                parameter.uniform_()
+    data = labelled(model, sentences(300, 24))
+    assert 0 < data.labels.mean() < 1
+    result = sxq.search(model, SentenceClassification(data), max_drop=60.0, levels=LEVELS, alpha=50.0)
+    mixed = max(result.candidates, key=lambda c: len(set(c.levels.values())))
+    assert len(set(mixed.levels.values())) > 1
+    model.set_weights(mixed.plan)
+    batch = collate(data, np.arange(24))
+    path = tmp_path / "gpt.onnx"
+    export_gpt(model, path)
+    report = sxq.verify(model, path, (batch.ids, batch.mask))
+    assert report.ok, str(report)
+    assert report.spikes_different == 0 < report.spikes_compared
+    assert weight_memory(model).total == mixed.memory
+    assert file_memory(path).weights == pytest.approx(mixed.memory, rel=0.01)
+
+
 def test_the_plan_of_convolutions(tmp_path: Path) -> None:
     torch.manual_seed(0)
     lif = {"beta": 0.9, "threshold": 0.3, "init_hidden": True}

@@ -1,8 +1,9 @@
-"""``export_gpt``: one ONNX file of a language model, which generates text by itself."""
+"""``export_gpt``: one ONNX file of a SpikeGPT, which generates text, or labels it, by itself."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,6 +15,12 @@ from snn_extreme_quant._version import __version__
 from snn_extreme_quant.data.text_tokens import TextTokens
 from snn_extreme_quant.deploy.export import ExportReport, as_path, check_weights, write_file
 from snn_extreme_quant.deploy.integer.integers_only import check_integers_only
+from snn_extreme_quant.deploy.language.classifier_export import (
+    ClassifierOptions,
+    check_classifier,
+    classifier_facts,
+    compare_classifier,
+)
 from snn_extreme_quant.deploy.language.graph import Form, Logits, write_gpt
 from snn_extreme_quant.deploy.lowering.model import lowering_error
 from snn_extreme_quant.deploy.lowering.repacking import LAYOUTS, TernaryPacking, check_packing
@@ -38,22 +45,29 @@ def export_gpt(
     logits: Logits = "last",
     tokens: TextTokens | None = None,
     ternary_packing: TernaryPacking = "2bit",
+    labels: Sequence[str] | None = None,
+    max_tokens: int | None = None,
 ) -> ExportReport:
-    """Write a SpikeGPT as one ONNX file, with its state as inputs and outputs; ``docs/spike_gpt.md`` (Export).
+    """Write a SpikeGPT as one ONNX file; ``docs/spike_gpt.md`` (Export).
 
-    Spikes, state and logits of the file are those of the model in ``eval()`` mode, bit for bit. Before anything is
-    written the graph runs on random tokens, at once and in pieces, and is compared with the model.
+    A language model's (``head="tokens"``) has its state as inputs and outputs, a classifier's (``"mean"``, ``"last"``)
+    takes whole texts with their pads. Spikes, state and logits of the file are those of the model in ``eval()`` mode,
+    bit for bit. Before anything is written the graph runs on random tokens, at once and in pieces, and is compared with
+    the model.
 
     Args:
-        model: of ``head="tokens"``, on the CPU; it is left as it was.
+        model: on the CPU; it is left as it was.
         path: where to write.
-        form: ``"sequence"``: whole texts, or pieces of any length; ``"streaming"``: one token.
-        logits: of the ``"last"`` token, or of ``"all"``; a streaming file has one.
-        tokens: what a token is, so that the file alone generates text.
+        form: ``"sequence"``: whole texts, or pieces of any length; ``"streaming"``, of a language model: one token.
+        logits: of the ``"last"`` token, or of ``"all"``; a streaming file has one, a classifier's those of a text.
+        tokens: what a token is, so that the file alone generates or labels text.
         ternary_packing: as for :func:`~snn_extreme_quant.export_onnx`.
+        labels: of a classifier, names of the classes in the order of their numbers.
+        max_tokens: of a classifier, behind how many tokens texts are cut off, as they were in training; it is told to
+            who runs the file, which itself takes any number.
 
     Raises:
-        ExportError: the model is a classifier, an option means nothing, or the file would be larger than 2 GiB.
+        ExportError: an option means nothing, or the file would be larger than 2 GiB.
         UnsupportedModelError: the model is not on the CPU in float32.
         NonFiniteWeightError: a weight is NaN or infinite.
         OutputPathError: the file cannot be written.
@@ -63,6 +77,12 @@ def export_gpt(
     """
     path = as_path(path)
     _check(model, form, logits, tokens)
+    classifies = model.config.head != "tokens"
+    options = ClassifierOptions(None if labels is None else tuple(labels), max_tokens)
+    if classifies:
+        check_classifier(model, form, logits, options)
+    elif options != ClassifierOptions():
+        raise ExportError("labels and max_tokens are of classifiers; this SpikeGPT has head='tokens': leave them out.")
     check_packing(ternary_packing)
     check_weights(model)
     training = model.training
@@ -70,7 +90,12 @@ def export_gpt(
     try:
         layouts = {LAYOUTS["2bit"]: LAYOUTS[ternary_packing]}
         writer = write_gpt(model, form, logits, layouts)
-        facts = {**facts_of(model, form, logits, tokens, ternary_packing), "layers": list(writer.layers.values())}
+        facts = (
+            classifier_facts(model, options, tokens, ternary_packing, _TIME)
+            if classifies
+            else facts_of(model, form, logits, tokens, ternary_packing)
+        )
+        facts["layers"] = list(writer.layers.values())
         proto = writer.model({METADATA_KEY: json.dumps(facts, separators=(",", ":"))})
         _check_size(proto)
         if model.config.profile == "integer":
@@ -79,7 +104,10 @@ def export_gpt(
             onnx.checker.check_model(proto, full_check=True)
         except Exception as error:
             raise lowering_error(error) from error
-        _compare(model, proto, form, logits)
+        if classifies:
+            compare_classifier(model, proto)
+        else:
+            _compare(model, proto, form, logits)
     finally:
         model.train(training)
     return write_file(proto, path, calling="step" if form == "streaming" else "sequence", time=_TIME, batch_norms={})
@@ -94,11 +122,6 @@ def _check(model: object, form: str, logits: str, tokens: TextTokens | None) -> 
         raise ExportError(f"logits={logits!r}: use 'last' or 'all'.")
     if form == "streaming" and logits == "all":
         raise ExportError("logits='all': a streaming file takes one token at a time; leave logits out.")
-    if model.config.head != "tokens":
-        raise ExportError(
-            f"This SpikeGPT is a classifier (head={model.config.head!r}), which reads whole texts; files are of"
-            " language models (head='tokens') so far."
-        )
     if tokens is not None and tokens.vocab != model.config.vocab:
         raise ExportError(f"The model has {model.config.vocab} tokens, the tokenizer {tokens.vocab}: it is another's.")
 
@@ -106,7 +129,7 @@ def _check(model: object, form: str, logits: str, tokens: TextTokens | None) -> 
 def facts_of(
     model: SpikeGPT, form: Form, logits: Logits, tokens: TextTokens | None, ternary_packing: TernaryPacking
 ) -> dict[str, Any]:
-    """Return what a file says of itself, but for its layers."""
+    """Return what a language model's file says of itself, but for its layers."""
     config = model.config
     whole = config.profile == "integer"
     states = [

@@ -30,7 +30,7 @@ _FIRES = "its currents are the model's bits, and each of its operations is round
 
 
 def write_gpt(model: SpikeGPT, form: Form, logits: Logits, layouts: Mapping[str, str]) -> Writer:
-    """Return the graph of a language model.
+    """Return the graph of a language model, or of a classifier, which has whole texts and its own logits alone.
 
     Args:
         model: on the CPU.
@@ -38,9 +38,15 @@ def write_gpt(model: SpikeGPT, form: Form, logits: Logits, layouts: Mapping[str,
         logits: of a text's last token, or of all.
         layouts: by packing layout, the one that the file has in its place.
     """
+    whole, classifies = model.config.profile == "integer", model.config.head != "tokens"
     graph: type[GptGraph] = GptGraph
-    if model.config.profile == "integer":
-        from snn_extreme_quant.deploy.language.integer_graph import IntegerGptGraph  # it builds on this module
+    # These build on this module.
+    if classifies:
+        from snn_extreme_quant.deploy.language.classifier_graph import ClassifierGraph, IntegerClassifierGraph
+
+        graph = IntegerClassifierGraph if whole else ClassifierGraph
+    elif whole:
+        from snn_extreme_quant.deploy.language.integer_graph import IntegerGptGraph
 
         graph = IntegerGptGraph
     with torch.no_grad():
@@ -69,14 +75,9 @@ class GptGraph:
 
     def written(self) -> Writer:
         """Write everything."""
-        writer, config = self.writer, self.model.config
-        self.products = Products(writer, self.layouts)
-        step = self.form == "streaming"
-        ids = writer.input("ids", np.int64, ("B",) if step else ("B", "L"))
-        ids = self._unsqueezed(ids) if step else writer.op("Transpose", ids, perm=[1, 0])  # (L, B)
-        shapes = {name: (layers, "B", width) for name, (layers, width) in state_shapes(config).items()}
-        before = {name: self._apart(writer.input(name, self._type(name), shape)) for name, shape in shapes.items()}
-        after: dict[str, list[str]] = {name: [] for name in shapes}
+        self.products = Products(self.writer, self.layouts)
+        ids, before = self._ids(), self._states()
+        after: dict[str, list[str]] = {name: [] for name in before}
         x = self._embedded(ids)
         for number, block in enumerate(self.model.blocks):
             self.memory = {name: parts[number] for name, parts in before.items() if len(parts) > number}
@@ -84,28 +85,41 @@ class GptGraph:
             for name in self.memory if number else [name for name in self.memory if name != "head_potential"]:
                 after[name].append(self.memory[name])
         x = self._features(x)
-        last = self.form == "sequence" and self.logits == "last"
-        if config.inputs == "spikes":
+        if self.model.config.inputs == "spikes":
             self.memory = {"head_potential": before["head_potential"][0]}
             x = self._spikes(x, "head_potential", "head_neurons")
             after["head_potential"].append(self.memory["head_potential"])
-        if last:
-            x = self._last(x)
-        y = self._logits_of(x)
-        self._give(y, step or last, after, shapes)
-        return writer
+        self._give(x, after)
+        return self.writer
 
-    def _give(self, y: str, one: bool, after: Mapping[str, list[str]], shapes: Mapping[str, Any]) -> None:
-        """Write the outputs."""
+    # Ends of the graph.
+
+    def _ids(self) -> str:
+        """Return the tokens, ``(L, B)``."""
+        if self.form == "streaming":
+            return self._unsqueezed(self.writer.input("ids", np.int64, ("B",)))
+        return self.writer.op("Transpose", self.writer.input("ids", np.int64, ("B", "L")), perm=[1, 0])
+
+    def _states(self) -> dict[str, list[str]]:
+        """Return the state before the first token by name and layer, each ``(1, B, width)``."""
+        shapes = self._state_shapes().items()
+        return {name: self._apart(self.writer.input(name, self._type(name), shape)) for name, shape in shapes}
+
+    def _give(self, features: str, after: Mapping[str, list[str]]) -> None:
+        """Write the outputs: logits, and the state behind the last token."""
         writer, vocab = self.writer, self.model.config.vocab
-        if one:
-            y = writer.op("Squeeze", y, writer.constant(np.array([0])))
-        else:
-            y = writer.op("Transpose", y, perm=[1, 0, 2])
+        last = self.form == "sequence" and self.logits == "last"
+        y = self._logits_of(self._last(features) if last else features)
+        one = last or self.form == "streaming"
+        y = self._squeezed(y) if one else writer.op("Transpose", y, perm=[1, 0, 2])
         writer.output(y, "logits", np.float32, ("B", vocab) if one else ("B", "L", vocab))
+        shapes = self._state_shapes()
         for name, parts in after.items():
             whole = writer.op("Concat", *parts, axis=0) if len(parts) > 1 else parts[0]
             writer.output(whole, f"{name}{AFTER}", self._type(name), shapes[name])
+
+    def _state_shapes(self) -> dict[str, tuple[int | str, ...]]:
+        return {name: (layers, "B", width) for name, (layers, width) in state_shapes(self.model.config).items()}
 
     def _type(self, state: str) -> np.dtype[Any]:
         return numpy_type(state_type(self.model.config, state))
@@ -187,7 +201,7 @@ class GptGraph:
         before = self.memory[potential] if step else self._squeezed(self.memory[potential])
         inputs = [x, before, *(writer.constant(parameters[p]) for p in TOKEN_LIF.parameter_names)]
         spikes, potentials = writer.ours(function.name, inputs, 2, name)
-        self.memory[potential] = potentials if step else self._last(potentials)
+        self.memory[potential] = self._kept(potentials)
         writer.layer(name, "neuron", function.name, _FIRES)
         return spikes
 
@@ -220,7 +234,7 @@ class GptGraph:
     def _shifted(self, y: str, prefix: str) -> str:
         """Return each token's predecessor."""
         name, writer = f"{prefix}_before", self.writer
-        before, self.memory[name] = self.memory[name], self._last(y)
+        before, self.memory[name] = self.memory[name], self._kept(y)
         if self.form == "streaming":
             return before
         first, end, axis = (writer.constant(np.array([place])) for place in (0, -1, 0))
@@ -229,6 +243,10 @@ class GptGraph:
     def _whole(self, x: str) -> str:
         """Say that a value has as many tokens as the text, which a runtime does not find by itself."""
         return self.writer.shaped(x, self._type("att_before"), ("L", "B", self.model.config.hidden))
+
+    def _kept(self, x: str) -> str:
+        """Return what the state keeps of ``(L, ...)``: the last token's entry."""
+        return self._last(x)
 
     def _last(self, x: str) -> str:
         """Return the last token's entry of ``(L, ...)``, as ``(1, ...)``."""

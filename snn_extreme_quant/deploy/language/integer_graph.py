@@ -177,7 +177,7 @@ class IntegerGptGraph(GptGraph):
         before = self.memory[potential] if step else self._squeezed(self.memory[potential])
         inputs = [current, before, *(self._number(parameters[each]) for each in function.parameters)]
         spikes, potentials = writer.ours(function.name, inputs, 2, f"{name}.neurons", shift=LEAK_BITS)
-        self.memory[potential] = potentials if step else self._last(potentials)
+        self.memory[potential] = self._kept(potentials)
         writer.layer(f"{name}.neurons", "neuron", function.name, _WHY)
         return writer.op("Cast", spikes, to=6)
 

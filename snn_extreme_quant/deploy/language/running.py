@@ -51,6 +51,11 @@ class GptFile:
         self.path = Path(path)
         _, self.facts = read_model(self.path)
         language = self.facts.get("language")
+        if "classifier" in self.facts:
+            raise ModelFileError(
+                f"{path} is of a classifier, which labels texts and makes none: sxq classify --model {path} TEXT, in"
+                " Python sxq.deploy.GptClassifier."
+            )
         if not isinstance(language, dict):
             raise ModelFileError(
                 f"{path} is of no language model, so it makes no text; sxq run, or sxq.deploy.session(), runs it. Files"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from snn_extreme_quant.exported.files import AFTER
 from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 from snn_extreme_quant.models.gpt.state import SpikeGPTState, state_shapes
 
-__all__ = ["verify_gpt"]
+__all__ = ["caught_spikes", "verify_gpt"]
 
 Array = npt.NDArray[Any]
 #: Pieces that a finished text is read in, at last.
@@ -144,7 +144,7 @@ def _generated(
     made = [ids]
     for place in range(len(pieces) + count - 1):
         piece = pieces[place] if place < len(pieces) else made[-1]
-        with _spikes(model, file.spikes) as spikes:
+        with caught_spikes(model, file.spikes) as spikes:
             logits, state = model.run(piece, state)
         values = file.run(file.plain, file.names, piece.numpy(), states[0])
         names = [*file.names, *file.spikes.values()]
@@ -201,7 +201,7 @@ def _compare_values(
 
 
 @contextmanager
-def _spikes(model: SpikeGPT, names: Mapping[str, str]) -> Iterator[dict[str, Tensor]]:
+def caught_spikes(model: SpikeGPT, names: Iterable[str]) -> Iterator[dict[str, Tensor]]:
     """Catch what the neuron layers of a model give, ``(L, B, width)``."""
     found: dict[str, Tensor] = {}
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from snn_extreme_quant.accounting import BertSizes, Energy, spiking_bert_energy
 
-__all__ = ["Answer", "Spent", "add_spikes", "margin"]
+__all__ = ["Answer", "Spent", "add_spikes", "margin", "softmax"]
 
 Array = npt.NDArray[Any]
 
@@ -23,7 +23,7 @@ class Answer:
     Args:
         label: the most probable class; empty where the model gives a score.
         probabilities: of all classes, in the order of the model's labels; none where it gives a score.
-        time_steps: T of the run that gave the answer.
+        time_steps: T of the run that gave the answer; 1 of a SpikeGPT, whose tokens are its time steps.
         steps_spent: all time steps that were made for this text; more than ``time_steps`` where early exit started
             anew.
         tokens: of the text, with the tokenizer's own.
@@ -74,6 +74,18 @@ def margin(probabilities: Sequence[float] | Array) -> float:
         return float("nan")
     second, first = np.sort(np.asarray(probabilities))[-2:]
     return float(first - second)
+
+
+def softmax(logits: Array) -> Array:
+    """Return the probabilities of logits, in float64.
+
+    Example:
+        >>> softmax(np.zeros((1, 2), np.float32)).tolist()
+        [[0.5, 0.5]]
+    """
+    exponent = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
+    found: Array = exponent / exponent.sum(-1, keepdims=True)
+    return found
 
 
 def add_spikes(

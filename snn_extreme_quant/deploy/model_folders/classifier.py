@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,10 +13,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from snn_extreme_quant.deploy.model_folders.answers import Answer, Spent, add_spikes, margin
+from snn_extreme_quant.deploy.model_folders.answers import Answer, Spent, add_spikes, margin, softmax
 from snn_extreme_quant.deploy.model_folders.folder import DEFAULT_MODEL, ModelFolder, open_folder
 from snn_extreme_quant.deploy.model_folders.step_files import BEFORE, part_of_a_run, why_no_parts, with_spike_sums
-from snn_extreme_quant.deploy.model_folders.texts import check_options, check_texts
+from snn_extreme_quant.deploy.model_folders.texts import by_length, check_options, check_texts
 from snn_extreme_quant.deploy.runtime.inner_spikes import neuron_nodes, with_outputs
 from snn_extreme_quant.deploy.runtime.native import native_ready
 from snn_extreme_quant.deploy.runtime.sessions import open_session
@@ -90,6 +90,10 @@ class Classifier:
         self._native: bool | Literal["auto"] = native if native != "auto" else "auto" if native_ready() else False
         self._threads = threads
         model, facts = read_model(self.folder.graph)
+        if "classifier" in facts:
+            raise ModelFileError(
+                f"{self.folder.graph} is of a SpikeGPT; sxq classify and sxq.deploy.GptClassifier label texts with it."
+            )
         if facts["input"] != "tokens" or facts.get("form") not in ("counts", "sequence"):
             raise ModelFileError(
                 f"{self.folder.graph} does not take tokens; export a SpikingBert, or run the file with sxq run."
@@ -231,7 +235,7 @@ class Classifier:
             encoded, [Spent() for _ in texts], [steps] * len(texts), np.zeros((len(texts), self._outputs))
         )
         if early_exit is not None and self.goes_on:
-            for rows in _batches(range(len(texts)), encoded, batch):
+            for rows in by_length(range(len(texts)), encoded, batch):
                 self._go_on(texts_of, rows, ladder, early_exit)
         else:
             self._start_anew(texts_of, ladder, early_exit or 0.0, batch)
@@ -260,7 +264,7 @@ class Classifier:
         left = list(range(len(found.encoded)))
         for rung in ladder:
             opened = self._session(rung)
-            for rows in _batches(left, found.encoded, batch):
+            for rows in by_length(left, found.encoded, batch):
                 given = self.batch([found.encoded[row] for row in rows])
                 run = self._run(opened, given)
                 self._add(opened, run, given, [found.spent[row] for row in rows])
@@ -308,7 +312,7 @@ class Classifier:
             raise DataError("There are no texts, so no layer fires: give one at least.")
         opened = self._session(self._checked_steps(time_steps))
         spikes, places = dict.fromkeys(opened.nodes, 0), dict.fromkeys(opened.nodes, 0)
-        for rows in _batches(range(len(encoded)), encoded, 32):
+        for rows in by_length(range(len(encoded)), encoded, 32):
             given = self.batch([encoded[row] for row in rows])
             for name, counts in self._run(opened, given).inner.items():
                 kept = counts[given["attention_mask"] > 0] if counts.ndim == 3 else counts
@@ -338,9 +342,7 @@ class Classifier:
         """Return probabilities; of a model of regression its scores."""
         if self.regression:
             return logits.astype(np.float64)
-        exponent = np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True))
-        found: Array = exponent / exponent.sum(-1, keepdims=True)
-        return found
+        return softmax(logits)
 
     def _run(self, opened: _Opened, given: dict[str, Array]) -> _Run:
         """Run one batch: the logits, and by layer of neurons how many spikes of either sign each gave."""
@@ -360,10 +362,3 @@ class Classifier:
         """Add a run to what was spent for its texts."""
         passes = opened.steps if self._passes else 1
         add_spikes(spent, run.inner, given["attention_mask"], self.folder.sizes, steps=opened.steps, passes=passes)
-
-
-def _batches(rows: Sequence[int], encoded: Sequence[Any], size: int) -> Iterator[list[int]]:
-    """Yield rows of similar length together."""
-    ordered = sorted(rows, key=lambda row: len(encoded[row].ids))
-    for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]

@@ -30,7 +30,7 @@ class ModelFolder:
     Args:
         name: what it is called.
         graph: the ONNX file.
-        tokenizer: its ``tokenizer.json``.
+        tokenizer: its ``tokenizer.json``; of a SpikeGPT the file itself, which holds what its tokens are.
         labels: names of the classes; empty if nobody says.
         max_tokens: the longest text.
         task: columns of its tables and what its answers are measured by; None if nobody says.

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
 from snn_extreme_quant.errors import ConfigError, DataError
 
-__all__ = ["check_options", "check_texts"]
+__all__ = ["by_length", "check_options", "check_texts"]
+
+
+def by_length(rows: Sequence[int], encoded: Sequence[Any], size: int) -> Iterator[list[int]]:
+    """Yield rows of similar length together.
+
+    Args:
+        rows: numbers in ``encoded``.
+        encoded: texts with their tokens, ``ids``.
+        size: how many together.
+    """
+    ordered = sorted(rows, key=lambda row: len(encoded[row].ids))
+    for start in range(0, len(ordered), size):
+        yield ordered[start : start + size]
 
 
 def check_options(early_exit: Any, batch: Any) -> None:

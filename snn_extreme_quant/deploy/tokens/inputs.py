@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from snn_extreme_quant.errors import SampleError, UnsupportedModelError
-from snn_extreme_quant.models import SpikingBert
+from snn_extreme_quant.models import SpikeGPT, SpikingBert
 
 __all__ = ["TOKEN_INPUTS", "TokenInputs", "bert_of", "token_batches", "token_inputs"]
 
@@ -52,13 +52,26 @@ def bert_of(model: object) -> SpikingBert | None:
     return found[0] if found else None
 
 
-def token_inputs(value: Any, bert: SpikingBert, what: str) -> TokenInputs:
+class _Limits(NamedTuple):
+    """How large a model's tables are: types 0 of a model without, positions None of one for texts of any length."""
+
+    vocab: int
+    positions: int | None
+    types: int
+
+
+def _limits_of(model: SpikingBert | SpikeGPT) -> _Limits:
+    config = model.config
+    return _Limits(config.vocab, getattr(config, "positions", None), getattr(config, "types", 0))
+
+
+def token_inputs(value: Any, model: SpikingBert | SpikeGPT, what: str) -> TokenInputs:
     """Read a batch.
 
     Args:
         value: ids alone, a tuple of ids, mask and perhaps types, or a mapping by a tokenizer's names. Without a mask
             all are tokens.
-        bert: the model, for its limits.
+        model: for its limits.
         what: what the batch is, for messages.
 
     Raises:
@@ -81,19 +94,19 @@ def token_inputs(value: Any, bert: SpikingBert, what: str) -> TokenInputs:
     ids = _integers(parts[0], f"{what} ('input_ids')")
     if ids.dim() != 2 or not ids.numel():
         raise SampleError(f"{what} has token ids of shape {tuple(ids.shape)}; they are (B, S), both 1 or more.")
-    if ids.shape[1] > bert.config.positions:
-        raise SampleError(
-            f"{what} has {ids.shape[1]} tokens a text; the model takes {bert.config.positions}. Truncate."
-        )
+    known = _limits_of(model)
+    if known.positions is not None and ids.shape[1] > known.positions:
+        raise SampleError(f"{what} has {ids.shape[1]} tokens a text; the model takes {known.positions}. Truncate.")
     mask = torch.ones_like(ids) if parts[1] is None else _integers(parts[1], f"{what} ('attention_mask')")
     types = None if parts[2] is None else _integers(parts[2], f"{what} ('token_type_ids')")
     if types is not None and isinstance(value, (tuple, list)) and types.shape != ids.shape:
         types = None  # a data set's labels
-    limits = (("input_ids", ids, bert.config.vocab), ("attention_mask", mask, 2), ("token_type_ids", types, None))
-    for name, tensor, limit in limits:
+    if types is not None and not known.types:
+        raise SampleError(f"{what} has token types ('token_type_ids'), of which the model has none; leave them out.")
+    limits = (("input_ids", ids, known.vocab), ("attention_mask", mask, 2), ("token_type_ids", types, known.types))
+    for name, tensor, most in limits:
         if tensor is None:
             continue
-        most = bert.config.types if limit is None else limit
         if tensor.shape != ids.shape:
             raise SampleError(f"{what} ({name!r}) has shape {tuple(tensor.shape)}, the ids {tuple(ids.shape)}.")
         if int(tensor.min()) < 0 or int(tensor.max()) >= most:
@@ -113,13 +126,13 @@ def _integers(value: Any, what: str) -> Tensor:
     return tensor.long()
 
 
-def token_batches(inputs: Any, bert: SpikingBert) -> Iterator[TokenInputs]:
+def token_batches(inputs: Any, model: SpikingBert | SpikeGPT) -> Iterator[TokenInputs]:
     """Return one batch, or each of an iterable of batches; errors as :func:`token_inputs`."""
     if isinstance(inputs, (Tensor, np.ndarray, Mapping, tuple)):
-        yield token_inputs(inputs, bert, "The input")
+        yield token_inputs(inputs, model, "The input")
         return
     if not isinstance(inputs, Iterable):
         raise SampleError(f"verify() takes token ids or batches of them; got {type(inputs).__name__}.")
     for index, batch in enumerate(inputs):
         given = tuple(batch) if isinstance(batch, list) else batch
-        yield token_inputs(given, bert, f"Input {index}")
+        yield token_inputs(given, model, f"Input {index}")

@@ -78,6 +78,10 @@ def verify(
         from snn_extreme_quant.deploy.language.verify import verify_gpt
 
         return verify_gpt(model, path, proto, facts, inputs, native=native, tokens=tokens)
+    if "classifier" in facts:
+        from snn_extreme_quant.deploy.language.classifier_verify import verify_classifier
+
+        return verify_classifier(model, path, proto, facts, inputs, native=native)
     if facts["input"] == "tokens":
         from snn_extreme_quant.deploy.tokens.verify import verify_tokens
 

@@ -89,7 +89,10 @@ def load_language_model(folder: Path) -> tuple[SpikeGPT, TextTokens]:
     """
     model, tokens = SpikeGPT.from_pretrained(folder), TextTokens.load(folder)
     if model.config.head != "tokens":
-        raise ConfigError(f"{folder} is a classifier (head={model.config.head!r}), not a language model.")
+        raise ConfigError(
+            f"{folder} is a classifier (head={model.config.head!r}), not a language model: sxq export writes its file,"
+            " and sxq classify --model FILE labels texts with it."
+        )
     if model.config.vocab != tokens.vocab:
         raise CheckpointError(f"{folder}: the model has {model.config.vocab} tokens, tokens.json {tokens.vocab}.")
     return model, tokens
