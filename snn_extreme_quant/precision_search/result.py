@@ -51,6 +51,12 @@ class Candidate:
     status: str
     reason: str = ""
 
+    def __eq__(self, other: object) -> bool:
+        """Whether all is the same; what could not be measured, which is NaN, is the same too."""
+        return isinstance(other, Candidate) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment] - its levels are a dictionary
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; numbers that are none become null."""
         plain = {key: value for key, value in vars(self).items() if key != "plan"}
