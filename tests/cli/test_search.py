@@ -100,6 +100,35 @@ def test_a_plan_is_found_shown_and_drawn(sxq, source, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": {}},
+        {"sensitivity": {"0": 3}},
+        {"sensitivity": {"0": {"many": 1.0}}},
+        {"path": [{"tier": "global", "group": "all", "level": 8, "kept": True, "candidate": 99}]},
+        {"baseline": {"quality": 90.0, "memory": 0}},
+        {"baseline": {"quality": "good", "memory": 5}},
+        {"front": [99]},
+        {"candidates": 3},
+    ],
+    ids=str,
+)
+def test_damaged_results_are_a_line(sxq, damaged, damage, tmp_path):
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | damage))
+    done = sxq("plot", "search", damaged, "-o", tmp_path / "search.png")
+    assert done.exit_code == 2
+    assert str(damaged) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    sxq_package.search(net, lambda _: 90.0, max_drop=1.0, levels=[8, 2]).save(tmp_path / "result.json")
+    return tmp_path / "result.json"
+
+
 def test_limits_that_cannot_be_met_are_status_1(sxq, source):
     done = sxq("search", f"{source}:build", "--evaluate", f"{source}:examples", "--max-drop", "0", "--max-memory", "9B")
     assert done.exit_code == 1

@@ -167,7 +167,7 @@ def test_an_address_is_that_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> N
         assert ray.started == made
         assert ray.tasks > 0
         assert not ray.up
-        assert found.feasible
+        assert found.candidates
 
 
 def test_a_cluster_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
