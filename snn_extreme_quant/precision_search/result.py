@@ -55,7 +55,7 @@ class Candidate:
         """Whether all is the same; what could not be measured, which is NaN, is the same too."""
         return isinstance(other, Candidate) and self.to_dict() == other.to_dict()
 
-    __hash__ = None  # type: ignore[assignment] - its levels are a dictionary
+    __hash__ = None  # type: ignore[assignment]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; numbers that are none become null."""
