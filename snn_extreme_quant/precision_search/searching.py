@@ -121,8 +121,9 @@ def _walked(problem: Problem, started: float, refuted: ReuseRefutedError | None)
     tried = {step.trial.key: step.trial for step in steps}
     start = judge.trial(problem.space.start)
     judge.judge(start)
-    # Of the sweep what is exact already: looking further at the rest would cost more than it can bring.
-    tried |= {trial.key: trial for trial in judge.trials.values() if trial.exact}
+    if not ties:  # the sweep lowers one block alone
+        # Of the sweep what is exact already: looking further at the rest would cost more than it can bring.
+        tried |= {trial.key: trial for trial in judge.trials.values() if trial.exact}
     found = select(judge, [start, *(t for t in tried.values() if t is not start)], reporter, survey)
     trials = list(judge.trials.values())
     passed = {step.trial.key for step in steps if step.kept}
