@@ -116,7 +116,12 @@ class EquilibriumError(SxqError, ArithmeticError):
 
 
 class SearchError(SxqError, RuntimeError):
-    """A search of precisions cannot go on: evaluations fail, or model or data are other ones than before."""
+    """A search of precisions cannot go on: evaluations fail, or model or data are other ones than before.
+
+    ``result`` is a ``SearchResult`` of what was found until then, where failures in a row stopped it; None else.
+    """
+
+    result: object = None
 
 
 class TrainingError(SxqError, RuntimeError):

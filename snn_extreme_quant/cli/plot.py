@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snn_extreme_quant.errors import CheckpointError, DataError, OutputPathError
+from snn_extreme_quant.errors import CheckpointError, DataError, OutputPathError, SxqError
 
 from .streams import quiet_onnxruntime, to_stderr
 from .texts import Texts, read_file
@@ -161,7 +161,13 @@ def search(
         from snn_extreme_quant.precision_search import SearchResult
         from snn_extreme_quant.report.search_figure import draw_search
 
-        draw_search(output, SearchResult.load(result))
+        found = SearchResult.load(result)
+        try:
+            draw_search(output, found)
+        except SxqError:
+            raise
+        except (KeyError, TypeError, IndexError, ValueError, AttributeError, ArithmeticError) as error:
+            raise DataError(f"{result} is damaged, what it holds cannot be drawn: {error!r}.") from error
     typer.echo(str(output))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.errors import ConfigError, SearchError
 
 from .models import Checkpoint
 from .output import AsJson, print_json
@@ -20,7 +20,10 @@ from .streams import to_stderr
 
 if TYPE_CHECKING:
     from rich.table import Table
+    from torch import nn
 
+    from snn_extreme_quant.config import PrecisionPlan
+    from snn_extreme_quant.precision_search import SearchResult
     from snn_extreme_quant.precision_search.algorithm import Progress
 
 __all__ = ["search"]
@@ -75,7 +78,7 @@ def search(
 ) -> None:
     """Find a precision for each layer, within limits of quality and memory (QSLM)."""
     with to_stderr():
-        from snn_extreme_quant.output_files import check_writable, write_whole
+        from snn_extreme_quant.output_files import check_writable
 
         from .polished import loss_of, save_polished
         from .searched import Data, searched
@@ -89,30 +92,31 @@ def search(
             "levels": _levels(levels), "alpha": alpha, "metric": metric, "tiers": _words(tiers), "ties": tie or (),
             "skip": skip or (), "hierarchy": _described(hierarchy), "sensitivity": sensitivity,
             "confidence": confidence or None, "exact": exact.value, "log": log, "seed": seed, "workers": workers,
-            "address": address, "survey": survey, "reuse": None if reuse == "0" else reuse,
+            "address": address, "survey": survey, "reuse": reuse,
         }  # fmt: skip
         options = {name: value for name, value in options.items() if name != "levels" or value is not None}
         import torch
 
         from snn_extreme_quant.precision_search import polish
-        from snn_extreme_quant.precision_search import search as run
+        from snn_extreme_quant.precision_search.polishing import check_loss
 
         if threads is not None:
             torch.set_num_threads(threads)
         where = Data(data, evaluate, streams, max_tokens, text_column, pair_column, label_column)
         made, evaluator = searched(model, checkpoint, where)
         trained = loss_of(model, made, where, train_data, loss) if finetune else None
-        with _shown() as show:
-            found = run(made, evaluator, max_drop=max_drop, max_memory=max_memory, report=show, **options)
-        if result is not None:
-            found.save(result)
+        if trained is not None:
+            check_loss(made, trained, seed)
+        found = _run(made, evaluator, result, {"max_drop": max_drop, "max_memory": max_memory, **options})
+        plan = found.plan
+        _write(output, plan)  # before the training, which may fail
         polished = None
         if trained is not None and save is not None and (found.chosen or found.least_drop):
             polished = polish(made, evaluator, found, trained, steps=finetune, rate=rate, seed=seed)
             save_polished(save, polished.model, model)
-        plan = polished.plan if polished is not None and polished.feasible else found.plan
-        if output is not None and plan is not None:
-            write_whole(output, plan.to_json().encode())
+            if plan is None and polished.feasible:  # the training made it so
+                plan = polished.plan
+                _write(output, plan)
     if as_json:
         print_json(found.to_dict() | ({} if polished is None else {"polished": polished.to_dict()}))
     else:
@@ -122,6 +126,30 @@ def search(
                 typer.echo(str(line))
     if plan is None:
         raise typer.Exit(1)
+
+
+def _run(model: nn.Module, evaluator: Any, path: Path | None, options: dict[str, Any]) -> SearchResult:
+    """Search, and write the result, also of a search that failures stopped."""
+    from snn_extreme_quant.precision_search import SearchResult
+    from snn_extreme_quant.precision_search import search as run
+
+    try:
+        with _shown() as show:
+            found = run(model, evaluator, report=show, **options)
+    except SearchError as error:
+        if path is not None and isinstance(error.result, SearchResult):
+            error.result.save(path)
+        raise
+    if path is not None:
+        found.save(path)
+    return found
+
+
+def _write(path: Path | None, plan: PrecisionPlan | None) -> None:
+    from snn_extreme_quant.output_files import write_whole
+
+    if path is not None and plan is not None:
+        write_whole(path, plan.to_json().encode())
 
 
 def _words(text: str) -> list[str]:

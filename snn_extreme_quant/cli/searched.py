@@ -58,6 +58,8 @@ def searched(model: str, checkpoint: Path | None, data: Data) -> tuple[nn.Module
     if data.evaluate is not None:
         return build_model(model, checkpoint, None, None), named_object(data.evaluate, "an evaluation")
     if not Path(model).is_dir():
+        if ":" not in model:
+            raise ConfigError(f"There is no folder {model}; name that of a model, or MODULE:NAME with --evaluate.")
         raise ConfigError("--evaluate MODULE:NAME says how good a model is; only folders of ours go without.")
     source, kind = folder_of(Path(model))
     if kind == SPIKE_GPT:

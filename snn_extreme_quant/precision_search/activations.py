@@ -131,6 +131,10 @@ class Call:
             held.update(zip(after, map(_bare, after.values()), strict=True))
         return pytree.tree_unflatten([*map(_bare, self.result)], self.result_form)
 
+    def was_given(self, other: Call) -> bool:
+        """Whether another call was given the same."""
+        return self.form == other.form and all(map(_same, self.given, map(_bare, other.given)))
+
     def gave(self, other: Call) -> bool:
         """Whether another call gave the same."""
         if self.result_form != other.result_form or list(self.changed) != list(other.changed):

@@ -116,6 +116,11 @@ class Found:
     least_memory: Trial | None = None
     least_drop: Trial | None = None
 
+    @property
+    def points(self) -> tuple[Trial, ...]:
+        """Those that there are."""
+        return tuple(trial for trial in (self.chosen, self.least_memory, self.least_drop) if trial is not None)
+
 
 def select(judge: Judge, trials: Sequence[Trial], reporter: Reporter, rounds: int | None = None) -> Found:
     """Choose the feasible candidate of the best score, evaluated in full; of equal scores that of less memory.

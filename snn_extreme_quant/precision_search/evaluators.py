@@ -112,21 +112,34 @@ class Classification:
         Raises:
             DataError: the logits have no ``(n, classes)``.
         """
+        logits = self._logits(model, rows)
+        right = (logits.argmax(-1) == torch.from_numpy(self.labels[rows])).double()
+        right[logits.isnan().any(-1)] = torch.nan
+        return cast("Numbers", right.numpy())
+
+    def witness(self, model: nn.Module, rows: Rows) -> Numbers:
+        """Return the cross-entropy of each label: equal answers may hide another model or other data.
+
+        A label that is no class counts as the nearest one.
+        """
+        logits = self._logits(model, rows)
+        labels = torch.from_numpy(self.labels[rows]).clamp(0, logits.shape[1] - 1)
+        return cast("Numbers", F.cross_entropy(logits, labels, reduction="none").nan_to_num().numpy())
+
+    def _logits(self, model: nn.Module, rows: Rows) -> Tensor:
         logits = torch.as_tensor(self.logits(model, rows)).double().cpu()
         if logits.dim() != 2 or len(logits) != len(rows):
             raise DataError(
                 f"The logits of {len(rows)} examples have the shape {tuple(logits.shape)}, not (n, classes)."
             )
-        right = (logits.argmax(-1) == torch.from_numpy(self.labels[rows])).double()
-        right[logits.isnan().any(-1)] = torch.nan
-        return cast("Numbers", right.numpy())
+        return logits
 
     def reduce(self, scores: Numbers) -> float:
         """Return the accuracy in percent."""
         return 100.0 * float(scores.mean())
 
     def fingerprint(self) -> str:
-        """Return a hash of the labels; what the model reads only its baseline tells."""
+        """Return a hash of the labels; what the model reads :meth:`witness` tells."""
         return _hash(self.labels)
 
 

@@ -1,10 +1,11 @@
-"""Hashes of a model's tensors: is it the one that it was?"""
+"""Hashes of a model: is it the one that it was?"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -16,13 +17,43 @@ __all__ = ["Watch", "model_hash"]
 
 
 def model_hash(model: nn.Module) -> str:
-    """Return a hash of the names, types and values of a model's saved tensors."""
+    """Return a hash of a model's saved tensors, and of each module's class and plain attributes.
+
+    Plain are numbers, text, None, and tuples and frozen dataclasses of these. What a model holds of an evaluation
+    (states of neurons, caches: tensors that are not saved, and names with an underscore in front), and whether it is
+    in training mode, is left out.
+
+    Example:
+        >>> model_hash(nn.Softplus(beta=20.0)) == model_hash(nn.Softplus(beta=20.0))
+        True
+        >>> model_hash(nn.Softplus(beta=20.0)) == model_hash(nn.Softplus(beta=10.0))
+        False
+    """
     found = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if isinstance(value, Tensor):
             found.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
             found.update(_bytes(value))
+    for name, module in model.named_modules():
+        found.update(f"{name} {type(module).__qualname__} {sorted(_attributes(module))} ".encode())
     return found.hexdigest()
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+    for key, value in vars(module).items():
+        name = key.lstrip("_")
+        # SpikingJelly and snnTorch keep some settings behind a property: _step_mode, which is step_mode.
+        hidden = key != name and not isinstance(getattr(type(module), name, None), property)
+        if not hidden and name != "training" and _is_plain(value):
+            yield name, repr(value)
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, tuple):
+        return all(map(_is_plain, value))
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
+    return value is None or isinstance(value, (bool, int, float, str))
 
 
 def _bytes(tensor: Tensor) -> Any:

@@ -108,10 +108,7 @@ class Hierarchy:
         names = [weight.name for weight in matrices_of(model)]
         left = _skipped(model, names, skip)
         names = [name for name in names if name not in left]
-        if not names:
-            raise NothingToQuantizeError(
-                f"There is nothing to search in {type(model).__name__}: no layer that quantize_ swaps is left."
-            )
+        _check_left(model, names)
         pieces = list(_pieces(model, "", names))
         if not any(repeats for _, _, repeats in pieces):
             return cls(tuple(_single_layers(names)), left)
@@ -155,6 +152,26 @@ class Hierarchy:
         resolved.check(known)
         return resolved
 
+    def without(self, model: nn.Module, skip: Iterable[str]) -> Self:
+        """Return it with more matrices left in float; parts and blocks that have none then are left out.
+
+        Args:
+            model: whose layers these are.
+            skip: names or shell patterns of layers, or of modules that hold layers.
+
+        Raises:
+            NothingToQuantizeError: no matrix is left.
+            UnmatchedNameError: a pattern matches nothing.
+        """
+        left = _skipped(model, [weight.name for weight in matrices_of(model)], skip)
+        blocks = []
+        for block in self.blocks:
+            parts = [Part(p.name, tuple(name for name in p.matrices if name not in left)) for p in block.modules]
+            blocks.append(Block(block.name, block.role, tuple(part for part in parts if part.matrices)))
+        kept = tuple(block for block in blocks if block.modules)
+        _check_left(model, [name for block in kept for name in block.matrices])
+        return type(self)(kept, tuple(dict.fromkeys((*self.left, *left))))
+
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; :meth:`from_dict` is the inverse."""
         blocks = [
@@ -191,6 +208,13 @@ class Hierarchy:
 
 
 # Reading a model.
+
+
+def _check_left(model: nn.Module, names: Sequence[str]) -> None:
+    if not names:
+        raise NothingToQuantizeError(
+            f"There is nothing to search in {type(model).__name__}: no layer that quantize_ swaps is left."
+        )
 
 
 def _skipped(model: nn.Module, names: Sequence[str], skip: Iterable[str]) -> tuple[str, ...]:

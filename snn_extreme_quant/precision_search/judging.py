@@ -13,8 +13,10 @@ import numpy.typing as npt
 from snn_extreme_quant.config import WeightConfig
 from snn_extreme_quant.errors import ConfigError, SearchError
 from snn_extreme_quant.precision_search.evaluators import Evaluator, WholeModel
-from snn_extreme_quant.precision_search.measuring import BASELINE, Measurements
+from snn_extreme_quant.precision_search.failures import FailedInARowError, blamed
+from snn_extreme_quant.precision_search.measuring import Measurements
 from snn_extreme_quant.precision_search.metrics import Limits, Metric
+from snn_extreme_quant.precision_search.outcomes import BASELINE
 from snn_extreme_quant.precision_search.sequential import Answer, Bounds, decide
 from snn_extreme_quant.precision_search.space import Assignment, Space
 
@@ -142,6 +144,10 @@ class Judge:
             self._go_on(trial)
         return trial.status
 
+    def confirm(self, trial: Trial) -> None:
+        """Raise :class:`ReuseRefutedError` if full passes do not give what activations that were kept gave."""
+        self.measurements.confirm(trial.key, trial.precisions)
+
     def cannot_reach(self, trial: Trial, utility: float) -> bool:
         """Whether a candidate is less useful than ``utility``, or beyond the limit of the drop.
 
@@ -239,7 +245,7 @@ class Judge:
         for assignment in assignments:
             precisions = self.space.precisions(assignment)
             key = self.space.key(precisions)
-            found += [(precisions, number) for number in range(rounds) if (key, number) not in known]
+            found += [(precisions, number, "scores") for number in range(rounds) if (key, number) not in known]
         expect(found)
 
     # Inside.
@@ -259,10 +265,22 @@ class Judge:
             if logged is not None and (logged.scores is None or not np.array_equal(logged.scores, outcome.scores)):
                 raise SearchError(
                     "The model as it was given has other scores than in the log: the model, the data or what computes"
-                    " them changed. Name another log, or delete this one."
+                    " them changed. Name another log."
                 )
+            if number == 0 and logged is None:
+                self._check_repeated(outcome.scores)
+            if self.measurements.log.path is not None and callable(getattr(self.evaluator, "witness", None)):
+                self.measurements.witness(number)
             found.append(outcome.scores)
         return found
+
+    def _check_repeated(self, scores: Numbers) -> None:
+        again = self.measurements.again(None, 0).scores
+        if again is None or not np.allclose(scores, again, rtol=1e-3, atol=0.0):
+            raise SearchError(
+                "evaluate() gives other scores for the same model and examples when it is called again, so candidates"
+                " cannot be compared. Seed what is random in it (noise, spikes that are drawn), the same in each call."
+            )
 
     def _check_baseline(self, scores: Numbers) -> None:
         value = self.baseline
@@ -332,7 +350,13 @@ class Judge:
             return False
         if trial.compared is None:  # once and for all: it must not depend on the scores
             trial.compared = self._nearest(trial)
-        outcome = self.measurements.outcome(trial.key, trial.precisions, number)
+        try:
+            outcome = self.measurements.outcome(trial.key, trial.precisions, number)
+        except FailedInARowError as error:
+            trial.status, trial.reason = "failed", error.reason
+            failed = [self.trials[key].assignment for key in error.keys]
+            passed = [each.assignment for each in self.trials.values() if each.scores]
+            raise FailedInARowError(error.keys, error.reason, blamed(failed, passed)) from None
         if outcome.scores is None:
             trial.status, trial.reason = "failed", outcome.reason
             return False
@@ -345,6 +369,7 @@ class Judge:
                 trial.status, trial.reason = "failed", f"the metric is {quality}"
                 self._exact.remove(trial)
                 return False
+            self.measurements.confirm(trial.key, trial.precisions, sample=True)
             within = self.limits.allow_drop(self.metric.drop(self.baseline, quality))
             trial.status = "ok" if within else "violated"
         return True

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable
+from typing import NoReturn, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from snn_extreme_quant.config import WeightConfig
 from snn_extreme_quant.errors import SearchError
 from snn_extreme_quant.precision_search.evaluators import Evaluator
+from snn_extreme_quant.precision_search.failures import FailedInARowError
 from snn_extreme_quant.precision_search.fingerprints import Watch
+from snn_extreme_quant.precision_search.outcomes import WITNESS, How, Outcome, Precisions, Reused, ReuseRefutedError
 from snn_extreme_quant.precision_search.reuse import Reuse
 from snn_extreme_quant.precision_search.search_log import SearchLog
 from snn_extreme_quant.precision_search.working_model import WorkingModel
 
-__all__ = ["BASELINE", "LocalWorker", "Measurements", "Outcome", "Precisions", "Reused", "Rounds", "Worker"]
+__all__ = ["LocalWorker", "Measurements", "Rounds", "Worker"]
 
 Numbers = npt.NDArray[np.float64]
-Precisions = Mapping[str, WeightConfig]
-#: The key of the model as it was given.
-BASELINE = "baseline"
 _ROUNDS, _FEWEST = 16, 8
+#: How far witnesses may be from those in a log, relatively: machines differ in last bits.
+_APART = 1e-3
 
 
 class Rounds:
@@ -56,39 +55,10 @@ class Rounds:
         return self.order[number * self.size : (number + 1) * self.size]
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What one round gave.
-
-    Args:
-        scores: of its examples; None if it failed.
-        reason: why it failed.
-        seconds: how long it took.
-    """
-
-    scores: Numbers | None
-    reason: str = ""
-    seconds: float = 0.0
-
-
-class Reused(NamedTuple):
-    """What was saved by activations that were kept.
-
-    Args:
-        given: calls of modules that were given back.
-        computed: those that were not, of the same modules.
-        why_not: why none could be; "" if some could, or none was wanted.
-    """
-
-    given: int = 0
-    computed: int = 0
-    why_not: str = ""
-
-
 class Worker(Protocol):
     """What evaluates rounds."""
 
-    def measure(self, precisions: Precisions | None, number: int) -> Outcome:
+    def measure(self, precisions: Precisions | None, number: int, how: How = "scores") -> Outcome:
         """Evaluate a candidate (None: the model as it was given) on a round."""
 
     def reused(self) -> Reused:
@@ -115,10 +85,11 @@ class LocalWorker:
         self._watch = Watch(model.tensors())
         self._now: object = self
 
-    def measure(self, precisions: Precisions | None, number: int) -> Outcome:
+    def measure(self, precisions: Precisions | None, number: int, how: How = "scores") -> Outcome:
         """Evaluate a round; what the evaluation raises is its outcome."""
         started = time.perf_counter()
-        if self.reuse is not None and precisions is not None and not self.reuse.proved:
+        given_back = self.reused().given
+        if self.reuse is not None and precisions is not None and not self.reuse.proved and how == "scores":
             self._now = self
             self.reuse.prove(self._scores)
         proved = time.perf_counter() - started
@@ -133,7 +104,7 @@ class LocalWorker:
         rows = self.rounds.rows(number)
         started = time.perf_counter() - proved
         try:
-            scores = self._measured(precisions, number)
+            scores = self._measured(precisions, number, how)
         except Exception as error:
             self._watch.check(closely=True)
             return Outcome(None, f"{type(error).__name__}: {error}", time.perf_counter() - started)
@@ -144,19 +115,23 @@ class LocalWorker:
         wrong = ~np.isfinite(scores)
         if wrong.any():
             return Outcome(None, f"example {int(rows[wrong][0])} gave {scores[wrong][0]}", seconds)
-        return Outcome(scores, "", seconds)
+        refuted = "" if self.reuse is None else self.reuse.refuted
+        return Outcome(scores, "", seconds, self.reused().given > given_back, refuted)
 
-    def _measured(self, precisions: Precisions | None, number: int) -> Numbers:
-        if self.reuse is None:
-            return self._scores(number)
+    def _measured(self, precisions: Precisions | None, number: int, how: How) -> Numbers:
+        if self.reuse is None or how == "witness":
+            return self._scores(number, how)
+        if how == "full":
+            return self.reuse.again(lambda: self._scores(number), precisions, number)
         return self.reuse.scores(lambda: self._scores(number), precisions, number)
 
-    def _scores(self, number: int) -> Numbers:
+    def _scores(self, number: int, how: How = "scores") -> Numbers:
         """Evaluate the model as it is."""
         self.model.model.eval()
         self.model.reset()
+        evaluate = self.evaluator.witness if how == "witness" else self.evaluator.scores  # type: ignore[attr-defined]
         with torch.no_grad():
-            return np.asarray(self.evaluator.scores(self.model.model, self.rounds.rows(number)), np.float64)
+            return np.asarray(evaluate(self.model.model, self.rounds.rows(number)), np.float64)
 
     def reused(self) -> Reused:
         """Return what was saved by activations that were kept."""
@@ -182,27 +157,33 @@ class Measurements:
         """Take what the log holds."""
         self.worker, self.rounds, self.log, self.patience = worker, rounds, log, patience
         self.known: dict[tuple[str, int], Outcome] = {
-            place: Outcome(None if scores is None else np.asarray(scores, np.float64), reason)
-            for place, (scores, reason) in log.outcomes.items()
+            place: Outcome(None if scores is None else np.asarray(scores, np.float64), reason, reused=reused)
+            for place, (scores, reason, reused) in log.outcomes.items()
         }
         self.used: set[tuple[str, int]] = set()
-        self.measured, self.seconds = 0, 0.0
+        #: Examples and seconds; of the examples those that were evaluated again as a check are counted apart.
+        self.measured, self.checked, self.seconds = 0, 0, 0.0
+        self._samples = 0
+        self._new: set[str] = set()
         self._failed: list[str] = []
 
     def outcome(self, key: str, precisions: Precisions | None, number: int) -> Outcome:
         """Return what a round gave.
 
         Raises:
-            SearchError: three candidates in a row failed.
+            FailedInARowError: three candidates.
         """
         place = (key, number)
         if place not in self.known:
             self._expect(key, precisions, number)
             found = self.worker.measure(precisions, number)
+            self._new.add(key)
             self.measured += len(self.rounds.rows(number))
             self.seconds += found.seconds
+            if found.refuted:
+                self._refute(found.refuted)
             self.known[place] = found
-            self.log.add(key, precisions, number, found.scores, found.reason, found.seconds)
+            self.log.add(key, precisions, number, found)
         found = self.known[place]
         if place not in self.used:
             self.used.add(place)
@@ -214,11 +195,66 @@ class Measurements:
         expect = getattr(self.worker, "expect", None)
         if expect is not None and precisions is not None:
             later = range(number + 1, min(number + 4, len(self.rounds)))
-            expect([(precisions, each) for each in later if (key, each) not in self.known], first=True)
+            expect([(precisions, each, "scores") for each in later if (key, each) not in self.known], first=True)
 
-    def again(self, precisions: Precisions | None, number: int) -> Outcome:
-        """Measure a round whatever is known of it."""
-        return self.worker.measure(precisions, number)
+    def again(self, precisions: Precisions | None, number: int, how: How = "full") -> Outcome:
+        """Measure a round by a full pass, whatever is known of it."""
+        found = self.worker.measure(precisions, number, how)
+        self.checked += len(self.rounds.rows(number))
+        self.seconds += found.seconds
+        return found
+
+    def witness(self, number: int) -> None:
+        """Hold what the evaluator bears witness of against what the log has, or log it.
+
+        Raises:
+            SearchError: it is something else, or cannot be had.
+        """
+        found, known = self.again(None, number, "witness"), self.known.get((WITNESS, number))
+        if found.scores is None:
+            raise SearchError(f"witness() of the model as it was given cannot be had: {found.reason}.")
+        if known is None:
+            self.log.add(WITNESS, None, number, found)
+        elif known.scores is None or not np.allclose(found.scores, known.scores, rtol=_APART, atol=1e-3 * _APART):
+            raise SearchError(
+                "The model as it was given has other outputs than in the log, though perhaps the same scores: the"
+                " model, the data or what computes them changed. Name another log."
+            )
+
+    def confirm(self, key: str, precisions: Precisions, *, sample: bool = False) -> None:
+        """Compare what activations that were kept had a part in with full passes.
+
+        Args:
+            key: of a candidate.
+            precisions: of its matrices.
+            sample: one round alone, each time another one; none if nothing was measured of it but what is in the log.
+
+        Raises:
+            ReuseRefutedError: a score differs in a bit.
+        """
+        places = [(key, number) for number in range(len(self.rounds))]
+        resting = [place for place in places if place in self.known and self.known[place].reused]
+        if sample and key not in self._new:
+            return
+        if sample and resting:
+            self._samples += 1
+            resting = [resting[-self._samples % len(resting)]]  # the last first: the trial of reuse has seen the first
+        expect = getattr(self.worker, "expect", None)
+        if expect is not None and not sample:
+            expect([(precisions, number, "full") for _, number in resting])
+        for place in resting:
+            found, known = self.again(precisions, place[1]), self.known[place]
+            one, other = found.scores, known.scores
+            same = one is not None and other is not None and np.array_equal(one, other)
+            if found.refuted or not same:
+                self._refute(found.refuted or "a full pass gave other scores")
+            self.known[place] = found
+            self.log.add(key, precisions, place[1], found)
+
+    def _refute(self, what: str) -> NoReturn:
+        why = f"{what}; the search was done anew without"
+        self.log.refute(why)
+        raise ReuseRefutedError(why, self.measured + self.checked, self.seconds)
 
     def _count(self, key: str, outcome: Outcome) -> None:
         if outcome.scores is not None:
@@ -227,7 +263,4 @@ class Measurements:
         if key not in self._failed:
             self._failed.append(key)
         if len(self._failed) >= self.patience:
-            raise SearchError(
-                f"{len(self._failed)} candidates in a row failed, the last with: {outcome.reason}. Mend evaluate(),"
-                " and delete the log, which keeps failures."
-            )
+            raise FailedInARowError(self._failed, outcome.reason)

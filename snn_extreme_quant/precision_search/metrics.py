@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.registry import suggest
 
-__all__ = ["METRICS", "Limits", "Metric", "is_number", "memory_limit", "metric_called"]
+__all__ = ["METRICS", "Limits", "Metric", "is_number", "memory_limit", "metric_called", "room_of"]
 
 
 def is_number(value: object) -> bool:
@@ -137,17 +137,41 @@ def memory_limit(limit: float | str, as_float: int) -> float:
         >>> memory_limit("1.5MB", 0), memory_limit("2KiB", 0), memory_limit("25%", 400), memory_limit(7, 0)
         (1500000.0, 2048.0, 100.0, 7.0)
     """
-    if isinstance(limit, str):
-        found = _AMOUNT.fullmatch(limit)
-        unit = found["unit"].lower() if found else None
-        if found is None or not (unit == "%" or unit in _UNITS):
-            raise ConfigError(f"max_memory={limit!r}: use bytes, or text such as '400MB', '16MiB' or '12%'.")
-        amount = float(found["number"])
-        value = amount * as_float / 100 if unit == "%" else amount * _UNITS[str(unit)]
-    elif not is_number(limit):
-        raise ConfigError(f"max_memory={limit!r}: use bytes, or text such as '400MB'.")
-    else:
-        value = float(limit)
+    value = _amount(limit, "max_memory", "use bytes, or text such as '400MB', '16MiB' or '12%'", as_float)
     if value <= 0:
         raise ConfigError(f"max_memory={limit!r}: use more than no memory.")
     return value
+
+
+def room_of(size: float | str, field: str) -> float:
+    """Return bytes that may be used; 0 for none.
+
+    Args:
+        size: bytes, or text with a unit.
+        field: for the error.
+
+    Raises:
+        ConfigError: neither.
+
+    Example:
+        >>> room_of("1GB", "cache"), room_of("0", "reuse")
+        (1000000000.0, 0.0)
+    """
+    remedy = "use bytes, or text such as '1GB' or '512MiB'; 0 for none"
+    value = _amount(size, f"search({field}", remedy, None, ")")
+    if value < 0:
+        raise ConfigError(f"search({field}={size!r}): {remedy}.")
+    return value
+
+
+def _amount(given: float | str, field: str, remedy: str, whole: int | None, end: str = "") -> float:
+    """Return bytes of a number or text; percent only of a ``whole``."""
+    found = _AMOUNT.fullmatch(given) if isinstance(given, str) else None
+    unit = found["unit"].lower() if found else ""
+    if found is not None and unit in _UNITS:
+        return float(found["number"]) * _UNITS[unit]
+    if found is not None and unit == "%" and whole is not None:
+        return float(found["number"]) * whole / 100
+    if isinstance(given, str) or not is_number(given):
+        raise ConfigError(f"{field}={given!r}{end}: {remedy}.")
+    return float(given)

@@ -10,13 +10,16 @@ from typing import Any, Self
 
 from snn_extreme_quant.errors import ConfigError, MissingDependencyError, SearchError
 from snn_extreme_quant.precision_search.evaluators import Evaluator
-from snn_extreme_quant.precision_search.measuring import LocalWorker, Outcome, Precisions, Reused, Rounds
+from snn_extreme_quant.precision_search.measuring import LocalWorker, Rounds
+from snn_extreme_quant.precision_search.outcomes import How, Outcome, Precisions, Reused
 from snn_extreme_quant.precision_search.working_model import WorkingModel
 
 __all__ = ["RayWorkers"]
 
 #: What a worker is made of: model, evaluator, rounds, names of blocks, bytes of activations.
 Parts = tuple[WorkingModel, Evaluator, Rounds, tuple[str, ...], float]
+#: What is measured of a candidate: on which round, and how.
+_Task = tuple[Precisions, int, How]
 #: How often a round is tried anew on another worker before the search gives up.
 _TRIES = 5
 #: Rounds that a worker has before it: more would be for nothing where candidates are dropped early.
@@ -32,9 +35,9 @@ class _Remote:
         torch.set_num_threads(threads)
         self.worker = LocalWorker(*parts())
 
-    def measure(self, precisions: Precisions | None, number: int) -> Outcome:
+    def measure(self, precisions: Precisions | None, number: int, how: How) -> Outcome:
         """Evaluate a round."""
-        return self.worker.measure(precisions, number)
+        return self.worker.measure(precisions, number, how)
 
     def reused(self) -> Reused:
         """Return what was saved by activations that were kept."""
@@ -59,7 +62,7 @@ class RayWorkers:
         self._given = parts
         self._asked, self._address = workers, address
         self._actors: list[Any] = []
-        self._waiting: deque[tuple[Precisions, int]] = deque()
+        self._waiting: deque[_Task] = deque()
         self._running: dict[Any, tuple[Any, int]] = {}
         self._done: set[Any] = set()
         self._turn = 0
@@ -72,7 +75,7 @@ class RayWorkers:
             given = {"address": self._address} if self._address else {"num_cpus": max(1, self._asked)}
             try:
                 ray.init(include_dashboard=False, log_to_driver=False, logging_level="error", **given)
-            except (ConnectionError, ValueError, RuntimeError) as error:
+            except Exception as error:  # Ray's own, as where a cluster does not answer in time
                 raise ConfigError(f"The Ray cluster {self._address or 'here'} cannot be reached: {error}.") from error
             self._started = True
         count = self._asked or int(ray.cluster_resources().get("CPU", 1))
@@ -100,14 +103,14 @@ class RayWorkers:
             ray.shutdown()
             self._started = False
 
-    def measure(self, precisions: Precisions | None, number: int) -> Outcome:
+    def measure(self, precisions: Precisions | None, number: int, how: How = "scores") -> Outcome:
         """Return what a round gives, measured ahead or now."""
         ray = _ray()
-        key = _key(precisions, number)
+        key = _key(precisions, number, how)
         self._done.add(key)
         for _ in range(_TRIES):
             running = self._running.pop(key, None)
-            reference, actor = self._submit(precisions, number) if running is None else running
+            reference, actor = self._submit(precisions, number, how) if running is None else running
             self._fill()
             try:
                 found: Outcome = ray.get(reference)
@@ -130,7 +133,7 @@ class RayWorkers:
         why = next((each.why_not for each in found if each.why_not), "")
         return Reused(sum(each.given for each in found), sum(each.computed for each in found), why)
 
-    def expect(self, rounds: Iterable[tuple[Precisions, int]], *, first: bool = False) -> None:
+    def expect(self, rounds: Iterable[_Task], *, first: bool = False) -> None:
         """Say what will probably be asked for: in the place of what was said before, or ``first``, before it."""
         if first:
             self._waiting.extendleft(reversed(list(rounds)))
@@ -144,15 +147,15 @@ class RayWorkers:
     def _fill(self) -> None:
         """Give workers that are about to be idle something to do."""
         while self._waiting and len(self._running) < _AHEAD * len(self._actors):
-            precisions, number = self._waiting.popleft()
-            key = _key(precisions, number)
+            task = self._waiting.popleft()
+            key = _key(*task)
             if key not in self._running and key not in self._done:
-                self._running[key] = self._submit(precisions, number)
+                self._running[key] = self._submit(*task)
 
-    def _submit(self, precisions: Precisions | None, number: int) -> tuple[Any, int]:
+    def _submit(self, precisions: Precisions | None, number: int, how: How) -> tuple[Any, int]:
         place = self._turn % len(self._actors)
         self._turn += 1
-        return self._actors[place].measure.remote(precisions, number), place
+        return self._actors[place].measure.remote(precisions, number, how), place
 
     def _start(self) -> Any:
         return self._kind.remote(self._parts, 1)
@@ -178,8 +181,8 @@ class RayWorkers:
         return make
 
 
-def _key(precisions: Precisions | None, number: int) -> Any:
-    return None if precisions is None else frozenset(precisions.items()), number
+def _key(precisions: Precisions | None, number: int, how: How) -> Any:
+    return None if precisions is None else frozenset(precisions.items()), number, how
 
 
 def _ray() -> Any:

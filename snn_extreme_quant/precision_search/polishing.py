@@ -22,7 +22,7 @@ from snn_extreme_quant.precision_search.measuring import Rounds
 from snn_extreme_quant.precision_search.metrics import METRICS, is_number
 from snn_extreme_quant.precision_search.result import Candidate, SearchResult, megabytes
 
-__all__ = ["Loss", "Polished", "polish"]
+__all__ = ["Loss", "Polished", "check_loss", "polish"]
 
 #: Of a model and the number of a step: a scalar with gradients.
 Loss = Callable[[nn.Module, int], Tensor]
@@ -194,9 +194,7 @@ def _train(model: nn.Module, loss: Loss, steps: int, rate: float, seed: int) -> 
             model.train()
             reset(model)
             optimizer.zero_grad(set_to_none=True)
-            value: object = loss(model, step)
-            if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
-                raise ConfigError(f"loss(model, {step}) has to give a tensor of one number with gradients.")
+            value = _loss(loss, model, step)
             losses.append(value.item())
             if not math.isfinite(losses[-1]):
                 raise SearchError(f"The loss of step {step} is {losses[-1]}; try a lower rate than {rate:g}.")
@@ -204,3 +202,27 @@ def _train(model: nn.Module, loss: Loss, steps: int, rate: float, seed: int) -> 
             nn.utils.clip_grad_norm_(parameters, _CLIP)
             optimizer.step()
     return losses
+
+
+def _loss(loss: Loss, model: nn.Module, step: int) -> Tensor:
+    try:
+        value: object = loss(model, step)
+    except Exception as error:
+        raise SearchError(f"loss(model, {step}) failed: {type(error).__name__}: {error}") from error
+    if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+        raise ConfigError(f"loss(model, {step}) has to give a tensor of one number with gradients.")
+    return value
+
+
+def check_loss(model: nn.Module, loss: Loss, seed: int = 0) -> None:
+    """Ask for the loss of the first step, of a copy of the model: what is wrong with it shows before a search.
+
+    Raises:
+        ConfigError: it is no number with gradients.
+        SearchError: it raises.
+    """
+    reset(model)
+    made = copy.deepcopy(model).train()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        _loss(loss, made, 0)

@@ -72,10 +72,10 @@ def opened(
         "model": model_hash(model), "data": evaluator.fingerprint(), "metric": evaluator.metric,
         "examples": evaluator.examples, "seed": settings.seed, "matrices": list(space.names),
     }  # fmt: skip
-    log = SearchLog(settings.log, facts)
+    log = SearchLog(settings.log, facts, [len(rounds.rows(number)) for number in range(len(rounds))])
     with contextlib.ExitStack() as stack:
         stack.callback(log.close)
-        blocks, room = tuple(block.name for block in hierarchy.blocks), settings.reuse_bytes
+        blocks, room = tuple(block.name for block in hierarchy.blocks), 0 if log.refuted else settings.reuse_bytes
         worker: Any = LocalWorker(working, evaluator, rounds, blocks, room)
         local = worker
         if settings.workers or settings.address:
@@ -96,4 +96,5 @@ def _hierarchy(model: nn.Module, settings: Settings) -> Hierarchy:
     given = settings.hierarchy
     if given is None:
         return Hierarchy.of(model, settings.skip)
-    return Hierarchy.from_dict(given.to_dict() if isinstance(given, Hierarchy) else given, model)
+    found = Hierarchy.from_dict(given.to_dict() if isinstance(given, Hierarchy) else given, model)
+    return found.without(model, settings.skip)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from snn_extreme_quant.config import PrecisionPlan
-from snn_extreme_quant.errors import DataError
+from snn_extreme_quant.errors import DataError, SxqError
 from snn_extreme_quant.output_files import check_writable, write_whole
 from snn_extreme_quant.precision_search.levels import level_name
 from snn_extreme_quant.precision_search.metrics import METRICS
@@ -50,6 +50,12 @@ class Candidate:
     examples: int
     status: str
     reason: str = ""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all is the same; what could not be measured, which is NaN, is the same too."""
+        return isinstance(other, Candidate) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]
 
     def to_dict(self) -> dict[str, Any]:
         """Return a JSON-ready dictionary; numbers that are none become null."""
@@ -109,7 +115,8 @@ class SearchResult:
         baseline: what drops and savings are relative to.
         candidates: all, in their order.
         front: those that no other beats in memory and quality, by memory.
-        sensitivity: by block and level the drop where the block alone is quantised.
+        sensitivity: by block and level the drop where the block alone is quantised; by default of a part of the
+            levels, on a part of the examples (``sensitivity=1`` looks at all of both).
         path: what was tried in the tiers.
         roles: by block ``"input"``, ``"body"`` or ``"output"``.
         settings: what was asked for: metric, limits, alpha, levels and the rest.
@@ -118,7 +125,7 @@ class SearchResult:
         least_possible: bytes of the smallest candidate that there is.
         notes: levels that matrices did not take, and why.
         cost: ``examples_evaluated``, ``evaluations`` (in whole sets of examples), ``decided_early``,
-            ``seconds``.
+            ``seconds``; ``docs/search.md`` (Result) has the rest.
     """
 
     chosen: Candidate | None
@@ -221,7 +228,9 @@ class SearchResult:
                 notes=tuple(data["notes"]),
                 cost=data["cost"],
             )
-        except (KeyError, TypeError, IndexError, AttributeError) as error:
+        except (KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
+            if isinstance(error, SxqError):
+                raise
             raise DataError(f"{path} is no result of a search, or is damaged: {error!r}.") from error
 
     def __str__(self) -> str:

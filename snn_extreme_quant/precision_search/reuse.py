@@ -91,6 +91,8 @@ class Reuse:
         #: Why nothing is reused; "" as long as it is.
         self.why_not = ""
         self.proved = False
+        #: What shows that something was given back which should not have been; "" as long as nothing does.
+        self.refuted = ""
         self.given, self.computed = 0, 0
         self._names = tuple(model.shapes)
         self._numbers: dict[WeightConfig, int] = {Float(): 0}
@@ -116,6 +118,19 @@ class Reuse:
             if not known:
                 raise
         return self._run(run, {}, now, number)
+
+    def again(self, run: Run, precisions: Mapping[str, WeightConfig] | None, number: int) -> Numbers:
+        """Return the scores of a full pass; :attr:`refuted` says whether a module gave something else than is kept."""
+        if self.why_not or precisions is None or number >= len(self._stores):
+            return run()
+        now = self._described(precisions)
+        known = self._known(now, number)
+        session, scores = self._listen(run, {}, now, self._stores[number].room)
+        for name, calls in known.items():
+            pairs = zip(calls.calls, session.made.get(name, Calls(now)).calls, strict=False)
+            if any(one.was_given(other) and not one.gave(other) for one, other in pairs):
+                self.refuted = f"a full pass of {name} gave something else than what was kept"
+        return scores
 
     def _look(self, run: Run) -> Numbers:
         """Evaluate, and see which modules run, in which order."""
@@ -249,6 +264,8 @@ class Reuse:
         others = {place for place, (old, new) in enumerate(zip(then, now, strict=True)) if old != new}
         if not others:
             self._stop(f"{name} is given other numbers each time")
+            if self.given:  # by an evaluation that is random, or because something was wrongly given back before
+                self.refuted = self.why_not
             return
         names = [unit.name for unit in self._units]
         for later in names[names.index(name) :]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -18,8 +19,10 @@ from snn_extreme_quant.precision_search.algorithm import (
     sensitivity_of,
 )
 from snn_extreme_quant.precision_search.descent import Step, lower
+from snn_extreme_quant.precision_search.failures import FailedInARowError
 from snn_extreme_quant.precision_search.judging import Judge, Trial
 from snn_extreme_quant.precision_search.levels import level_name
+from snn_extreme_quant.precision_search.outcomes import ReuseRefutedError
 from snn_extreme_quant.precision_search.problem import Problem, opened
 from snn_extreme_quant.precision_search.result import Baseline, Candidate, PathStep, SearchResult
 from snn_extreme_quant.precision_search.settings import Settings
@@ -67,28 +70,68 @@ def search(
         >>> result.chosen.quality, dict(result.chosen.levels)
         (100.0, {'0': 8.0})
     """
-    started = time.perf_counter()
     settings = Settings.of(options)
+    started = time.perf_counter()
+    asked = (model, evaluate, max_drop, max_memory)
+    try:
+        return _searched(*asked, settings, started)
+    except ReuseRefutedError as refuted:
+        return _searched(*asked, replace(settings, reuse=None), started, refuted)
+
+
+def _searched(
+    model: nn.Module,
+    evaluate: Any,
+    max_drop: float | None,
+    max_memory: float | str | None,
+    settings: Settings,
+    started: float,
+    refuted: ReuseRefutedError | None = None,
+) -> SearchResult:
     with opened(model, evaluate, max_drop, max_memory, settings) as problem:
-        judge = problem.judge
-        judge.measurements.log.settings(described(problem))
-        reporter = Reporter(judge, settings.report)
-        sensitivity = sensitivity_of(
-            judge, problem.hierarchy, settings.sensitivity, reporter, thorough=settings.sensitivity == 1.0
-        )
-        names, ties = check_tiers(settings.tiers, settings.ties)
-        sizes = {name: problem.space.size([name]) for name in problem.space.names}
-        tiers = tiers_of(problem.hierarchy, names, ties, mean_drops(sensitivity, len(problem.space.levels)), sizes)
-        survey = math.ceil(settings.survey * len(judge.measurements.rounds)) if settings.survey < 1 else None
-        steps = lower(judge, tiers, problem.space.start, reporter, survey)
-        tried = {step.trial.key: step.trial for step in steps}
-        start = judge.trial(problem.space.start)
-        judge.judge(start)
-        found = select(judge, [start, *(t for t in tried.values() if t is not start)], reporter, survey)
-        trials = list(judge.trials.values())
-        passed = {step.trial.key for step in steps if step.kept}
-        front = pareto(judge, trials, passed, settle=settings.exact == "front")
-        return _result(problem, found, front, steps, sensitivity, time.perf_counter() - started)
+        try:
+            return _walked(problem, started, refuted)
+        except FailedInARowError as error:
+            best = _best_known(problem.judge)
+            if best is not None:
+                problem.judge.confirm(best)
+            error.result = result_of(problem, best, time.perf_counter() - started)
+            raise
+
+
+def _best_known(judge: Judge) -> Trial | None:
+    """Return the best of the feasible candidates that were evaluated on all examples."""
+    known = [trial for trial in judge.trials.values() if trial.exact and trial.status == "ok" and judge.fits(trial)]
+    return max(known, key=lambda trial: (judge.utility(trial), -trial.memory), default=None)
+
+
+def _walked(problem: Problem, started: float, refuted: ReuseRefutedError | None) -> SearchResult:
+    """Sweep, go down through the tiers, select."""
+    settings, judge = problem.settings, problem.judge
+    judge.measurements.log.settings(described(problem))
+    reporter = Reporter(judge, settings.report)
+    sensitivity = sensitivity_of(
+        judge, problem.hierarchy, settings.sensitivity, reporter, thorough=settings.sensitivity == 1.0
+    )
+    names, ties = check_tiers(settings.tiers, settings.ties)
+    sizes = {name: problem.space.size([name]) for name in problem.space.names}
+    tiers = tiers_of(problem.hierarchy, names, ties, mean_drops(sensitivity, len(problem.space.levels)), sizes)
+    survey = math.ceil(settings.survey * len(judge.measurements.rounds)) if settings.survey < 1 else None
+    steps = lower(judge, tiers, problem.space.start, reporter, survey)
+    tried = {step.trial.key: step.trial for step in steps}
+    start = judge.trial(problem.space.start)
+    judge.judge(start)
+    if not ties:  # the sweep lowers one block alone
+        # Of the sweep what is exact already: looking further at the rest would cost more than it can bring.
+        tried |= {trial.key: trial for trial in judge.trials.values() if trial.exact}
+    found = select(judge, [start, *(t for t in tried.values() if t is not start)], reporter, survey)
+    trials = list(judge.trials.values())
+    passed = {step.trial.key for step in steps if step.kept}
+    front = pareto(judge, trials, passed, settle=settings.exact == "front")
+    # No proof covers everything that a model can do: what is handed on is what full passes give.
+    for trial in (*found.points, *(front if settings.exact == "front" else ())):
+        judge.confirm(trial)
+    return _result(problem, found, front, steps, sensitivity, time.perf_counter() - started, refuted)
 
 
 def described(problem: Problem) -> dict[str, Any]:
@@ -106,6 +149,7 @@ def described(problem: Problem) -> dict[str, Any]:
         "ties": sorted(ties),
         "sensitivity": settings.sensitivity,
         "confidence": settings.confidence if problem.judge.delta is not None else None,
+        "survey": settings.survey,
         "exact": settings.exact,
         "seed": settings.seed,
         "examples": problem.judge.evaluator.examples,
@@ -144,17 +188,22 @@ def _result(
     steps: Iterable[Step],
     sensitivity: dict[str, dict[float, float]],
     seconds: float,
+    refuted: ReuseRefutedError | None = None,
 ) -> SearchResult:
     judge, space = problem.judge, problem.space
-    keys = {key: number for number, key in enumerate(judge.trials)}
-    candidates = tuple(as_candidate(judge, trial) for trial in judge.trials.values())
+    # What was never evaluated, as it does not fit, is none.
+    trials = [trial for trial in judge.trials.values() if trial.scores or trial.status == "failed"]
+    keys = {trial.key: number for number, trial in enumerate(trials)}
+    candidates = tuple(as_candidate(judge, trial) for trial in trials)
 
     def of(trial: Trial | None) -> Candidate | None:
         return None if trial is None else candidates[keys[trial.key]]
 
-    measured = judge.measurements.measured
-    reused = judge.measurements.worker.reused()
-    why_not = (f"Activations are not reused: {reused.why_not}.",) if reused.why_not else ()
+    measurements = judge.measurements
+    measured = measurements.measured
+    reused = measurements.worker.reused()
+    why_not = reused.why_not or measurements.log.refuted or (refuted.why if refuted else "")
+    said = [f"Activations are not reused: {why_not}."] if why_not else []
     return SearchResult(
         chosen=of(found.chosen),
         baseline=Baseline(judge.baseline, space.as_float),
@@ -167,13 +216,14 @@ def _result(
         least_memory=of(found.least_memory),
         least_drop=of(found.least_drop),
         least_possible=space.least(),
-        notes=(*space.notes(trial.assignment for trial in judge.trials.values()), *why_not),
+        notes=(*space.notes(trial.assignment for trial in trials), *said),
         cost={
             "examples_evaluated": measured,
             "evaluations": measured / judge.evaluator.examples,
+            "examples_checked": measurements.checked + (refuted.measured if refuted else 0),
             "decided_early": judge.decided_early,
             "seconds": seconds,
-            "evaluation_seconds": judge.measurements.seconds,
+            "evaluation_seconds": measurements.seconds + (refuted.seconds if refuted else 0.0),
             "reused": reused.given / max(1, reused.given + reused.computed),
         },
     )

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NoReturn, Self
 
 from snn_extreme_quant.config import WeightConfig
 from snn_extreme_quant.errors import ConfigError
 from snn_extreme_quant.precision_search.hierarchy import Hierarchy
 from snn_extreme_quant.precision_search.levels import LEVELS
-from snn_extreme_quant.precision_search.metrics import is_number, memory_limit
+from snn_extreme_quant.precision_search.metrics import is_number, room_of
 from snn_extreme_quant.precision_search.tiers import check_tiers
 from snn_extreme_quant.registry import suggest
 
@@ -37,8 +37,8 @@ class Settings:
         exact: ``"front"`` or ``"chosen"``: what is evaluated in full at the end.
         log: the file that is appended to, and gone on with.
         seed: of the order of the examples.
-        cache: bytes of codes that are kept.
-        reuse: bytes of activations that are kept, in each process; None for none.
+        cache: bytes of codes that are kept, or text such as ``"2GB"``.
+        reuse: bytes of activations that are kept, in each process; 0 or None for none.
         workers: processes of Ray; 0 for this one alone.
         address: of a Ray cluster.
         report: told of the progress.
@@ -83,7 +83,32 @@ class Settings:
             self._refuse("seed", "use a whole number from 0")
         if type(self.workers) is not int or self.workers < 0:
             self._refuse("workers", "use a whole number from 0")
+        self._check_kinds()
         check_tiers(self.tiers, self.ties)
+
+    def _check_kinds(self) -> None:
+        self._several("levels", "use numbers of bits, such as [8, 4, 1.58]", text=False)
+        for field in ("skip", "tiers", "ties"):
+            self._several(field, "use a list of names")
+        if self.configs is not None and not isinstance(self.configs, Mapping):
+            self._refuse("configs", "use a dictionary of bits to precisions, such as {4: Uniform(4)}")
+        if self.report is not None and not callable(self.report):
+            self._refuse("report", "use a function of the progress")
+        if self.log is not None and not isinstance(self.log, (str, Path)):
+            self._refuse("log", "use the path of a file")
+        if self.address is not None and not isinstance(self.address, str):
+            self._refuse("address", "use that of a Ray cluster, as text")
+        room_of(self.cache, "cache")
+        room_of(self.reuse or 0, "reuse")
+
+    def _several(self, field: str, remedy: str, *, text: bool = True) -> None:
+        """Make a tuple of what is several, once: an iterator gives its values a single time."""
+        given = getattr(self, field)
+        if text and isinstance(given, str):
+            return
+        if isinstance(given, str) or not isinstance(given, Iterable):
+            self._refuse(field, remedy)
+        object.__setattr__(self, field, tuple(given))
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Self:
@@ -97,12 +122,12 @@ class Settings:
     @property
     def cache_bytes(self) -> float:
         """How much of codes is kept."""
-        return memory_limit(self.cache, 0)
+        return room_of(self.cache, "cache")
 
     @property
     def reuse_bytes(self) -> float:
         """How much of activations is kept."""
-        return 0.0 if self.reuse is None else memory_limit(self.reuse, 0)
+        return room_of(self.reuse or 0, "reuse")
 
-    def _refuse(self, field: str, remedy: str) -> None:
+    def _refuse(self, field: str, remedy: str) -> NoReturn:
         raise ConfigError(f"search({field}={getattr(self, field)!r}): {remedy}.")

@@ -17,6 +17,8 @@ __all__ = ["draw_search"]
 _BLUE, _RED, _GREEN, _GREY = COLOURS[0], COLOURS[1], COLOURS[2], COLOURS[7]
 #: Rows of the heat map that have room for numbers.
 _NUMBERED = 24
+#: Of levels that the sweep did not look at.
+_UNSEEN = "0.88"
 
 
 def draw_search(path: Path, result: SearchResult) -> None:
@@ -71,8 +73,11 @@ def _heat(figure: Any, axis: Any, result: SearchResult) -> None:
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     share = result.settings["sensitivity"]
-    seen = "all examples" if share == 1 else f"{share:.0%} of the examples; others were not looked at"
-    axis.set_xlabel(f"bits ({seen})")
+    said = f"bits ({'all' if share == 1 else f'{share:.0%}'} of the examples)"
+    if any(math.isnan(value) for row in table for value in row):
+        axis.set_facecolor(_UNSEEN)
+        said += "; grey: not looked at, as a level below\nloses next to nothing (all of them: sensitivity=1)"
+    axis.set_xlabel(said)
     figure.colorbar(
         image, label=METRICS[result.settings["metric"]].unit, pad=0.02, extend="max" if top < most else "neither"
     )
@@ -135,6 +140,8 @@ def _points(candidates: Any, result: SearchResult) -> tuple[list[float], list[fl
 
 
 def _path(memory: Any, quality: Any, result: SearchResult) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     steps = [(step, result.candidates[step.candidate]) for step in result.path]
     tiers = list(dict.fromkeys(step.tier for step, _ in steps))
     share = 100 / result.baseline.memory
@@ -143,6 +150,7 @@ def _path(memory: Any, quality: Any, result: SearchResult) -> None:
         (quality, lambda c: c.quality),
     )
     for axis, value in shown:
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         for number, tier in enumerate(tiers):
             inside = [(i, step, c) for i, (step, c) in enumerate(steps) if step.tier == tier]
             colour = COLOURS[number % 7]

@@ -29,7 +29,21 @@ examples = Classification(lambda model, rows: model(inputs[rows]), labels)
 def loss(model, step):
     return torch.nn.functional.cross_entropy(model(inputs), labels)
 
+def fails(model, step):
+    raise RuntimeError("out of cheese")
+
+def fails_later(model, step):
+    return loss(model, step) if step == 0 else fails(model, step)
+
+def constant(model, step):
+    return 3.0
+
 number = 3
+
+def never(model):
+    if any(hasattr(layer, "config") for layer in model):
+        raise RuntimeError("out of cheese")
+    return 90.0
 
 def percent(model):
     return 90.0 - sum(100.0 for layer in model if getattr(layer, "config", None) and layer.config.bits < 4)
@@ -86,6 +100,35 @@ def test_a_plan_is_found_shown_and_drawn(sxq, source, tmp_path):
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"settings": {}},
+        {"sensitivity": {"0": 3}},
+        {"sensitivity": {"0": {"many": 1.0}}},
+        {"path": [{"tier": "global", "group": "all", "level": 8, "kept": True, "candidate": 99}]},
+        {"baseline": {"quality": 90.0, "memory": 0}},
+        {"baseline": {"quality": "good", "memory": 5}},
+        {"front": [99]},
+        {"candidates": 3},
+    ],
+    ids=str,
+)
+def test_damaged_results_are_a_line(sxq, damaged, damage, tmp_path):
+    damaged.write_text(json.dumps(json.loads(damaged.read_text()) | damage))
+    done = sxq("plot", "search", damaged, "-o", tmp_path / "search.png")
+    assert done.exit_code == 2
+    assert str(damaged) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2))
+    sxq_package.search(net, lambda _: 90.0, max_drop=1.0, levels=[8, 2]).save(tmp_path / "result.json")
+    return tmp_path / "result.json"
+
+
 def test_limits_that_cannot_be_met_are_status_1(sxq, source):
     done = sxq("search", f"{source}:build", "--evaluate", f"{source}:examples", "--max-drop", "0", "--max-memory", "9B")
     assert done.exit_code == 1
@@ -103,6 +146,7 @@ def test_limits_that_cannot_be_met_are_status_1(sxq, source):
         (("--evaluate", "{}:percent", "--max-memory", "much"), "max_memory='much'"),
         (("--evaluate", "{}:nothing", "--max-drop", "1"), "has no 'nothing'"),
         (("--evaluate", "percent", "--max-drop", "1"), "'percent' names no evaluation"),
+        (("--evaluate", "{}:percent", "--max-drop", "1", "--reuse", "x"), "reuse='x'"),
     ],
 )
 def test_wrong_input_is_a_line(sxq, source, options, said):
@@ -110,6 +154,51 @@ def test_wrong_input_is_a_line(sxq, source, options, said):
     assert done.exit_code == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_folder_that_is_not_there(sxq, tmp_path):
+    done = sxq("search", tmp_path / "nope", "--max-drop", "1")
+    assert done.exit_code == 2
+    assert f"There is no folder {tmp_path / 'nope'}" in done.stderr
+
+
+def test_skip_and_reuse_of_nothing(sxq, source, tmp_path):
+    (tmp_path / "blocks.json").write_text(
+        json.dumps({"blocks": [{"name": "all", "modules": [{"name": "all", "matrices": ["0", "2"]}]}]})
+    )
+    given = ("search", f"{source}:build", "--evaluate", f"{source}:percent", "--max-drop", "1", "--levels", "8")
+    done = sxq(*given, "--hierarchy", tmp_path / "blocks.json", "--skip", "0", "--reuse", "0", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["candidates"][0]["levels"].keys() == {"2"}
+
+
+def test_what_was_found_outlives_failures(sxq, source, tmp_path):
+    """A loss that cannot be had is said before the search; one that fails later costs neither plan nor result."""
+    plan, result, saved = tmp_path / "plan.json", tmp_path / "result.json", tmp_path / "net.safetensors"
+    given = (
+        "search", f"{source}:build", "--evaluate", f"{source}:percent", "--max-drop", "1", "--levels", "8", "-o", plan,
+        "--result", result, "--finetune", "3", "--save", saved, "--loss",
+    )  # fmt: skip
+    for name, said in (("fails", "loss(model, 0) failed: RuntimeError"), ("constant", "one number with gradients")):
+        done = sxq(*given, f"{source}:{name}")
+        assert done.exit_code == 2
+        assert said in done.stderr
+        assert not result.exists()
+    done = sxq(*given, f"{source}:fails_later")
+    assert done.exit_code == 2
+    assert "loss(model, 1) failed: RuntimeError: out of cheese" in done.stderr
+    assert dict(sxq_package.PrecisionPlan.load(plan).rules) == dict.fromkeys(("0", "2"), sxq_package.Uniform(8))
+    assert json.loads(result.read_text())["feasible"]
+    assert not saved.exists()
+
+    stopped = tmp_path / "stopped.json"
+    done = sxq(
+        "search", f"{source}:build", "--evaluate", f"{source}:never", "--max-drop", "1", "--levels", "8,4,2",
+        "--result", stopped,
+    )  # fmt: skip
+    assert done.exit_code == 2
+    assert "3 candidates in a row failed" in done.stderr
+    assert any(c["status"] == "failed" for c in json.loads(stopped.read_text())["candidates"])
 
 
 def test_a_language_model(sxq, tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import snn_extreme_quant as sxq
-from snn_extreme_quant.errors import MissingDependencyError, SearchError
+from snn_extreme_quant.errors import ConfigError, MissingDependencyError, SearchError
 from snn_extreme_quant.precision_search import Classification, SearchResult
 from snn_extreme_quant.precision_search.measuring import Reused
 
@@ -34,12 +34,16 @@ class _Ray(types.ModuleType):
         super().__init__("ray")
         self.exceptions = types.SimpleNamespace(RayActorError=_DiedError, RayTaskError=_TaskError)
         self.deaths, self.tasks, self.started, self.up = deaths, 0, 0, False
+        self.given: dict[str, Any] = {}
+        self.unreachable: Exception | None = None
 
     def is_initialized(self) -> bool:
         return self.up
 
-    def init(self, **_: Any) -> None:
-        self.up = True
+    def init(self, **given: Any) -> None:
+        if self.unreachable is not None:
+            raise self.unreachable
+        self.given, self.up = given, True
 
     def shutdown(self) -> None:
         self.up = False
@@ -82,7 +86,7 @@ class _Handle:
         if self.dead:
             raise _DiedError
 
-    def _measure(self, precisions: Any, number: int) -> Any:
+    def _measure(self, precisions: Any, number: int, how: Any) -> Any:
         done: list[Any] = []
 
         def run() -> Any:
@@ -96,7 +100,7 @@ class _Handle:
                     raise _DiedError
                 self.made = self.made or self.make()
                 try:
-                    done.append(self.made.measure(precisions, number))
+                    done.append(self.made.measure(precisions, number, how))
                 except SearchError as error:
                     wrapped = _TaskError(str(error))
                     wrapped.cause = error
@@ -149,3 +153,28 @@ def test_without_ray_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'snn-extreme-quant\[ray\]'"):
         sxq.search(chain(), lambda _: 90.0, max_drop=1.0, workers=2)
+
+
+def test_an_address_is_that_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker for each of its CPUs where no number is given; no CPUs are asked for, which a running cluster has."""
+    net, evaluator = trained(8, 64)
+    for asked, made in ((0, 2), (3, 3)):
+        ray = _Ray(0)
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        found = sxq.search(net, evaluator, address="10.0.0.7:6379", workers=asked, **OPTIONS)
+        assert ray.given["address"] == "10.0.0.7:6379"
+        assert "num_cpus" not in ray.given
+        assert ray.started == made
+        assert ray.tasks > 0
+        assert not ray.up
+        assert found.candidates
+
+
+def test_a_cluster_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, evaluator = trained(8, 64)
+    for error in (ConnectionError("refused"), Exception("timed out")):
+        ray = _Ray(0)
+        ray.unreachable = error
+        monkeypatch.setitem(sys.modules, "ray", ray)
+        with pytest.raises(ConfigError, match=rf"The Ray cluster 10.0.0.7:1 cannot be reached: {error}"):
+            sxq.search(net, evaluator, address="10.0.0.7:1", **OPTIONS)
