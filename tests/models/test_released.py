@@ -134,7 +134,7 @@ def test_damaged_files_are_said_without_foreign_advice(tmp_path):
         (
             b"hello world this is not", b"", b"\x80\x02.", b"\x80\x02c", b"\x80\x02K\x01.", b"\x80\x02h\x05.",
             b"\x80\x02(K\x01R.", b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R.", b"PK\x03\x04" + b"a" * 50,
-            pickle.dumps({"a": 1}), whole[: len(whole) // 2], bytes(range(256)),
+            pickle.dumps({"a": 1}, protocol=2), whole[: len(whole) // 2], bytes(range(256)),
         )
     ):  # fmt: skip
         path = tmp_path / f"{number}.pth"
@@ -173,7 +173,7 @@ def test_a_layer_of_a_huge_number_is_refused_before_models_are_made(tmp_path):
 
 def test_options_and_models_that_are_none(tmp_path):
     save_released(small(), tmp_path / "model.pth")
-    with pytest.raises(ConfigError, match="no such field.*'inputs'"):
+    with pytest.raises(ConfigError, match=r"no such field.*'inputs'"):
         load_released(tmp_path / "model.pth", input="spikes")
     with pytest.raises(ConfigError, match="Linear"):
         save_released(torch.nn.Linear(1, 1), tmp_path / "no.pth")

@@ -169,9 +169,8 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
     except Exception as error:  # what a damaged pickle raises is of any type
         raise CheckpointError(
-            f"{path} is damaged, or holds other objects than tensors, which are not loaded: what is in such a file could"
-            " run any code. Where you trust it, make one of tensors alone of it, in a process of its own:"
-            " torch.save({name: value for name, value in model.state_dict().items()}, path)."
+            f"{path} is damaged, or holds other objects than tensors, which are not loaded: such a file could run any"
+            " code. Save tensors alone where it was made: torch.save(model.state_dict(), path)."
         ) from error
     if not isinstance(data, dict) or not all(isinstance(value, Tensor) for value in data.values()):
         raise CheckpointError(f"{path} holds no dictionary of tensors.")

@@ -181,14 +181,11 @@ class SpikeGPTState:
 
 
 def given_state(state: object, config: SpikeGPTConfig, batch: int) -> SpikeGPTState:
-    """Return a state that was handed in; raises :class:`SampleError` if it is none of that model and of as many texts."""
-    if not isinstance(state, SpikeGPTState):
-        remedy = (
-            ""
-            if not isinstance(state, Mapping)
-            else " Of arrays by name SpikeGPTState makes one of tensors:"
-            " SpikeGPTState({name: torch.as_tensor(array) for name, array in state.items()})."
-        )
-        raise SampleError(f"The state is a SpikeGPTState; got {type(state).__name__}.{remedy}")
-    state.check(config, batch)
-    return state
+    """Return a state that was handed in; raises :class:`SampleError` if it is none of this model and these texts."""
+    if isinstance(state, SpikeGPTState):
+        state.check(config, batch)
+        return state
+    remedy = ""
+    if isinstance(state, Mapping):
+        remedy = " Make one: SpikeGPTState({name: torch.as_tensor(value) for name, value in state.items()})."
+    raise SampleError(f"The state is a SpikeGPTState; got {type(state).__name__}.{remedy}")
