@@ -75,9 +75,10 @@ def export(
         options = {name: word for name, word in chosen.items() if name in ("form", "ternary_packing")}
         others = {
             "--sample": sample, "--checkpoint": checkpoint, "--precision": precision, "--plan": plan,
-            "--integer": integer, "--calling": calling != Calling.auto, "--input": input != Input.real,
+            "--calling": calling != Calling.auto, "--input": input != Input.real,
+            **{f"--{name.replace('_', '-')}": True for name in given},
         }  # fmt: skip
-        report = _language(folder, output, {**options, "logits": logits}, others)
+        report = _language(folder, output, {**options, "logits": logits}, others, integer=integer)
         _say(report, as_json)
         return
     if logits is not Logits.last:
@@ -94,7 +95,9 @@ def export(
     _say(report, as_json)
 
 
-def _language(folder: Path, output: Path, options: Mapping[str, StrEnum], others: Mapping[str, object]) -> ExportReport:
+def _language(
+    folder: Path, output: Path, options: Mapping[str, StrEnum], others: Mapping[str, object], *, integer: bool
+) -> ExportReport:
     """Write the SpikeGPT of a folder, with its tokens if they are there."""
     for name, value in others.items():
         if value:
@@ -104,7 +107,13 @@ def _language(folder: Path, output: Path, options: Mapping[str, StrEnum], others
         from snn_extreme_quant.models import SpikeGPT
 
         words: dict[str, Any] = {name: word.value for name, word in options.items()}
-        return export_gpt(SpikeGPT.from_pretrained(folder), output, tokens=tokens_of(folder), **words)
+        model = SpikeGPT.from_pretrained(folder)
+        if integer and model.config.profile != "integer":
+            raise ConfigError(
+                f"--integer: {folder} is of profile={model.config.profile!r}, whose file computes in float32; train one"
+                " with --set gpt.profile=integer, or leave it out."
+            )
+        return export_gpt(model, output, tokens=tokens_of(folder), **words)
 
 
 def _say(report: ExportReport, as_json: bool) -> None:
