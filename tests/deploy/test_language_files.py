@@ -260,3 +260,24 @@ def test_damaged_metadata_is_said(tmp_path: Path, ternary: tuple[SpikeGPT, Path]
     (tmp_path / "gpt.onnx").write_bytes(seal(proto))
     with pytest.raises(ModelFileError, match="damaged metadata"):
         GptFile(tmp_path / "gpt.onnx")
+
+
+def test_wrong_arguments_of_a_file(ternary: tuple[SpikeGPT, Path]) -> None:
+    file = GptFile(ternary[1], native=False)
+    with pytest.raises(SampleError, match="as many of each text"):
+        file.run([[1], [1, 2]])
+    file.run([[1, 2, 3]])
+    state = file.state
+    for wrong, words in (
+        (None, "NoneType"),
+        ("abc", "str"),
+        ({**state, "numerator": state["numerator"] * np.nan}, "NaN"),
+    ):
+        with pytest.raises(SampleError, match=words):
+            file.state = wrong
+    for options, words in (({"seed": -1}, "seed"), ({"count": "a"}, "count"), ({"temperature": "x"}, "temperature")):
+        with pytest.raises(ConfigError, match=words):
+            file.generate([1], **{"count": 2, **options})
+    with pytest.raises(SampleError, match="got str"):
+        file.generate("ab", 2)  # type: ignore[arg-type]
+    assert all(np.array_equal(value, state[name]) for name, value in file.state.items())
