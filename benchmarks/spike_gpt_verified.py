@@ -26,7 +26,7 @@ def compared(name: str, tokens: int, native: bool) -> dict[str, Any]:
     prompt = torch.from_numpy(words.encode(PROMPT)).long()[None]
     report = sxq.verify(model, folder / "model.onnx", prompt, tokens=tokens, native=native)
     text = report.text
-    assert text is not None  # noqa: S101 - it is of a language model
+    assert text is not None
     return {
         "runtime": report.runtime,
         "tokens": text.tokens,
