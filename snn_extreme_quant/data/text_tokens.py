@@ -163,7 +163,8 @@ class TextTokens:
             >>> parts.tolist(), characters
             ([[1, 0, 2], [0, 2, 0]], 4.0)
         """
-        if not isinstance(streams, Integral) or streams < 1:
+        given: object = streams
+        if not isinstance(given, Integral) or streams < 1:
             raise ConfigError(f"streams={streams!r}: use a whole number from 1.")
         ids = self.encode(text)
         length = len(ids) // streams

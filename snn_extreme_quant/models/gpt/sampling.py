@@ -20,9 +20,9 @@ def check_request(prompt: object, count: object, temperature: object, top_p: obj
         ConfigError: a number means nothing.
         SampleError: the prompt is empty, or is no sequence of tokens.
     """
-    if not isinstance(temperature, Real) or not 0.0 <= temperature < float("inf"):
+    if not isinstance(temperature, Real) or not 0.0 <= float(temperature) < float("inf"):
         raise ConfigError(f"temperature={temperature!r}: use 0, the likeliest token, or a positive number.")
-    if not isinstance(top_p, Real) or not 0.0 < top_p <= 1.0:
+    if not isinstance(top_p, Real) or not 0.0 < float(top_p) <= 1.0:
         raise ConfigError(f"top_p={top_p!r}: use a probability above 0; 1 leaves all tokens.")
     for name, value in (("count", count), ("seed", seed)):
         if not isinstance(value, Integral) or value < 0:
