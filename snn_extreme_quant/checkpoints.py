@@ -14,7 +14,7 @@ The state of neurons (membrane potentials) is not part of a checkpoint, as the f
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.layers import IntegerFirst
 from snn_extreme_quant.output_files import check_writable, write_whole
 
-__all__ = ["checkpoint_plan", "load_checkpoint", "save_checkpoint", "to_safetensors"]
+__all__ = ["check_finite", "checkpoint_plan", "load_checkpoint", "not_finite", "save_checkpoint", "to_safetensors"]
 
 _KEY = "snn_extreme_quant"
 _FORMAT = "snn_extreme_quant.checkpoint"
@@ -82,6 +82,35 @@ def save_checkpoint(model: nn.Module, path: str | Path) -> None:
     }
     # "format" is what other readers of safetensors files look for.
     write_whole(path, to_safetensors(tensors, {"format": "pt", _KEY: json.dumps(facts)}))
+
+
+def not_finite(tensors: Iterable[tuple[str, Tensor]]) -> str | None:
+    """Return the name of the first tensor that holds NaN or infinity; None if none does.
+
+    Example:
+        >>> not_finite([("weight", torch.ones(2)), ("bias", torch.tensor([0.0, float("nan")]))])
+        'bias'
+    """
+    for name, value in tensors:
+        if value.is_floating_point() and value.numel():
+            # The ends of the range are found in one pass without a copy, and are NaN if one of the values is.
+            least, most = torch.aminmax(value.detach())
+            if not bool(torch.isfinite(least) & torch.isfinite(most)):
+                return name
+    return None
+
+
+def check_finite(model: nn.Module, source: str | Path) -> None:
+    """Raise :class:`CheckpointError` if a parameter that was loaded is NaN or infinite; the message names it.
+
+    A forward pass need not show it: neurons do not fire at a current of NaN, so a network's outputs may stay finite.
+    """
+    name = not_finite(model.named_parameters())
+    if name is not None:
+        raise CheckpointError(
+            f"{source}: {name!r} holds NaN or infinite values: the training that wrote it had gone wrong, or the file"
+            " is damaged. Take an earlier checkpoint."
+        )
 
 
 def to_safetensors(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:

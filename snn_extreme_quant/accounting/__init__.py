@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from snn_extreme_quant.accounting.energy import Energy as Energy
     from snn_extreme_quant.accounting.energy import Operations as Operations
     from snn_extreme_quant.accounting.energy import spiking_bert_energy as spiking_bert_energy
+    from snn_extreme_quant.accounting.gpt_energy import Elementwise as Elementwise
+    from snn_extreme_quant.accounting.gpt_energy import GptEnergy as GptEnergy
+    from snn_extreme_quant.accounting.gpt_energy import GptSizes as GptSizes
+    from snn_extreme_quant.accounting.gpt_energy import spike_gpt_energy as spike_gpt_energy
     from snn_extreme_quant.accounting.memory import FileMemory as FileMemory
     from snn_extreme_quant.accounting.memory import MatrixMemory as MatrixMemory
     from snn_extreme_quant.accounting.memory import WeightMemory as WeightMemory
@@ -24,13 +28,17 @@ if TYPE_CHECKING:
 _HOME = {
     "CONSTANTS": "energy",
     "BertSizes": "energy",
+    "Elementwise": "gpt_energy",
     "Energy": "energy",
     "FileMemory": "memory",
+    "GptEnergy": "gpt_energy",
+    "GptSizes": "gpt_energy",
     "MatrixMemory": "memory",
     "Operations": "energy",
     "WeightMemory": "memory",
     "WeightShape": "memory",
     "file_memory": "memory",
+    "spike_gpt_energy": "gpt_energy",
     "spiking_bert_energy": "energy",
     "weight_memory": "memory",
     "weight_shapes": "shapes",
@@ -39,13 +47,17 @@ _HOME = {
 __all__ = [
     "CONSTANTS",
     "BertSizes",
+    "Elementwise",
     "Energy",
     "FileMemory",
+    "GptEnergy",
+    "GptSizes",
     "MatrixMemory",
     "Operations",
     "WeightMemory",
     "WeightShape",
     "file_memory",
+    "spike_gpt_energy",
     "spiking_bert_energy",
     "weight_memory",
     "weight_shapes",

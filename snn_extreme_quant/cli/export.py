@@ -75,9 +75,10 @@ def export(
         options = {name: word for name, word in chosen.items() if name in ("form", "ternary_packing")}
         others = {
             "--sample": sample, "--checkpoint": checkpoint, "--precision": precision, "--plan": plan,
-            "--integer": integer, "--calling": calling != Calling.auto, "--input": input != Input.real,
+            "--calling": calling != Calling.auto, "--input": input != Input.real,
+            **{f"--{name.replace('_', '-')}": True for name in given},
         }  # fmt: skip
-        report = _language(folder, output, {**options, "logits": logits}, others)
+        report = _language(folder, output, {**options, "logits": logits}, others, integer=integer)
         _say(report, as_json)
         return
     if logits is not Logits.last:
@@ -94,7 +95,9 @@ def export(
     _say(report, as_json)
 
 
-def _language(folder: Path, output: Path, options: Mapping[str, StrEnum], others: Mapping[str, object]) -> ExportReport:
+def _language(
+    folder: Path, output: Path, options: Mapping[str, StrEnum], others: Mapping[str, object], *, integer: bool
+) -> ExportReport:
     """Write the SpikeGPT of a folder, with its tokens if they are there."""
     for name, value in others.items():
         if value:
@@ -107,6 +110,11 @@ def _language(folder: Path, output: Path, options: Mapping[str, StrEnum], others
         model = SpikeGPT.from_pretrained(folder)
         if model.config.head != "tokens":
             words |= told_of_texts(folder)
+        if integer and model.config.profile != "integer":
+            raise ConfigError(
+                f"--integer: {folder} is of profile={model.config.profile!r}, whose file computes in float32; train one"
+                " with --set gpt.profile=integer, or leave it out."
+            )
         return export_gpt(model, output, tokens=tokens_of(folder), **words)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from snn_extreme_quant.data.growing_text import GrowingText
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 
 from .classify import Native
@@ -41,8 +42,6 @@ Source = Annotated[
     typer.Argument(metavar="MODEL", help="A shipped model, a folder of sxq train or sxq pack, or an exported file."),
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads; all by default.")]
-#: What stands for bytes that are no text yet.
-_UNFINISHED = "\ufffd"
 
 
 def generate(
@@ -72,12 +71,12 @@ def generate(
         made = [next(chosen)]
         prefill = time.perf_counter() - started
         shown = _Shown(words, prompt, hidden=as_json)
-        shown.update(made)
+        shown.update(made[0])
         for token in chosen:
             made.append(token)
-            shown.update(made)
+            shown.update(token)
     seconds = time.perf_counter() - started - prefill
-    shown.end(made)
+    shown.end()
     rate = (len(made) - 1) / seconds if len(made) > 1 else None
     if as_json:
         print_json({
@@ -97,8 +96,18 @@ def _exported(model: Path) -> Path | None:
     """
     from snn_extreme_quant.models import zoo
 
-    if not model.exists() and str(model) in zoo.names("language"):
+    if not model.exists() and str(model) in zoo.names():
+        if str(model) not in zoo.names("language"):
+            raise ConfigError(
+                f"{model} is a SpikingBERT, which labels texts (sxq classify) and makes none. SpikeGPTs that come with"
+                f" the package: {', '.join(zoo.names('language'))}."
+            )
         return zoo.path(str(model)) / "model.onnx"
+    if not model.exists() and model.suffix != ".onnx":
+        raise CheckpointError(
+            f"{model} is not there; name a folder of sxq train, a file that sxq export wrote, or a model that comes"
+            f" with the package: {', '.join(zoo.names('language'))}."
+        )
     if model.is_dir():
         return model / "model.onnx" if (model / "model.onnx").is_file() else None
     return model if model.is_file() or model.suffix == ".onnx" else None
@@ -229,38 +238,25 @@ def load_language_model(folder: Path, threads: int | None) -> tuple[SpikeGPT, Te
         torch.set_num_threads(threads)
     inside = (folder, folder / "best", folder / "last")
     source = next((place for place in inside if (place / "config.json").is_file()), None)
-    if not folder.exists():
-        from snn_extreme_quant.models import zoo
-
-        raise CheckpointError(
-            f"{folder} is not there; name a folder of sxq train, a file that sxq export wrote, or a model that comes"
-            f" with the package: {', '.join(zoo.names('language'))}."
-        )
     if source is None:
         raise CheckpointError(f"{folder} holds neither a model nor best/ or last/; name a folder of sxq train.")
     return load(source)
 
 
 class _Shown:
-    """Writes a text as it grows: whole characters alone."""
+    """Writes a text as it grows: whole characters alone, each token at the same cost."""
 
     def __init__(self, tokens: TextTokens, prompt: str, *, hidden: bool) -> None:
-        self.tokens, self.hidden, self.length = tokens, hidden, 0
+        self.text, self.hidden = GrowingText(tokens), hidden
         if not hidden:
             typer.echo(prompt, nl=False)
 
-    def update(self, made: list[int]) -> None:
+    def update(self, token: int) -> None:
         """Write what is new."""
         if not self.hidden:
-            text = self.tokens.decode(made)
-            self._write(text.rstrip(_UNFINISHED))
+            typer.echo(self.text.add(token), nl=False)
 
-    def end(self, made: list[int]) -> None:
+    def end(self) -> None:
         """Write what is left, and a line end."""
         if not self.hidden:
-            self._write(self.tokens.decode(made))
-            typer.echo()
-
-    def _write(self, text: str) -> None:
-        typer.echo(text[self.length :], nl=False)
-        self.length = max(self.length, len(text))
+            typer.echo(self.text.rest())

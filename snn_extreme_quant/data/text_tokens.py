@@ -6,6 +6,7 @@ import gzip
 import json
 import zlib
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -102,6 +103,8 @@ class TextTokens:
             case "bytes":
                 return np.frombuffer(text.encode("utf-8"), np.uint8).astype(np.int32)
             case "characters":
+                if not self.characters:
+                    return np.zeros(len(text), np.int32)  # all are unknown
                 codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
                 places = np.searchsorted(self._codes, codes, sorter=self._order)
                 found = self._order[np.minimum(places, len(self._codes) - 1)]
@@ -112,7 +115,12 @@ class TextTokens:
                 return np.array([i for piece in pieces for i in piece.ids], np.int32)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of tokens; what is no text becomes a replacement character."""
+        """Return the text of tokens; what is no text becomes a replacement character.
+
+        Raises:
+            DataError: they are no tokens.
+        """
+        self._check(ids)
         match self.kind:
             case "bytes":
                 return bytes(ids).decode("utf-8", errors="replace")
@@ -120,6 +128,16 @@ class TextTokens:
                 return "".join(self.characters[i] if i < len(self.characters) else _UNKNOWN for i in ids)
             case "bpe":
                 return str(self.tokenizer.decode(list(ids), skip_special_tokens=False))
+
+    def _check(self, ids: Sequence[int]) -> None:
+        """Refuse what is no token; a vocabulary of BPE may have gaps, so its numbers may go further than there are."""
+        found = np.asarray(ids)
+        most = np.iinfo(np.uint32).max if self.kind == "bpe" else self.vocab - 1
+        if len(found) and (found.dtype.kind not in "iu" or found.ndim != 1 or found.min() < 0 or found.max() > most):
+            what = f"{found.dtype} {found.shape}"
+            if found.dtype.kind in "iu" and found.ndim == 1:
+                what = str(found.min() if found.min() < 0 else found.max())
+            raise DataError(f"decode(): {what} is no token; they are whole numbers from 0 to {self.vocab - 1}.")
 
     def units(self, text: str) -> int:
         """Return what bits per character are counted by: bytes of the kind ``"bytes"``, else characters."""
@@ -137,6 +155,7 @@ class TextTokens:
             the parts stand for: their share of the text's.
 
         Raises:
+            ConfigError: ``streams`` is no number from 1.
             DataError: a part would have fewer than two tokens.
 
         Example:
@@ -144,6 +163,9 @@ class TextTokens:
             >>> parts.tolist(), characters
             ([[1, 0, 2], [0, 2, 0]], 4.0)
         """
+        given: object = streams
+        if not isinstance(given, Integral) or streams < 1:
+            raise ConfigError(f"streams={streams!r}: use a whole number from 1.")
         ids = self.encode(text)
         length = len(ids) // streams
         if length < 2:

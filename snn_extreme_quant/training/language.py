@@ -22,7 +22,7 @@ from snn_extreme_quant.data import (
     split_rows,
 )
 from snn_extreme_quant.data.metrics import measure
-from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.errors import ConfigError, DataError
 from snn_extreme_quant.models import SpikeGPT, SpikeGPTConfig
 from snn_extreme_quant.models.config import weights_from_data
 from snn_extreme_quant.training.distillation import Shares, TeacherOutputs, given_logits, label_loss, soft_loss
@@ -165,6 +165,7 @@ class LanguageModelling(_Scratch):
         self.text = recipe.text
         train, self.dev = split_text(recipe.text, Path(recipe.data))
         tokens = self.tokens_of(train)
+        _check_dev(recipe.text, len(tokens.encode(self.dev)))
         self.train = Windows.of(tokens.encode(train), recipe.text.context)
         self.build(tokens)
         if self.gpt.config.head != "tokens":
@@ -222,6 +223,16 @@ class TextClassification(_Scratch):
 def gpt_job(recipe: Recipe, place: Place) -> LanguageModelling | TextClassification:
     """Make the job of a recipe with ``[gpt]``."""
     return (TextClassification if recipe.text is None else LanguageModelling)(recipe, place)
+
+
+def _check_dev(text: TextTask, count: int) -> None:
+    """Refuse a dev text that could not be measured, before the first step."""
+    if count // text.streams < 2:
+        other = f"a longer text than dev={text.dev!r}" if text.dev else f"a larger [task] holdout than {text.holdout:g}"
+        raise DataError(
+            f"The dev text has {count} tokens, fewer than two for each of [task] streams={text.streams}: use fewer"
+            f" streams, or {other}."
+        )
 
 
 def _splits(recipe: Recipe) -> tuple[Rows, Rows]:

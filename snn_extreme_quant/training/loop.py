@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from snn_extreme_quant.data import Batch, batch_order, collate
-from snn_extreme_quant.errors import CheckpointError, OutputPathError, SxqError, TrainingError
+from snn_extreme_quant.errors import CheckpointError, OutputPathError, SxqError
 from snn_extreme_quant.output_files import write_whole
 from snn_extreme_quant.training.finetuning import FineTuning
+from snn_extreme_quant.training.finite import check_parameters, clip_finite
 from snn_extreme_quant.training.jobs import Distillation, Job, Place
 from snn_extreme_quant.training.language import gpt_job
 from snn_extreme_quant.training.optimisation import (
@@ -139,6 +140,19 @@ class _Run:
         if self.pending is not None and self.step:
             self._restore(self.pending)
         self.pending = None
+        self.check()
+
+    def check(self) -> None:
+        """Stop the run if a parameter is NaN or infinite: before a stage, and before anything is written."""
+        check_parameters(self.named(), self._where())
+
+    def named(self) -> list[tuple[str, torch.nn.Parameter]]:
+        """Return what is trained, under the names of the model that the run leaves, where it is part of that."""
+        models = (self.job.model, self.job.trained)
+        return list({id(value): (name, value) for model in models for name, value in model.named_parameters()}.values())
+
+    def _where(self) -> str:
+        return f"stage {self.recipe.stages[self.stage].name!r}, step {self.step}"
 
     def run_stage(self, stage: Stage) -> None:
         """Train for one stage, from wherever it stands."""
@@ -162,6 +176,7 @@ class _Run:
                 self.report(Progress(stage.name, self.step, steps, losses, dev, total, stage.lr * factor))
             if not last and options.save_every and self.step % options.save_every == 0:
                 self.seconds = time.perf_counter() - started
+                self.check()
                 self.save()
 
     def update(self, stage: Stage, batch: Batch) -> dict[str, float]:
@@ -183,15 +198,14 @@ class _Run:
                 found[name] = found.get(name, torch.zeros((), device=part.ids.device)) + value.detach()
         means = accelerator.reduce(found, "mean")  # shares count the processes
         result = {name: float(value) for name, value in means.items()}
-        if not math.isfinite(result["loss"]):
-            raise TrainingError(f"stage {stage.name!r}, step {self.step}: the loss is {result['loss']}; lower lr.")
-        accelerator.clip_grad_norm_(self.wrapped.parameters(), options.clip)
+        clip_finite(self.named(), options.clip, result["loss"], self._where())
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return result
 
     def evaluate(self, stage: Stage, losses: dict[str, float], seconds: float) -> dict[str, float]:
         """Measure the model on the dev set, keep it if it is the best, and write a line of the log."""
+        self.check()
         figures = self.job.evaluate()
         if self.accelerator.is_main_process:
             first = self.recipe.task.metrics[0]
@@ -280,7 +294,7 @@ def train(
         DataError: the data cannot be read.
         CheckpointError: there is nothing to resume, or it is of another recipe; or, without ``resume``, the folder
             holds a checkpoint already.
-        TrainingError: the loss is not finite.
+        TrainingError: the loss, a gradient or a parameter is not finite; the message names the parameter.
     """
     folder = Path(folder)
     known = folder.exists()

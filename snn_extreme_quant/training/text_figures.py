@@ -78,6 +78,7 @@ def text_figures(model: SpikeGPT, tokens: TextTokens, text: str, streams: int = 
         ``bits_per_character``, ``perplexity``, ``tokens`` that were predicted, and ``firing_rate`` of a spiking model.
 
     Raises:
+        ConfigError: ``streams`` is no number from 1.
         DataError: a part has fewer than two tokens.
     """
     cut, characters = tokens.parts(text, streams)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import onnx
 import pytest
@@ -74,7 +75,6 @@ def test_what_commands_refuse_of_language_models(sxq, model, tmp_path):
     file = tmp_path / "gpt.onnx"
     SpikeGPT(SpikeGPTConfig(vocab=9, layers=1, hidden=8)).save_pretrained(tmp_path / "silent")
     for arguments, words in (
-        (["export", model, "-o", file, "--integer"], "--integer is not of a SpikeGPT's folder"),
         (["export", model, "-o", file, "--sample", "1,2"], "--sample is not of"),
         (["export", "no_models:build", "-o", file], "--sample"),
         (["export", model, "-o", file, "--form", "streaming", "--logits", "all"], "logits='all'"),
@@ -154,3 +154,35 @@ def test_mistakes_are_one_line(sxq, model, tmp_path):
         assert result.exit_code == 2, result.stderr
         assert words in result.stderr
         assert not result.stdout
+
+
+def test_the_folder_of_an_integer_model_may_be_called_integer(sxq, model, tmp_path):
+    file = tmp_path / "gpt.onnx"
+    result = sxq("export", model, "-o", file, "--integer")
+    assert result.exit_code == 2
+    assert "profile='reference'" in result.stderr
+    gpt = SpikeGPT.from_pretrained(model / "best")
+    SpikeGPT(replace(gpt.config, profile="integer")).save_pretrained(tmp_path / "integer", packed=True)
+    assert sxq("export", tmp_path / "integer", "-o", tmp_path / "plain.onnx").exit_code == 0
+    result = sxq("export", tmp_path / "integer", "-o", file, "--integer")
+    assert result.exit_code == 0, result.stderr
+    assert file.read_bytes() == (tmp_path / "plain.onnx").read_bytes()
+    result = sxq("export", tmp_path / "integer", "-o", file, "--integer", "--decay-bits", "8")
+    assert result.exit_code == 2
+    assert "--decay-bits is not of a SpikeGPT's folder" in result.stderr
+
+
+def test_a_model_that_labels_texts_is_called_so(sxq):
+    for command in (["generate", "sst2-ternary"], ["lm-eval", "sst2-ternary", "text.txt"]):
+        result = sxq(*command)
+        assert result.exit_code == 2
+        assert "sst2-ternary is a SpikingBERT, which labels texts" in result.stderr
+
+
+def test_showing_a_text_costs_each_token_the_same(sxq, model, monkeypatch):
+    decoded, decode = [], TextTokens.decode
+    monkeypatch.setattr(TextTokens, "decode", lambda self, ids: decoded.append(len(ids)) or decode(self, ids))
+    shown = sxq("generate", model, "--prompt", "to be", "-n", "300", "--seed", "3")
+    assert shown.exit_code == 0, shown.stderr
+    assert len(shown.stdout) == 5 + 300 + 1
+    assert max(decoded) <= 64

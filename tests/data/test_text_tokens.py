@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from snn_extreme_quant.data import TextTokens, Windows, batch_order, collate, read_document, rows_of
+from snn_extreme_quant.data.growing_text import GrowingText
 from snn_extreme_quant.errors import ConfigError, DataError
 
 TEXT = "Ünicode wörds,\nand more words;\n\n  indented words and words\n" * 30
@@ -113,3 +114,80 @@ def test_rows():
     assert collate(rows, np.array([1, 0])).ids.tolist() == [[2, 0, 0], [0, 1, 2]]
     with pytest.raises(DataError, match="row 1"):
         rows_of(["a", ""], [0.0, 1.0], tokens, 3)
+
+
+def test_a_text_without_characters():
+    tokens = TextTokens.of("characters", "")
+    assert tokens.encode("ab").tolist() == [0, 0]
+    assert tokens.encode("").tolist() == []
+    assert tokens.decode([0]) == "\ufffd"
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+def test_what_is_no_token_is_not_decoded(kind):
+    pytest.importorskip("tokenizers")
+    tokens = TextTokens.of(kind, TEXT, vocab=300)
+    for ids in ([-1], [1.5], [[1]], *([] if kind == "bpe" else [[tokens.vocab]])):
+        with pytest.raises(DataError, match="no token"):
+            tokens.decode(ids)
+    assert tokens.decode([]) == ""
+    with pytest.raises(ConfigError, match="streams=0"):
+        tokens.parts(TEXT, 0)
+
+
+def test_a_damaged_gz_is_said(tmp_path):
+    whole = bytearray(gzip.compress(TEXT.encode()))
+    whole[15:25] = b"\xff" * 10
+    (tmp_path / "text.txt.gz").write_bytes(whole)
+    with pytest.raises(DataError, match=r"text\.txt\.gz cannot be read as text"):
+        read_document(tmp_path / "text.txt.gz")
+
+
+# Texts that are shown while they are made.
+
+
+def decoded(tokens, monkeypatch):
+    """Count how many tokens are decoded."""
+    lengths, decode = [], tokens.decode
+
+    def counted(ids):
+        lengths.append(len(ids))
+        return decode(ids)
+
+    monkeypatch.setattr(tokens, "decode", counted)
+    return lengths
+
+
+@pytest.mark.parametrize("kind", ["characters", "bytes", "bpe"])
+@pytest.mark.parametrize("what", ["text", "noise", "no text"])
+def test_a_growing_text_is_the_text_at_a_cost_that_does_not_grow(kind, what, monkeypatch):
+    pytest.importorskip("tokenizers")
+    text = "Ünicode wörds,\n 東京\U0001f600 and\u2028 \ufffd more  words;\r\n\t" * 40
+    tokens = TextTokens.of(kind, text, vocab=300)
+    ids = {
+        "text": tokens.encode(text).tolist(),
+        "noise": np.random.default_rng(0).integers(0, tokens.vocab, 3000).tolist(),
+        # Bytes of characters that never end; BPE's first 256 tokens are bytes, in an order of its own.
+        "no text": [token for token in range(tokens.vocab) if tokens.decode([token]) == "\ufffd"][-60:] * 50,
+    }[what]
+    wanted, lengths = tokens.decode(ids), decoded(tokens, monkeypatch)
+    growing = GrowingText(tokens)
+    pieces = [growing.add(token) for token in ids]
+    assert "".join(pieces) + growing.rest() == wanted
+    assert growing.rest() == ""
+    assert sum(lengths) < 100 * len(ids)
+    if what == "text" and kind != "bpe":
+        shown = [len("".join(pieces[:place])) for place in range(len(ids))]
+        assert all(len(tokens.decode(ids[:place])) - length <= 1 for place, length in enumerate(shown))
+
+
+def test_decoders_that_look_back_are_shown_too():
+    """One that drops the space before the first word gives another text from a place on."""
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {f"\u2581w{number}": number for number in range(50)}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="\u2581w0"))
+    tokenizer.decoder = tokenizers.decoders.Metaspace()
+    tokens, ids = TextTokens("bpe", tokenizer=tokenizer), np.random.default_rng(0).integers(0, 50, 500).tolist()
+    growing = GrowingText(tokens)
+    assert "".join(growing.add(token) for token in ids) + growing.rest() == tokens.decode(ids)
+    assert len(growing._last) < 100

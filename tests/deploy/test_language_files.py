@@ -88,6 +88,30 @@ def test_a_thousand_tokens(tmp_path: Path, name: str, form: Any) -> None:
         assert sxq.verify(model, tmp_path / "gpt.onnx", prompts(1), tokens=1000, native=native).ok
 
 
+@pytest.mark.parametrize("profile", ["reference", "integer"])
+def test_a_thousand_tokens_of_a_tiny_model(tmp_path: Path, profile: Any) -> None:
+    """The file writes 1,000 tokens one by one, torch reads them at once: the same tokens, logits, state and spikes."""
+    model, path = build(weights="ternary", hidden=16, ffn=32, profile=profile).eval(), tmp_path / "gpt.onnx"
+    export_gpt(model, path, logits="all")
+    for native in NATIVE:
+        file = GptFile(path, native=native)
+        assert ("native" in file.runtime) == native
+        text = list(file.generate([1, 2, 3], 1000, 0.8, 0.9, seed=4))
+        assert len(set(text)) > 10
+        ids = torch.tensor([[1, 2, 3, *text]])
+        with torch.no_grad():
+            _, state = model.run(ids[:, :-1])  # the last token was not read
+        for name, value in state.tensors.items():
+            assert np.array_equal(file.state[name], value.numpy())
+        found = sxq.verify(model, path, ids, tokens=1, native=native)
+        assert found.ok, str(found)
+        assert found.text is not None
+        assert found.text.values > 1003 * model.config.vocab
+        assert found.spikes_compared == 1003 * 4 * 16
+        assert 0.01 < found.firing_rate < 0.99
+    assert list(generate(model, [1, 2, 3], 60, 0.8, 0.9, seed=4)) == text[:60]
+
+
 def test_the_file_alone_writes_the_same_text(ternary: tuple[SpikeGPT, Path]) -> None:
     model, path = ternary
     file = GptFile(path, native=False)
@@ -258,3 +282,24 @@ def test_damaged_metadata_is_said(tmp_path: Path, ternary: tuple[SpikeGPT, Path]
     (tmp_path / "gpt.onnx").write_bytes(seal(proto))
     with pytest.raises(ModelFileError, match="damaged metadata"):
         GptFile(tmp_path / "gpt.onnx")
+
+
+def test_wrong_arguments_of_a_file(ternary: tuple[SpikeGPT, Path]) -> None:
+    file = GptFile(ternary[1], native=False)
+    with pytest.raises(SampleError, match="as many of each text"):
+        file.run([[1], [1, 2]])
+    file.run([[1, 2, 3]])
+    state = file.state
+    for wrong, words in (
+        (None, "NoneType"),
+        ("abc", "str"),
+        ({**state, "numerator": state["numerator"] * np.nan}, "NaN"),
+    ):
+        with pytest.raises(SampleError, match=words):
+            file.state = wrong
+    for options, words in (({"seed": -1}, "seed"), ({"count": "a"}, "count"), ({"temperature": "x"}, "temperature")):
+        with pytest.raises(ConfigError, match=words):
+            file.generate([1], **{"count": 2, **options})
+    with pytest.raises(SampleError, match="got str"):
+        file.generate("ab", 2)  # type: ignore[arg-type]
+    assert all(np.array_equal(value, state[name]) for name, value in file.state.items())

@@ -134,6 +134,14 @@ def test_a_command_that_needs_torch_says_so(folder: Path) -> None:
     assert "needs torch, which is not installed" in done.stderr
 
 
+def test_a_model_of_another_kind_is_told_before_torch_is_missed() -> None:
+    for model, words in (("sst2-ternary", "is a SpikingBERT"), ("nowhere", "nowhere is not there")):
+        done = without_torch("from snn_extreme_quant.cli import main; main()", "generate", model)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert "torch" not in done.stderr.replace("-", "")
+
+
 @pytest.mark.parametrize("package", [sxq, deploy, neurons])
 def test_no_lazy_name_is_that_of_a_module(package: object) -> None:
     """Importing the module would bind its name in the package, in the place of what is looked for."""

@@ -170,6 +170,13 @@ def test_wkv_is_the_published_one(scale):
     torch.testing.assert_close(found.double(), published(decay, first, key, value), rtol=1e-5, atol=1e-5)
 
 
+def test_wkv_of_a_long_text_that_forgets_nothing():
+    _, first, key, value = terms(4000)
+    zero, decay = torch.zeros(2, 9), torch.tensor([-9.0, -11.0, -14.0]).repeat(3)
+    found = weighted_average(decay, first, key, value, zero, zero)[0]
+    torch.testing.assert_close(found.double(), published(decay, first, key, value), rtol=0.0, atol=1e-5)
+
+
 def test_wkv_stays_finite():
     decay, first, key, value = terms(300)
     zero = torch.zeros(2, 9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -123,3 +125,65 @@ def test_nothing_in_a_file_is_executed(tmp_path, capsys):
         load_released(tmp_path / "model.pth", hidden=3)
     with pytest.raises(CheckpointError, match="mean"):
         save_released(small(head="mean"), tmp_path / "model.pth")
+
+
+def test_damaged_files_are_said_without_foreign_advice(tmp_path):
+    save_released(small(), tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    for number, content in enumerate(
+        (
+            b"hello world this is not", b"", b"\x80\x02.", b"\x80\x02c", b"\x80\x02K\x01.", b"\x80\x02h\x05.",
+            b"\x80\x02(K\x01R.", b"\x80\x02cos\nsystem\nX\x02\x00\x00\x00id\x85R.", b"PK\x03\x04" + b"a" * 50,
+            pickle.dumps({"a": 1}, protocol=2), whole[: len(whole) // 2], bytes(range(256)),
+        )
+    ):  # fmt: skip
+        path = tmp_path / f"{number}.pth"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=rf"{number}\.pth") as caught:
+            load_released(path)
+        assert "weights_only" not in str(caught.value)
+    torch.save({"emb.weight": Harmful()}, tmp_path / "bad.pth")
+    with pytest.raises(CheckpointError, match="any code") as caught:
+        load_released(tmp_path / "bad.pth")
+    assert "weights_only" not in str(caught.value)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_released(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (torch.empty(30, 24, device="meta"), "no values"),
+        (torch.eye(30, 24).to_sparse(), "sparse"),
+        (torch.zeros(30, 24, dtype=torch.complex64), "complex64"),
+    ],
+    ids=["meta", "sparse", "complex"],
+)
+def test_tensors_of_other_kinds_are_named(tmp_path, value, words):
+    torch.save({**small().state_dict(), "head.weight": value}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=rf"'head\.weight'.*{words}"):
+        load_released(tmp_path / "model.pth")
+
+
+def test_a_layer_of_a_huge_number_is_refused_before_models_are_made(tmp_path):
+    torch.save({**small().state_dict(), "blocks.999999999.ln1.weight": torch.zeros(24)}, tmp_path / "model.pth")
+    with pytest.raises(CheckpointError, match=r"has no 'blocks\.2\.ln1"):
+        load_released(tmp_path / "model.pth")
+
+
+def test_options_and_models_that_are_none(tmp_path):
+    save_released(small(), tmp_path / "model.pth")
+    with pytest.raises(ConfigError, match=r"no such field.*'inputs'"):
+        load_released(tmp_path / "model.pth", input="spikes")
+    with pytest.raises(ConfigError, match="Linear"):
+        save_released(torch.nn.Linear(1, 1), tmp_path / "no.pth")
+
+
+def test_a_packed_model_leaves_codes_times_scales(tmp_path):
+    model = small(weights="ternary")
+    model.save_pretrained(tmp_path, packed=True)
+    save_released(SpikeGPT.from_pretrained(tmp_path), tmp_path / "model.pth")
+    found = load_released(tmp_path / "model.pth").blocks[0].att.key.weight
+    codes, scale = model.blocks[0].att.key.integer_weight()
+    assert torch.equal(found, codes * scale.view(-1, 1))
+    assert not torch.equal(found, model.blocks[0].att.key.weight)

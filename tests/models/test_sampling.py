@@ -46,3 +46,25 @@ def test_mistakes():
         generate(model, [], 3)
     with pytest.raises(SampleError, match="token 9"):
         list(generate(model, [9], 3))
+    for options in ({"seed": -1}, {"seed": 1.5}, {"temperature": "a"}, {"top_p": None}, {"count": -1}, {"count": "3"}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            generate(model, [1], **{"count": 3, **options})
+    for prompt in ("abc", b"abc", 3, None):
+        with pytest.raises(SampleError, match="sequence of tokens"):
+            generate(model, prompt, 3)
+    for prompt in ([1.5], [[1]], ["a"]):
+        with pytest.raises(SampleError, match=r"token"):
+            list(generate(model, prompt, 3))
+    assert list(generate(model, np.array([1]), np.int64(2), seed=np.uint8(0))) == list(generate(model, [1], 2))
+
+
+def test_dropout_takes_no_part():
+    """The tokens are a function of model and arguments, whatever the training flag; it is as it was in between."""
+    model = SpikeGPT(SpikeGPTConfig(vocab=30, layers=2, hidden=24, dropout=0.5)).eval()
+    wanted = list(generate(model, [1, 2, 3], 30, seed=1))
+    made = []
+    for token in generate(model.train(), [1, 2, 3], 30, seed=1):
+        assert all(module.training for module in model.modules())
+        made.append(token)
+    assert made == wanted
+    assert model.training

@@ -86,3 +86,43 @@ def test_what_are_no_ids_is_refused():
     for token in (40, -1):
         with pytest.raises(SampleError, match=f"token {token}"):
             model(torch.tensor([[1, token]]))
+
+
+def test_the_mask_of_a_language_model():
+    """Pads behind a text change nothing before them; pads before it, or what is no mask, are refused."""
+    model, ids = build(weights="ternary"), texts(9, 3)
+    lengths = torch.tensor([9, 4, 1])
+    mask = (torch.arange(9) < lengths[:, None]).long()
+    for given in (mask, mask.bool(), torch.ones_like(ids), None):
+        assert torch.equal(model(ids, given), model(ids))
+    other = torch.where(mask.bool(), ids, (ids + 1) % 40)
+    for row, length in enumerate(lengths.tolist()):
+        assert torch.equal(model(other, mask)[row, :length], model(ids[row : row + 1, :length])[0])
+    with pytest.raises(SampleError, match=r"text 1 begins with a pad.*padding_side='right'"):
+        model(ids, mask.flip(1))
+    for wrong in (torch.zeros(9), "abc", mask[:, :5], mask * 2, mask.float() * 0.5, mask * 0, mask.tolist()):
+        with pytest.raises(SampleError, match="attention_mask"):
+            model(ids, wrong)
+
+
+def test_wrong_arguments_of_states_and_steps():
+    model, ids = build(), texts(4)
+    _, state = model.run(ids)
+    arrays = {name: value.detach().numpy() for name, value in state.tensors.items()}
+    for call, words in (
+        (lambda: model.run(ids, dict(state.tensors)), "got dict.*SpikeGPTState"),
+        (lambda: model.run(ids, "x"), "got str"),
+        (lambda: model.run(ids, SpikeGPTState(arrays)), "type float32"),
+        (lambda: model.step([1, 2], state), r"\(B,\); got list"),
+        (lambda: model.step(torch.tensor(1), state), r"a tensor \(\)"),
+        (lambda: model.step(ids, state), r"a tensor \(2, 4\)"),
+        (lambda: SpikeGPTState({}).batch, "no 'numerator'"),
+        (lambda: SpikeGPTState({}).rows([0]), "no 'numerator'"),
+        *((lambda rows=rows: state.rows(rows), "0 to 1") for rows in ([], [5], [-3], [0.5], 0, "a", None, [True])),
+        *((lambda batch=batch: model.initial_state(batch), "from 1") for batch in (-1, 0, "a", 2.5, None)),
+    ):
+        with pytest.raises(SampleError, match=words):
+            call()
+    assert torch.equal(state.rows([False, True]).tensors["numerator"], state.rows([1]).tensors["numerator"])
+    assert torch.equal(state.rows(torch.tensor([-1])).tensors["numerator"], state.rows([1]).tensors["numerator"])
+    assert SpikeGPTState({name: torch.from_numpy(value) for name, value in arrays.items()}).batch == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,3 +82,12 @@ def test_only_the_interface_is_exported(library: Any) -> None:
         f"sxq_{name}" for name in ("select", "operator_count", "operator_name", "instruction_set", "copied_bytes")
     }
     assert {name for name in names if not name.startswith("_")} == wanted
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--help"], 0), (["--folder"], 2), (["a", "b"], 2)])
+def test_what_is_no_folder_is_not_made(tmp_path: Path, arguments: list[str], status: int) -> None:
+    command = [sys.executable, "-m", "snn_extreme_quant_native", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == status, done.stderr
+    assert "[folder]" in (done.stderr if status else done.stdout)
+    assert not list(tmp_path.iterdir())

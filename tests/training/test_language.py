@@ -187,6 +187,8 @@ def test_perplexity_is_that_of_its_equation():
     assert spikes.rate == pytest.approx(figures["firing_rate"])
     with pytest.raises(DataError, match="streams"):
         text_figures(model, tokens, "the cat", 4)
+    with pytest.raises(ConfigError, match="streams=0"):
+        text_figures(model, tokens, "the cat", 0)
 
 
 def test_what_means_nothing_is_refused(tmp_path):
@@ -218,6 +220,14 @@ def test_what_means_nothing_is_refused(tmp_path):
         train(load_recipe(recipe, ["task.train=nowhere.txt"]), tmp_path / "run")
     with pytest.raises(DataError, match="fewer"):
         train(load_recipe(recipe, ["task.context=100000"]), tmp_path / "run")
+    (tmp_path / "dev.txt").write_text("the cat")
+    for change, words in (
+        ("task.streams=200", r"306 tokens.*streams=200.*holdout than 0\.1"),
+        ("task.holdout=0.001", r"3 tokens.*streams=4.*holdout than 0\.001"),
+        ("task.dev=dev.txt", r"7 tokens.*dev='dev\.txt'"),
+    ):
+        with pytest.raises(DataError, match=words):
+            train(load_recipe(recipe, [change]), tmp_path / "run", report=pytest.fail)
 
 
 # A start and a teacher.

@@ -25,6 +25,7 @@ def file_figures(file: GptFile, text: str, streams: int = 16) -> dict[str, float
         ``bits_per_character``, ``perplexity``, and ``tokens`` that were predicted: the first of a part is not.
 
     Raises:
+        ConfigError: ``streams`` is no number from 1.
         DataError: a part has fewer than two tokens.
         ModelFileError: the file does not say what a token is.
     """

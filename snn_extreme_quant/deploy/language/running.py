@@ -13,7 +13,7 @@ from snn_extreme_quant.data.text_tokens import TextTokens
 from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import DataError, ModelFileError, SampleError
 from snn_extreme_quant.exported.files import AFTER, read_model
-from snn_extreme_quant.models.gpt.sampling import check_sampling, choose
+from snn_extreme_quant.models.gpt.sampling import check_request, choose
 
 __all__ = ["GptFile"]
 
@@ -92,6 +92,9 @@ class GptFile:
 
     @state.setter
     def state(self, values: Mapping[str, npt.ArrayLike]) -> None:
+        if not isinstance(values, Mapping):
+            what = type(values).__name__
+            raise SampleError(f"{self.path}: the state is arrays by name; got {what}. reset() forgets it.")
         found = {name: np.array(value) for name, value in values.items()}
         if found and set(found) != set(self._shapes):
             wrong = min(set(found) ^ set(self._shapes))
@@ -104,6 +107,8 @@ class GptFile:
                     f"{self.path}: the state's {name!r} is {self._types[name]} {(layers, 'B', width)}, not"
                     f" {value.dtype} {value.shape}."
                 )
+            if value.dtype.kind == "f" and not bool(np.isfinite(value).all()):
+                raise SampleError(f"{self.path}: the state's {name!r} holds NaN or infinite values; call reset().")
         self._state = found
 
     def run(self, ids: npt.ArrayLike) -> Array:
@@ -119,7 +124,7 @@ class GptFile:
         Raises:
             SampleError: they are something else.
         """
-        given = np.asarray(ids)
+        given = self._array(ids)
         self._check(given)
         given = given.astype(np.int64)
         if not self._state:
@@ -134,6 +139,15 @@ class GptFile:
         starts = range(0, given.shape[1], _PIECE)
         made = [self._made(np.ascontiguousarray(given[:, start : start + _PIECE])) for start in starts]
         return np.concatenate(made, 1) if made[-1].ndim == 3 else made[-1]
+
+    def _array(self, ids: npt.ArrayLike) -> Array:
+        try:
+            return np.asarray(ids)
+        except ValueError as error:  # rows of different lengths
+            raise SampleError(
+                f"{self.path} takes token ids (B, L), as many of each text: {error}. Texts of different lengths run one"
+                " after the other, with reset() in between."
+            ) from error
 
     def _made(self, ids: Array) -> Array:
         logits, *after = self._session.run(self._names, {"ids": ids, **self._state})
@@ -161,9 +175,7 @@ class GptFile:
 
         The state is reset first. Arguments and errors as of :func:`snn_extreme_quant.models.gpt.generation.generate`.
         """
-        check_sampling(temperature, top_p)
-        if not len(prompt):
-            raise SampleError("The prompt is empty; give one token at least, such as a line end.")
+        check_request(prompt, count, temperature, top_p, seed)
         return self._tokens(prompt, count, temperature, top_p, np.random.default_rng(seed))
 
     def _tokens(

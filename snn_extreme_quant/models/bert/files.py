@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint, to_safetensors
+from snn_extreme_quant.checkpoints import check_finite, load_checkpoint, save_checkpoint, to_safetensors
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.models.bert.config import SpikingBertConfig
 from snn_extreme_quant.models.bert.spiking_bert import SpikingBert
@@ -48,4 +48,5 @@ def load(folder: Path) -> SpikingBert:
         load_packed(model, folder / "model.safetensors")
     else:
         load_checkpoint(model, folder / "model.safetensors")
+    check_finite(model, folder / "model.safetensors")
     return model.eval()

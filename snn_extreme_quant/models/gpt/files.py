@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
-from snn_extreme_quant.checkpoints import load_checkpoint, save_checkpoint, to_safetensors
+from snn_extreme_quant.checkpoints import check_finite, load_checkpoint, save_checkpoint, to_safetensors
 from snn_extreme_quant.data.text_tokens import TextTokens
 from snn_extreme_quant.errors import CheckpointError, ConfigError, OutputPathError
 from snn_extreme_quant.layers import IntegerFirst
@@ -51,6 +51,12 @@ def save(model: SpikeGPT, folder: Path, packed: bool) -> None:
 
 def load(folder: Path) -> SpikeGPT:
     """Read both files; :meth:`SpikeGPT.from_pretrained`."""
+    model = _loaded(folder)
+    check_finite(model, folder / "model.safetensors")
+    return model.eval()
+
+
+def _loaded(folder: Path) -> SpikeGPT:
     path = folder / "config.json"
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
@@ -65,7 +71,7 @@ def load(folder: Path) -> SpikeGPT:
     if not facts.get("packed"):
         model = SpikeGPT(config)
         load_checkpoint(model, folder / "model.safetensors")
-        return model.eval()
+        return model
     # Packed tables of a tied model are float ones: the head reads the embedding's.
     model = SpikeGPT(replace(config, tied=False))
     if config.tied:
@@ -74,9 +80,9 @@ def load(folder: Path) -> SpikeGPT:
         model.head = nn.Linear(config.hidden, config.outputs, bias=False)
         model.head.weight = model.emb.weight
         model.config = config
-        return model.eval()
+        return model
     load_packed(model, folder / "model.safetensors")
-    return model.eval()
+    return model
 
 
 def load_language_model(folder: Path) -> tuple[SpikeGPT, TextTokens]:

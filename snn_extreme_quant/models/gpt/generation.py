@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
 from snn_extreme_quant.errors import SampleError
-from snn_extreme_quant.models.gpt.sampling import check_sampling, choose
+from snn_extreme_quant.models.gpt.sampling import check_request, choose
 from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 
 __all__ = ["generate"]
@@ -28,7 +29,7 @@ def generate(
     """Yield ``count`` tokens that follow a prompt, in the recurrent form: each takes the same time and memory.
 
     Args:
-        model: of ``head="tokens"``, in ``eval()`` mode.
+        model: of ``head="tokens"``. It computes as in ``eval()`` mode; its training flag is as it was in between.
         prompt: tokens, one at least, and as many as there are; they go through the model some hundreds at a time.
         count: how many to make.
         temperature: as for :func:`~snn_extreme_quant.models.gpt.sampling.choose`, as the next.
@@ -36,8 +37,8 @@ def generate(
         seed: the tokens are a function of model and arguments alone.
 
     Raises:
-        ConfigError: temperature or ``top_p`` mean nothing, or the model is a classifier.
-        SampleError: the prompt is empty, or holds what is no token.
+        ConfigError: a number means nothing, or the model is a classifier.
+        SampleError: the prompt is empty, is no sequence of tokens, or holds what is no token.
 
     Example:
         >>> from snn_extreme_quant.models import SpikeGPTConfig
@@ -45,9 +46,7 @@ def generate(
         >>> list(generate(model, [1, 2], 5, seed=3)) == list(generate(model, [1, 2], 5, seed=3))
         True
     """
-    check_sampling(temperature, top_p)
-    if not len(prompt):
-        raise SampleError("The prompt is empty; give one token at least, such as a line end.")
+    check_request(prompt, count, temperature, top_p, seed)
     return _tokens(model, prompt, count, temperature, top_p, np.random.default_rng(seed))
 
 
@@ -56,13 +55,35 @@ def _tokens(
 ) -> Iterator[int]:
     device = model.emb.weight.device
     state = model.initial_state()
-    with torch.no_grad():
-        for piece in torch.split(torch.tensor([list(prompt)], device=device), _PIECE, 1):
+    with _evaluating(model):
+        for piece in torch.split(_ids(prompt).to(device), _PIECE, 1):
             every, state = model.run(piece, state)
     logits = every[:, -1]
     for number in range(count):
         token = choose(logits[0].cpu().numpy(), temperature, top_p, rng)
         yield token
         if number + 1 < count:
-            with torch.no_grad():
+            with _evaluating(model):
                 logits, state = model.step(torch.tensor([token], device=device), state)
+
+
+def _ids(prompt: Sequence[int]) -> torch.Tensor:
+    """Return the tokens of a prompt, ``(1, L)``."""
+    try:
+        return torch.tensor([list(prompt)])
+    except (TypeError, ValueError) as error:
+        raise SampleError(f"The prompt is a sequence of tokens, whole numbers; got {error}.") from error
+
+
+@contextmanager
+def _evaluating(model: SpikeGPT) -> Iterator[None]:
+    """Compute without dropout and without a graph; whoever takes the tokens may train the model in between."""
+    training = model.training
+    if training:
+        model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        if training:
+            model.train()

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import pickle
+import itertools
 import re
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from snn_extreme_quant.checkpoints import check_finite
 from snn_extreme_quant.errors import CheckpointError, ConfigError
 from snn_extreme_quant.models.gpt.config import SpikeGPTConfig
 from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 from snn_extreme_quant.output_files import check_writable, write_whole
+from snn_extreme_quant.registry import suggest
 
 __all__ = ["load_released", "released_config", "save_released"]
 
@@ -34,9 +37,9 @@ def load_released(path: str | Path, **config: Any) -> SpikeGPT:
         A model with float weights in evaluation mode; quantise it with ``set_weights``.
 
     Raises:
-        CheckpointError: the file cannot be read, or a tensor is missing, surplus or of another shape; the message names
-            it.
-        ConfigError: a field that the file decides.
+        CheckpointError: the file cannot be read, or a tensor is missing, surplus, of another shape, or holds NaN or
+            infinity; the message names it.
+        ConfigError: a field that the file decides, or that does not exist.
     """
     path = Path(path)
     tensors = _read(path)
@@ -50,13 +53,23 @@ def load_released(path: str | Path, **config: Any) -> SpikeGPT:
                 f"{path}: {name!r} has shape {tuple(tensors[name].shape)}; a SpikeGPT of width {found.hidden} and"
                 f" vocabulary {found.vocab} needs {tuple(value.shape)}."
             )
-        if not tensors[name].is_floating_point():
-            raise CheckpointError(f"{path}: {name!r} is of {tensors[name].dtype}; weights are floating point.")
+        _check_kind(path, name, tensors[name])
     values = {name: tensors[name].float() for name in expected}
     # The released code compares with >= 0, the unit step here reads the sign bit.
     values["emb.weight"] = values["emb.weight"] + 0.0
     model.load_state_dict(values, assign=True)
+    check_finite(model, path)
     return model.requires_grad_(True).eval()
+
+
+def _check_kind(path: Path, name: str, value: Tensor) -> None:
+    """Refuse a tensor that is no plain array of floating-point numbers."""
+    if value.is_meta:
+        raise CheckpointError(f"{path}: {name!r} has a shape but no values (it is on the meta device); save them too.")
+    if value.layout is not torch.strided or value.is_quantized:
+        raise CheckpointError(f"{path}: {name!r} is sparse or quantised; save it as a plain tensor, .to_dense().")
+    if not value.is_floating_point():
+        raise CheckpointError(f"{path}: {name!r} is of {value.dtype}; weights are floating point.")
 
 
 def released_config(
@@ -71,11 +84,14 @@ def released_config(
 
     Raises:
         CheckpointError: a tensor is missing or surplus.
-        ConfigError: a field that the shapes decide.
+        ConfigError: a field that the shapes decide, or that does not exist.
     """
+    known = {field.name for field in fields(SpikeGPTConfig)} - set(_DECIDED)
     for name in config:
         if name in _DECIDED:
             raise ConfigError(f"load_released({name}=...): the file decides it; leave it out.")
+        if name not in known:
+            raise ConfigError(f"load_released({name}=...): SpikeGPTConfig has no such field. {suggest(name, known)}")
     for name in shapes:
         for part, what in _OTHER.items():
             if part in name:
@@ -84,6 +100,11 @@ def released_config(
     for name in ("emb.weight", "blocks.0.ffn.key.weight"):
         if len(shapes.get(name, ())) != 2:
             raise CheckpointError(f"{where} has no matrix {name!r}: it is no checkpoint of SpikeGPT.")
+    gap = next(number for number in itertools.count() if number not in numbers)
+    if gap < max(numbers):
+        raise CheckpointError(
+            f"{where} has no 'blocks.{gap}.ln1.weight', but a 'blocks.{max(numbers)}': it is no SpikeGPT."
+        )
     (vocab, hidden), wide = shapes["emb.weight"], shapes["blocks.0.ffn.key.weight"][0]
     layers, ffn = 1 + max(numbers), 0 if wide == 4 * hidden else wide
     found = SpikeGPTConfig(vocab=vocab, hidden=hidden, layers=layers, ffn=ffn, **config)
@@ -97,13 +118,20 @@ def released_config(
 
 
 def save_released(model: SpikeGPT, path: str | Path) -> None:
-    """Write a model's latent float weights in the released layout, to ``.pth`` or ``.safetensors``.
+    """Write a model's float weights in the released layout, to ``.pth`` or ``.safetensors``.
+
+    Of a quantised model they are the latent weights that it is trained with; one that was loaded from a packed file has
+    codes times scales in their place, and its file holds these.
 
     Raises:
+        ConfigError: it is no SpikeGPT.
         CheckpointError: a classifier, which the layout does not have.
         OutputPathError: the file cannot be written.
     """
-    path = Path(path)
+    path, given = Path(path), model
+    if not isinstance(given, SpikeGPT):
+        what = type(given).__name__
+        raise ConfigError(f"save_released() writes a SpikeGPT; got {what}, which has no released layout.")
     if model.config.head != "tokens":
         raise CheckpointError(
             f"The released layout has a row of the head for each token; this is {model.config.head!r}."
@@ -137,8 +165,13 @@ def _read(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path} cannot be read: {error}.") from error
     try:
         data = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise CheckpointError(f"{path} cannot be read as tensors alone: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except Exception as error:  # what a damaged pickle raises is of any type
+        raise CheckpointError(
+            f"{path} is damaged, or holds other objects than tensors, which are not loaded: such a file could run any"
+            " code. Save tensors alone where it was made: torch.save(model.state_dict(), path)."
+        ) from error
     if not isinstance(data, dict) or not all(isinstance(value, Tensor) for value in data.values()):
         raise CheckpointError(f"{path} holds no dictionary of tensors.")
     return {str(name): value for name, value in data.items()}

@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from numbers import Integral, Real
+
 import numpy as np
 import numpy.typing as npt
 
-from snn_extreme_quant.errors import ConfigError
+from snn_extreme_quant.errors import ConfigError, SampleError
 
-__all__ = ["check_sampling", "choose"]
+__all__ = ["check_request", "choose"]
 
 
-def check_sampling(temperature: float, top_p: float) -> None:
-    """Raise :class:`ConfigError` for a value that means nothing."""
-    if not 0.0 <= temperature < float("inf"):
-        raise ConfigError(f"temperature={temperature}: use 0, the likeliest token, or a positive number.")
-    if not 0.0 < top_p <= 1.0:
-        raise ConfigError(f"top_p={top_p}: use a probability above 0; 1 leaves all tokens.")
+def check_request(prompt: object, count: object, temperature: object, top_p: object, seed: object) -> None:
+    """Check what ``generate`` is called with, but for the values of the tokens.
+
+    Raises:
+        ConfigError: a number means nothing.
+        SampleError: the prompt is empty, or is no sequence of tokens.
+    """
+    if not isinstance(temperature, Real) or not 0.0 <= float(temperature) < float("inf"):
+        raise ConfigError(f"temperature={temperature!r}: use 0, the likeliest token, or a positive number.")
+    if not isinstance(top_p, Real) or not 0.0 < float(top_p) <= 1.0:
+        raise ConfigError(f"top_p={top_p!r}: use a probability above 0; 1 leaves all tokens.")
+    for name, value in (("count", count), ("seed", seed)):
+        if not isinstance(value, Integral) or value < 0:
+            raise ConfigError(f"{name}={value!r}: use a whole number from 0.")
+    if isinstance(prompt, (str, bytes)) or not isinstance(prompt, Sized):
+        raise SampleError(
+            f"The prompt is a sequence of tokens; got {type(prompt).__name__}. Tokens of a text: tokens.encode(text)."
+        )
+    if not len(prompt):
+        raise SampleError("The prompt is empty; give one token at least, such as a line end.")
 
 
 def choose(logits: npt.NDArray[np.floating], temperature: float, top_p: float, generator: np.random.Generator) -> int:

@@ -23,10 +23,10 @@ from snn_extreme_quant.models.gpt.cells import FrameworkTokenLIF
 from snn_extreme_quant.models.gpt.chains import Grid, added, gated, mixed, squared
 from snn_extreme_quant.models.gpt.config import SpikeGPTConfig, check_signs
 from snn_extreme_quant.models.gpt.exact import STREAM_BITS, norm, on_grid, product, reach, read_type, sum_of
-from snn_extreme_quant.models.gpt.inputs import Product, check_ids, lengths_of
+from snn_extreme_quant.models.gpt.inputs import Product, check_ids, check_tokens, lengths_of
 from snn_extreme_quant.models.gpt.integer_parts import IntegerTokenLIF
 from snn_extreme_quant.models.gpt.start import start_as_rwkv
-from snn_extreme_quant.models.gpt.state import SpikeGPTState
+from snn_extreme_quant.models.gpt.state import SpikeGPTState, given_state
 from snn_extreme_quant.models.gpt.wkv import weighted_average
 from snn_extreme_quant.models.precision import give_weights
 from snn_extreme_quant.neurons.spec import NeuronSpec
@@ -265,15 +265,16 @@ class SpikeGPT(nn.Module):
 
         Args:
             ids: tokens.
-            attention_mask: of a classifier: 1 for tokens, 0 for the pads behind them.
+            attention_mask: 1 for tokens, 0 for the pads behind them. A classifier leaves pads out; a language model
+                reads from left to right, so the logits of tokens are the same with it, and those of pads mean nothing.
 
         Raises:
             SampleError: ids are no ``(B, T)`` integers below ``vocab``, or the mask does not fit them.
         """
         features, _ = self._features(ids, None)
+        lengths = lengths_of(ids, attention_mask)
         if self.config.head == "tokens":
             return self.ends.logits(features).transpose(0, 1)
-        lengths = lengths_of(ids, attention_mask)
         if self.config.head == "mean":
             return self.ends.logits_of_mean(features, lengths)
         return self.ends.logits(features[lengths - 1, torch.arange(len(lengths), device=lengths.device)])
@@ -294,6 +295,7 @@ class SpikeGPT(nn.Module):
 
     def step(self, tokens: Tensor, state: SpikeGPTState) -> tuple[Tensor, SpikeGPTState]:
         """Go on by one token, ``(B,)``; returns logits ``(B, vocab)`` and the next state."""
+        check_tokens(tokens)
         logits, state = self.run(tokens.unsqueeze(1), state)
         return logits[:, 0], state
 
@@ -304,9 +306,7 @@ class SpikeGPT(nn.Module):
     def _features(self, ids: Tensor, state: SpikeGPTState | None) -> tuple[Tensor, SpikeGPTState]:
         """Return what the head reads, ``(T, B, hidden)``: numbers, or spikes."""
         check_ids(ids, self.config.vocab)
-        if state is None:
-            state = self.initial_state(len(ids))
-        state.check(self.config, len(ids))
+        state = self.initial_state(len(ids)) if state is None else given_state(state, self.config, len(ids))
         # The signs of the table's latent weights are those of its codes, where it has any.
         binarised = self.config.binarised
         if binarised and isinstance(self.emb, IntegerFirst):
@@ -383,7 +383,7 @@ class SpikeGPT(nn.Module):
         """Load what :meth:`save_pretrained` wrote, ready to run: in evaluation mode; ``.train()`` is for training on.
 
         Raises:
-            CheckpointError: the folder or a file is missing, or is not of this format.
+            CheckpointError: the folder or a file is missing, is not of this format, or holds NaN or infinity.
         """
         from snn_extreme_quant.models.gpt.files import load
         from snn_extreme_quant.models.sources import saved_folder

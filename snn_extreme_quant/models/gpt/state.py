@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from snn_extreme_quant.checkpoints import to_safetensors
+from snn_extreme_quant.checkpoints import not_finite, to_safetensors
 from snn_extreme_quant.errors import CheckpointError, SampleError
 from snn_extreme_quant.models.gpt.config import SpikeGPTConfig
 from snn_extreme_quant.output_files import check_writable, write_whole
 
-__all__ = ["SpikeGPTState", "numpy_type", "state_shapes", "state_type"]
+__all__ = ["SpikeGPTState", "given_state", "numpy_type", "state_shapes", "state_type"]
 
 _FORMAT = "snn_extreme_quant.spike_gpt_state.1"
 _ALWAYS = ("att_before", "ffn_before", "numerator", "denominator")
@@ -81,7 +82,13 @@ class SpikeGPTState:
 
     @classmethod
     def initial(cls, config: SpikeGPTConfig, batch: int, device: torch.device | None = None) -> SpikeGPTState:
-        """Return the state before a text: all 0."""
+        """Return the state before a text: all 0; raises :class:`SampleError` if ``batch`` is no number from 1."""
+        try:
+            batch = operator.index(batch)
+        except TypeError:
+            batch = 0
+        if batch < 1:
+            raise SampleError("initial_state() takes how many sequences there are: a whole number from 1.")
         shapes = state_shapes(config).items()
         return cls(
             {
@@ -93,11 +100,31 @@ class SpikeGPTState:
     @property
     def batch(self) -> int:
         """How many sequences."""
-        return int(self.tensors["numerator"].shape[1])
+        return int(self._any().shape[1])
+
+    def _any(self) -> Tensor:
+        """Return the tensor that every state has."""
+        if "numerator" not in self.tensors:
+            raise SampleError("The state has no 'numerator', which every SpikeGPT's has: initial_state() makes one.")
+        return self.tensors["numerator"]
 
     def rows(self, indices: Sequence[int] | Tensor) -> SpikeGPTState:
-        """Return the state of some of the sequences, in that order; one may be named several times."""
-        chosen = torch.as_tensor(indices, device=self.tensors["numerator"].device)
+        """Return the state of some of the sequences, in that order; one may be named several times.
+
+        Raises:
+            SampleError: there are no such sequences, or none is named.
+        """
+        count, device = self.batch, self._any().device
+        try:
+            chosen = torch.as_tensor(indices)
+        except (TypeError, ValueError, RuntimeError):
+            chosen = torch.empty(0)
+        if chosen.dtype == torch.bool and chosen.shape == (count,):
+            chosen = chosen.nonzero()[:, 0]
+        whole = chosen.dim() == 1 and chosen.numel() > 0 and chosen.dtype in (torch.int64, torch.int32)
+        if not whole or int(chosen.min()) < -count or int(chosen.max()) >= count:
+            raise SampleError(f"rows({indices!r}): name one sequence or more, by whole numbers from 0 to {count - 1}.")
+        chosen = chosen.to(device)
         return SpikeGPTState({name: value[:, chosen] for name, value in self.tensors.items()})
 
     def detach(self) -> SpikeGPTState:
@@ -118,6 +145,18 @@ class SpikeGPTState:
                     f"The state's {name!r} has shape {tuple(value.shape)} and type {value.dtype}; {batch} sequences of"
                     f" this model need {(layers, batch, width)} of {dtype}."
                 )
+        self._check_values()
+
+    def _check_values(self) -> None:
+        """Refuse NaN and infinity, which neurons would swallow; on the CPU alone: elsewhere a look would wait."""
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            return
+        name = not_finite((name, value) for name, value in self.tensors.items() if value.device.type == "cpu")
+        if name is not None:
+            raise SampleError(
+                f"The state's {name!r} holds NaN or infinite values; begin the text anew, with initial_state(), by a"
+                " model whose weights are finite."
+            )
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file; raises :class:`OutputPathError` if that cannot be."""
@@ -139,3 +178,14 @@ class SpikeGPTState:
         if kind != _FORMAT:
             raise CheckpointError(f"{path} is no state of a SpikeGPT of this version (SpikeGPTState.save()).")
         return cls(tensors)
+
+
+def given_state(state: object, config: SpikeGPTConfig, batch: int) -> SpikeGPTState:
+    """Return a state that was handed in; raises :class:`SampleError` if it is none of this model and these texts."""
+    if isinstance(state, SpikeGPTState):
+        state.check(config, batch)
+        return state
+    remedy = ""
+    if isinstance(state, Mapping):
+        remedy = " Make one: SpikeGPTState({name: torch.as_tensor(value) for name, value in state.items()})."
+    raise SampleError(f"The state is a SpikeGPTState; got {type(state).__name__}.{remedy}")
