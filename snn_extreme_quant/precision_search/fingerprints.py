@@ -51,7 +51,8 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
 def _is_plain(value: object) -> bool:
     if isinstance(value, tuple):
         return all(map(_is_plain, value))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    # Classes first: some that Brevitas keeps in its layers raise when they are asked for any attribute.
+    if not isinstance(value, type) and dataclasses.is_dataclass(value):
         return all(_is_plain(getattr(value, field.name)) for field in dataclasses.fields(value))
     return value is None or isinstance(value, (bool, int, float, str))
 

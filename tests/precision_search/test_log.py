@@ -53,6 +53,15 @@ def test_hashes_tell_models_of_equal_tensors_apart(what: str) -> None:
     assert model_hash(one) != model_hash(other)
 
 
+def test_hash_of_a_quantised_model() -> None:
+    net = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    sxq.quantize_(net, sxq.Ternary())
+    assert model_hash(net) == model_hash(copy.deepcopy(net))
+    other = copy.deepcopy(net)
+    sxq.quantize_(net, sxq.Binary())
+    assert model_hash(net) != model_hash(other)
+
+
 @pytest.mark.parametrize("name", ["snntorch", "spikingjelly", "SpikingBert", "SpikeGPT of a framework"])
 def test_hashes_do_not_follow_the_state(name: str) -> None:
     model, evaluator = QUALIFIED[name]()

@@ -92,8 +92,9 @@ class GptFile:
 
     @state.setter
     def state(self, values: Mapping[str, npt.ArrayLike]) -> None:
-        if not isinstance(values, Mapping):
-            what = type(values).__name__
+        given: object = values
+        if not isinstance(given, Mapping):
+            what = type(given).__name__
             raise SampleError(f"{self.path}: the state is arrays by name; got {what}. reset() forgets it.")
         found = {name: np.array(value) for name, value in values.items()}
         if found and set(found) != set(self._shapes):

@@ -128,7 +128,8 @@ def save_released(model: SpikeGPT, path: str | Path) -> None:
         CheckpointError: a classifier, which the layout does not have.
         OutputPathError: the file cannot be written.
     """
-    path, given = Path(path), model
+    path = Path(path)
+    given: object = model
     if not isinstance(given, SpikeGPT):
         what = type(given).__name__
         raise ConfigError(f"save_released() writes a SpikeGPT; got {what}, which has no released layout.")
