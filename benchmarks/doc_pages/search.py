@@ -64,8 +64,9 @@ def cases() -> str:
     head = ["", "model", "limits", "memory saved", "loss (quality)", "score", "evaluations"]
     return (
         table(head, rows)
-        + "\n\nAfter training, without any polish; alpha 10. Limits of memory are shares of float32, chosen so that"
-        f" they bind. Evaluations are of all\nexamples: {', '.join(notes)} (of texts streams; {texts}).\n"
+        + "\n\nAfter training, without any polish; alpha 10. Limits of memory are shares of float32; where less costs"
+        " little the score goes below them,\nand they do not bind. Evaluations are of all examples:"
+        f" {', '.join(notes)} (of texts streams; {texts}).\n"
         "Published: of the 216M SpikeGPT (`benchmarks/results/search_*.json`)."
     )
 
