@@ -47,7 +47,8 @@ def _limits(row: dict[str, Any]) -> str:
 
 def _figures(row: dict[str, Any]) -> list[str]:
     if not row["feasible"]:
-        return ["none", "-", "-"]
+        near = [row[name] for name in ("least_memory", "least_drop") if name in row]
+        return ["none", "; ".join(f"{p['drop']:+.2f} at {100 * p['saved']:.1f} %" for p in near) or "-", "-"]
     return [f"{100 * row['saved']:.1f} %", f"{row['drop']:+.2f} ({row['quality']:.2f})", f"{row['score']:.2f}"]
 
 
@@ -65,7 +66,8 @@ def cases() -> str:
     return (
         table(head, rows)
         + "\n\nAfter training, without any polish; alpha 10. Limits of memory are shares of float32; where less costs"
-        " little the score goes below them,\nand they do not bind. Evaluations are of all examples:"
+        " little the score goes below them,\nand they do not bind. Where there is no plan: the nearest ones on both sides."
+        "\nEvaluations are of all examples:"
         f" {', '.join(notes)} (of texts streams; {texts}).\n"
         "Published: of the 216M SpikeGPT (`benchmarks/results/search_*.json`)."
     )
