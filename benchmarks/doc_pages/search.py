@@ -66,8 +66,8 @@ def cases() -> str:
     return (
         table(head, rows)
         + "\n\nAfter training, without any polish; alpha 10. Limits of memory are shares of float32; where less costs"
-        " little the score goes below them,\nand they do not bind. Where there is no plan: the nearest ones on both sides."
-        "\nEvaluations are of all examples:"
+        " little the score goes below them,\nand they do not bind."
+        " Where there is no plan: the nearest ones on both sides.\nEvaluations are of all examples:"
         f" {', '.join(notes)} (of texts streams; {texts}).\n"
         "Published: of the 216M SpikeGPT (`benchmarks/results/search_*.json`)."
     )
