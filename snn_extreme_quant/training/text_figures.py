@@ -19,6 +19,7 @@ from torch import Tensor
 
 from snn_extreme_quant.data import TextTokens
 from snn_extreme_quant.models import SpikeGPT
+from snn_extreme_quant.models.evaluation import evaluating
 from snn_extreme_quant.models.gpt.cells import FrameworkTokenLIF
 from snn_extreme_quant.neurons.token_lif import TokenLIF
 
@@ -84,17 +85,14 @@ def text_figures(model: SpikeGPT, tokens: TextTokens, text: str, streams: int = 
     cut, characters = tokens.parts(text, streams)
     length = cut.shape[1]
     parts = torch.from_numpy(cut.astype(np.int64)).to(model.emb.weight.device)
-    training = model.training
-    model.eval()
     state, nats = model.initial_state(streams), 0.0
-    with counted_spikes(model) as spikes:
+    with evaluating(model), counted_spikes(model) as spikes:
         for start in range(0, length - 1, _PIECE):
             stop = min(start + _PIECE, length - 1)
             logits, state = model.run(parts[:, start:stop], state)
             following = parts[:, start + 1 : stop + 1]
             losses = F.cross_entropy(logits.flatten(0, 1), following.flatten(), reduction="none")
             nats += float(losses.double().sum())
-    model.train(training)
     predicted = streams * (length - 1)
     figures = {"bits_per_character": nats / math.log(2.0) / characters, "perplexity": math.exp(nats / predicted)}
     rate = {} if spikes.rate is None else {"firing_rate": spikes.rate}

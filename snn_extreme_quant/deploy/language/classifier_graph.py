@@ -46,8 +46,7 @@ class ClassifierGraph(GptGraph):
     def _zeros(self, dtype: np.dtype[Any], width: int) -> str:
         writer = self.writer
         if (dtype, width) not in self._made:
-            ends = (writer.constant(np.array([size])) for size in (1, width))
-            first, last = ends
+            first, last = (writer.constant(np.array([size])) for size in (1, width))
             shape = writer.op("Concat", first, self._texts(), last, axis=0)
             zeros = writer.op("Expand", writer.constant(np.zeros((1, 1, 1), dtype)), shape)
             self._made[dtype, width] = writer.shaped(zeros, dtype, (1, "B", width))

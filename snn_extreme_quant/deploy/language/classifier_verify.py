@@ -21,6 +21,7 @@ from snn_extreme_quant.deploy.verification.files import empty_report
 from snn_extreme_quant.deploy.verification.outputs import Answers, OutputVerification
 from snn_extreme_quant.deploy.verification.report import Difference, VerifyReport
 from snn_extreme_quant.errors import ModelFileError, SampleError
+from snn_extreme_quant.models.evaluation import evaluating
 from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 
 __all__ = ["verify_classifier"]
@@ -65,14 +66,9 @@ def verify_classifier(
     report.tolerance, report.answers = 0.0, Answers()
     report.outputs = [OutputVerification(name="logits")]
     file = _File(plain.runtime, inner.runtime, tensors)
-    training = gpt.training
-    gpt.eval()
-    try:
-        with torch.no_grad():
-            for batch in token_batches(inputs, gpt):
-                _verify_batch(report, gpt, batch, file)
-    finally:
-        gpt.train(training)
+    with evaluating(gpt):
+        for batch in token_batches(inputs, gpt):
+            _verify_batch(report, gpt, batch, file)
     if not report.samples:
         raise SampleError("verify() was given no input.")
     return report

@@ -27,6 +27,7 @@ from snn_extreme_quant.deploy.lowering.repacking import LAYOUTS, TernaryPacking,
 from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import ExportError
 from snn_extreme_quant.exported.files import AFTER, METADATA_KEY
+from snn_extreme_quant.models.evaluation import evaluating
 from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 from snn_extreme_quant.models.gpt.state import SpikeGPTState, numpy_type, state_shapes, state_type
 
@@ -85,9 +86,7 @@ def export_gpt(
         raise ExportError("labels and max_tokens are of classifiers; this SpikeGPT has head='tokens': leave them out.")
     check_packing(ternary_packing)
     check_weights(model)
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         layouts = {LAYOUTS["2bit"]: LAYOUTS[ternary_packing]}
         writer = write_gpt(model, form, logits, layouts)
         facts = (
@@ -108,8 +107,6 @@ def export_gpt(
             compare_classifier(model, proto)
         else:
             _compare(model, proto, form, logits)
-    finally:
-        model.train(training)
     return write_file(proto, path, calling="step" if form == "streaming" else "sequence", time=_TIME, batch_norms={})
 
 

@@ -22,6 +22,7 @@ from snn_extreme_quant.deploy.verification.report import Difference, VerifyRepor
 from snn_extreme_quant.deploy.verification.texts import TextVerification
 from snn_extreme_quant.errors import ConfigError, ModelFileError, SampleError
 from snn_extreme_quant.exported.files import AFTER
+from snn_extreme_quant.models.evaluation import evaluating
 from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 from snn_extreme_quant.models.gpt.state import SpikeGPTState, state_shapes
 
@@ -104,16 +105,11 @@ def verify_gpt(
     ids = as_tensor(prompts, "The prompt")
     if ids.dim() != 2 or ids.is_floating_point():
         raise SampleError(f"verify() takes prompts of a SpikeGPT as token ids (B, L); got {tuple(ids.shape)}.")
-    training = gpt.training
-    gpt.eval()
-    try:
-        with torch.no_grad():
-            reached = _generated(gpt, ids.long(), tokens, file, report, text)
-            if not file.streaming:
-                for pieces in (1, _PIECES):
-                    _read_again(reached, pieces, file, text)
-    finally:
-        gpt.train(training)
+    with evaluating(gpt):
+        reached = _generated(gpt, ids.long(), tokens, file, report, text)
+        if not file.streaming:
+            for pieces in (1, _PIECES):
+                _read_again(reached, pieces, file, text)
     report.samples = len(ids)
     return report
 

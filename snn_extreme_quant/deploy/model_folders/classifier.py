@@ -18,7 +18,7 @@ from snn_extreme_quant.deploy.model_folders.folder import DEFAULT_MODEL, ModelFo
 from snn_extreme_quant.deploy.model_folders.step_files import BEFORE, part_of_a_run, why_no_parts, with_spike_sums
 from snn_extreme_quant.deploy.model_folders.texts import by_length, check_options, check_texts
 from snn_extreme_quant.deploy.runtime.inner_spikes import neuron_nodes, with_outputs
-from snn_extreme_quant.deploy.runtime.native import native_ready
+from snn_extreme_quant.deploy.runtime.native import where_ready
 from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.deploy.synchronous.count_files import counts_of
 from snn_extreme_quant.errors import ConfigError, DataError, ModelFileError
@@ -87,7 +87,7 @@ class Classifier:
     ) -> None:
         """Read the files; a session is opened for each T when it is first needed."""
         self.folder: ModelFolder = open_folder(source)
-        self._native: bool | Literal["auto"] = native if native != "auto" else "auto" if native_ready() else False
+        self._native = where_ready(native)
         self._threads = threads
         model, facts = read_model(self.folder.graph)
         if "classifier" in facts:

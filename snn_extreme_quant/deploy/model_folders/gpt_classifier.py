@@ -16,7 +16,7 @@ from snn_extreme_quant.deploy.model_folders.classifier import Classifier
 from snn_extreme_quant.deploy.model_folders.folder import DEFAULT_MODEL, ModelFolder
 from snn_extreme_quant.deploy.model_folders.texts import by_length, check_options, check_texts
 from snn_extreme_quant.deploy.runtime.inner_spikes import neuron_outputs, with_outputs
-from snn_extreme_quant.deploy.runtime.native import native_ready
+from snn_extreme_quant.deploy.runtime.native import where_ready
 from snn_extreme_quant.deploy.runtime.sessions import open_session
 from snn_extreme_quant.errors import ConfigError, DataError, ModelEditedError, ModelFileError, SampleError
 from snn_extreme_quant.exported.files import read_model
@@ -86,8 +86,8 @@ class GptClassifier:
         most = 2**31 if self.max_tokens is None else self.max_tokens
         self.folder = ModelFolder(self.path.name, self.path, self.path, self.labels, most, None, None)
         self._spikes = [group[0] for group in neuron_outputs(model).values()]
-        wanted: bool | Literal["auto"] = native if native != "auto" else "auto" if native_ready() else False
-        opened = open_session(with_outputs(model, self._spikes), native=wanted, threads=threads, name=str(path))
+        exposed = with_outputs(model, self._spikes)
+        opened = open_session(exposed, native=where_ready(native), threads=threads, name=str(path))
         self.runtime, self._session = opened.name, opened.runtime
 
     def open(self, steps: int | None = None, *, early_exit: bool = False) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnxruntime
 
 from snn_extreme_quant.errors import NativeLibraryError
 
-__all__ = ["NativeStatus", "native_library", "native_ready", "native_status"]
+__all__ = ["NativeStatus", "native_library", "native_ready", "native_status", "where_ready"]
 
 #: Looked up by name: the core depends on no plugin.
 _PACKAGE = "snn_extreme_quant_native"
@@ -65,6 +65,11 @@ def native_ready() -> bool:
             raise
         return False
     return bool(package.is_compiled())
+
+
+def where_ready(native: bool | Literal["auto"]) -> bool | Literal["auto"]:
+    """Return what to open a session with where ``"auto"`` is not to start a compiler."""
+    return native if native != "auto" or native_ready() else False
 
 
 def native_status() -> NativeStatus:

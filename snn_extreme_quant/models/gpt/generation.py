@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from typing import Any
 
 import numpy as np
 import torch
 
 from snn_extreme_quant.errors import SampleError
+from snn_extreme_quant.models.evaluation import evaluating
 from snn_extreme_quant.models.gpt.sampling import check_request, choose
 from snn_extreme_quant.models.gpt.spike_gpt import SpikeGPT
 
@@ -55,7 +57,7 @@ def _tokens(
 ) -> Iterator[int]:
     device = model.emb.weight.device
     state = model.initial_state()
-    with _evaluating(model):
+    with _computing(model):
         for piece in torch.split(_ids(prompt).to(device), _PIECE, 1):
             every, state = model.run(piece, state)
     logits = every[:, -1]
@@ -63,7 +65,7 @@ def _tokens(
         token = choose(logits[0].cpu().numpy(), temperature, top_p, rng)
         yield token
         if number + 1 < count:
-            with _evaluating(model):
+            with _computing(model):
                 logits, state = model.step(torch.tensor([token], device=device), state)
 
 
@@ -75,15 +77,6 @@ def _ids(prompt: Sequence[int]) -> torch.Tensor:
         raise SampleError(f"The prompt is a sequence of tokens, whole numbers; got {error}.") from error
 
 
-@contextmanager
-def _evaluating(model: SpikeGPT) -> Iterator[None]:
+def _computing(model: SpikeGPT) -> AbstractContextManager[Any]:
     """Compute without dropout and without a graph; whoever takes the tokens may train the model in between."""
-    training = model.training
-    if training:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if training:
-            model.train()
+    return evaluating(model) if model.training else torch.no_grad()
